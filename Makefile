@@ -1,0 +1,76 @@
+# Everything a newcomer needs: `make demo`, `make test`. Each target does its own set-up.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+IMAGES ?=
+
+.PHONY: help setup demo test torture lint types test-training bench docs lock clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(VENV)/.ready ## virtual environment, pinned dependencies, server binaries
+
+$(VENV)/.ready: requirements.lock pyproject.toml consumer/local/stack.lock
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	  || { echo "Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+	  || { echo "Python's venv module is missing (Debian: apt install python3-venv)" >&2; exit 1; }
+	@echo "Setting up: a virtual environment in $(VENV) and servers in .stack; the first time takes some minutes"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "  pinned dependencies"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@echo "  Kafka broker, Triton, Redis"
+	@$(BIN)/python -c 'from consumer.local.binaries import find_binaries; find_binaries(print)'
+	@touch $@
+
+demo: setup ## photographs and edited copies through the whole service (IMAGES=folder for your own)
+	$(BIN)/seenit demo $(if $(IMAGES),--images "$(IMAGES)")
+
+test: setup ## all tests but those of the training
+	$(BIN)/python -m pytest
+
+SEEDS ?= 20
+START ?= 1
+torture: setup ## kill, freeze and cut off everything while uploads flow; SEEDS=200 for the long run
+	$(BIN)/python -m tests.torture --seeds $(SEEDS) --start $(START) --results out/torture
+
+test-training: .venv-train/.ready ## tests of the training, in an environment of its own (PyTorch: several GB)
+	.venv-train/bin/python -m pytest --confcutdir tests/training tests/training
+
+.venv-train/.ready: pyproject.toml
+	@echo "Setting up .venv-train with PyTorch: several GB"
+	@$(PYTHON) -m venv .venv-train
+	@.venv-train/bin/python -m pip install --quiet --disable-pip-version-check 'setuptools>=77'
+	@.venv-train/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[train]'
+	@touch $@
+
+lint: setup ## ruff, as formatter and linter
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: setup ## mypy --strict
+	$(BIN)/mypy
+
+docs: setup ## write what is made from code: JSON Schemas, the README's table of settings, dashboards, PrometheusRule
+	$(BIN)/python -m consumer.docs
+	$(BIN)/python deploy/grafana/dashboards.py
+	$(BIN)/python deploy/kubernetes/prometheus_rule.py
+
+bench: setup ## images a second of the service beside its bounds; needs an otherwise idle machine
+	$(BIN)/python -m tests.benchmarks.bench_service
+
+PIN = $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url \
+  --no-emit-trusted-host --no-emit-find-links
+
+lock: setup ## pin the newest allowed dependencies: of the checkout, of the images, of the validators
+	$(PIN) --upgrade --extra local --extra dev --output-file requirements.lock pyproject.toml
+	$(PIN) --upgrade --constraint requirements.lock --output-file deploy/docker/requirements.lock pyproject.toml
+	$(PIN) --upgrade --constraint requirements.lock --output-file deploy/docker/triton.lock deploy/docker/triton.in
+	$(PIN) --upgrade --output-file deploy/docker/build.lock deploy/docker/build.in
+	$(PIN) --upgrade --output-file tests/deploy/requirements.lock tests/deploy/requirements.in
+
+clean: ## remove everything the other targets made
+	rm -rf $(VENV) .venv-train .stack .cache out build dist *.egg-info

@@ -1,0 +1,5 @@
+"""`python -m consumer` is `seenit`."""
+
+from consumer.cli import main
+
+main()

@@ -1,0 +1,243 @@
+"""The demonstration: photographs, edited copies and unrelated pictures through the whole service, on real parts."""
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from consumer.client import UploadsProducer, VerdictsReader
+from consumer.draw import outline
+from consumer.errors import SeenitError
+from consumer.events import Box, Edit, ImageUpload, Verdict
+from consumer.local.pictures import EDITS, HARDEST, edited, photographs, pictures_in
+from consumer.local.stack import Stack
+from consumer.settings import KafkaSettings
+
+# A verdict takes milliseconds; a machine busy with other things may take longer, but not this long.
+VERDICT_TIMEOUT_S = 120.0
+# Events are sent inline: larger files would not fit a broker's usual message.
+INLINE_SIDE = 1600
+# Of a folder with more pictures, the first so many by name.
+MOST_ORIGINALS = 100
+# Between a picture's name and its edit, in the image ids of copies.
+COPY = " / "
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """An uploaded picture and what a right verdict on it says."""
+
+    image_id: str
+    edit: str
+    data: bytes
+    original: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """An upload with its verdict."""
+
+    sent: Sent
+    verdict: Verdict
+
+    @property
+    def milliseconds(self) -> float:
+        """From the service's receipt of the event to its decision."""
+        return (self.verdict.decided_at - self.verdict.received_at).total_seconds() * 1000
+
+    @property
+    def right(self) -> bool:
+        """A copy is a duplicate of its original or of another copy of it, everything else is unique."""
+        match = self.verdict.match
+        if self.sent.original is None:
+            return self.verdict.verdict == "unique"
+        return match is not None and match.image_id.partition(COPY)[0] == self.sent.original
+
+
+def demonstrate(images: Path | None, out: Path, console: Console, seed: int = 7) -> bool:
+    """Run it, print the table, write the contact sheet to `out`; True when all verdicts are right.
+
+    Copies with all edits at once are shown and counted, but do not decide.
+
+    Raises SeenitError when there is nothing to show, a server does not start or verdicts stay away.
+    """
+    originals = dict(islice(_distinct(images, console), MOST_ORIGINALS))
+    if not originals:
+        raise SeenitError(f"there is no picture in {images}")
+    random = np.random.default_rng(seed)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    outcomes: list[Outcome] = []
+    with (
+        Progress(*columns, console=console) as progress,
+        Stack(progress=progress.console.print) as stack,
+    ):
+        stack.start_consumer()
+        kafka = KafkaSettings(bootstrap_servers=stack.addresses.kafka)
+        producer, reader = UploadsProducer(kafka), VerdictsReader(kafka)
+        task = progress.add_task("uploading originals", total=len(originals))
+        sent = [_send(producer, name, "original", data, None) for name, data in originals.items()]
+        outcomes += _await(sent, producer, reader, partial(progress.advance, task))
+        total = len(originals) * (len(EDITS) + 1)
+        task = progress.add_task("uploading copies", total=total)
+        sent = []
+        for name, data in originals.items():
+            for edit in EDITS:
+                sent.append(_send(producer, name + COPY + edit, edit, edited(data, edit, random), name))
+            sent.append(_send(producer, name + COPY + "byte-equal", "byte-equal", data, name))
+        outcomes += _await(sent, producer, reader, partial(progress.advance, task))
+        reader.close()
+    console.print(_table(outcomes))
+    out.mkdir(parents=True, exist_ok=True)
+    sheet = out / "contact-sheet.png"
+    contact_sheet(outcomes).save(sheet)
+    console.print(f"Each duplicate beside its match: {sheet}")
+    return _summary(outcomes, console)
+
+
+def _distinct(images: Path | None, console: Console) -> Iterator[tuple[str, bytes]]:
+    """The originals, each content once, scaled to a size that fits into an event."""
+    seen: set[bytes] = set()
+    files = (
+        ((str(path.relative_to(images)), path.read_bytes()) for path in pictures_in(images))
+        if images
+        else photographs()
+    )
+    for name, data in files:
+        digest = sha256(data).digest()
+        if digest not in seen:
+            seen.add(digest)
+            try:
+                yield name, _inline(data)
+            except (OSError, ValueError) as error:
+                console.print(f"left out {name}, which cannot be read: {error}", markup=False)
+
+
+def _inline(data: bytes) -> bytes:
+    with Image.open(io.BytesIO(data)) as image:
+        upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        if max(image.size) <= INLINE_SIDE and image.mode == "RGB" and len(data) < 500_000 and upright:
+            image.load()
+            return data
+        picture = ImageOps.exif_transpose(image).convert("RGB")
+    picture.thumbnail((INLINE_SIDE, INLINE_SIDE))
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=92)
+    return out.getvalue()
+
+
+def _send(producer: UploadsProducer, image_id: str, edit: str, data: bytes, original: str | None) -> Sent:
+    sent = Sent(image_id, edit, data, original)
+    producer.send(ImageUpload(image_id=image_id, data_base64=data))
+    return sent
+
+
+def _await(
+    sent: list[Sent], producer: UploadsProducer, reader: VerdictsReader, arrived: Callable[[], None]
+) -> list[Outcome]:
+    """The outcomes of what was sent, in the order of sending."""
+    producer.flush()
+    waiting = {each.image_id: each for each in sent}
+    outcomes: dict[str, Outcome] = {}
+    deadline_s = time.monotonic() + VERDICT_TIMEOUT_S
+    while waiting:
+        for published in reader.poll(0.2):
+            upload = waiting.pop(published.verdict.image_id, None)
+            if upload is not None:
+                outcomes[upload.image_id] = Outcome(upload, published.verdict)
+                arrived()
+        if time.monotonic() > deadline_s:
+            raise SeenitError(f"{len(waiting)} of {len(sent)} uploads have no verdict after {VERDICT_TIMEOUT_S:.0f} s")
+    return [outcomes[each.image_id] for each in sent]
+
+
+def _table(outcomes: list[Outcome]) -> Table:
+    table = Table(title="Verdicts", caption="ms: from the service's receipt of the event to its decision")
+    for column in ("upload", "edit", "verdict", "match"):
+        table.add_column(column, overflow="fold")
+    table.add_column("l2", justify="right")
+    table.add_column("ms", justify="right")
+    table.add_column("")
+    for outcome in outcomes:
+        verdict, match = outcome.verdict, outcome.verdict.match
+        table.add_row(
+            outcome.sent.original or outcome.sent.image_id,
+            outcome.sent.edit,
+            verdict.kind or verdict.verdict,
+            match.image_id if match else "",
+            f"{match.l2:.3f}" if match else "",
+            f"{outcome.milliseconds:.0f}",
+            "[green]right[/]" if outcome.right else "[bold red]wrong[/]",
+        )
+    return table
+
+
+def _summary(outcomes: list[Outcome], console: Console) -> bool:
+    copies = [each for each in outcomes if each.sent.original is not None and each.sent.edit != HARDEST]
+    hardest = [each for each in outcomes if each.sent.edit == HARDEST]
+    others = [each for each in outcomes if each.sent.original is None]
+    found, wrong = sum(each.right for each in copies), sum(not each.right for each in others)
+    threshold, model = outcomes[0].verdict.threshold_l2, outcomes[0].verdict.model
+    console.print(
+        f"{found} of {len(copies)} copies found; "
+        f"{wrong} of {len(others)} unrelated pictures wrongly called duplicates.\n"
+        f"Of copies with lighting, zoom and noise at once {sum(each.right for each in hardest)} of {len(hardest)}.\n"
+        f"Encoder version {model.version}, threshold_l2 {threshold:g}."
+    )
+    return found == len(copies) and wrong == 0
+
+
+def contact_sheet(outcomes: list[Outcome], side: int = 140) -> Image.Image:
+    """A row for each original, its copies beside it with edit and distance; what went wrong in red.
+
+    Boxes are what the second look found: in copies the part that shows the original, in originals what copies show.
+    """
+    rows: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        rows.setdefault(outcome.sent.original or outcome.sent.image_id, []).append(outcome)
+    margin, caption = 8, 32
+    width, height = side + margin, side + caption + margin
+    sheet = Image.new("RGB", (max(map(len, rows.values())) * width + margin, len(rows) * height + margin), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for row, copies in enumerate(rows.values()):
+        for column, outcome in enumerate(copies):
+            left, top = column * width + margin, row * height + margin
+            with Image.open(io.BytesIO(outcome.sent.data)) as image:
+                thumbnail = image.convert("RGB")
+            thumbnail.thumbnail((side, side))
+            for box in _boxes(outcome, copies):
+                outline(thumbnail, box)
+            sheet.paste(thumbnail, (left, top + side - thumbnail.height))
+            match = outcome.verdict.match
+            found = f"{outcome.verdict.kind}, l2 {match.l2:.3f}" if match else outcome.verdict.verdict
+            if match is not None and match.image_id != outcome.sent.original:
+                found += f" = {match.image_id}"
+            name = outcome.sent.edit if outcome.sent.original else outcome.sent.image_id
+            colour = "black" if outcome.right else "red"
+            draw.multiline_text((left, top + side + 2), f"{name}\n{found}", fill=colour, font=font, spacing=2)
+    return sheet
+
+
+def _boxes(outcome: Outcome, row: list[Outcome]) -> list[Box]:
+    """What to mark: in a copy the part that shows its original, in an original what its copies in the row show."""
+    if outcome.sent.original is None:
+        return [edit.box_in_match for copy in row if (edit := _edit(copy)) is not None]
+    edit = _edit(outcome)
+    return [] if edit is None else [edit.box_in_upload]
+
+
+def _edit(outcome: Outcome) -> Edit | None:
+    """The edit that made a copy of its original, if the second look verified that."""
+    match = outcome.verdict.match
+    if match is None or match.image_id != outcome.sent.original or match.evidence is None:
+        return None
+    return match.evidence.edit if match.evidence.verified else None

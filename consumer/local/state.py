@@ -1,0 +1,119 @@
+"""What is known of a stack that was left running: its processes and addresses, in a file that `seenit down` reads."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from consumer.errors import SeenitError
+from consumer.local.binaries import home
+from consumer.local.process import CONSUMERS_STOP_S, SERVERS_STOP_S, stop_all
+from consumer.local.servers import remove_shared_memory
+
+CONSUMER = "consumer-"  # and a number: the name of a consumer's process
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    kafka: str
+    triton_grpc: str
+    triton_metrics_url: str
+    redis: str
+    metrics_url: str | None  # of the first consumer, once there is one
+    input_topic: str
+    output_topic: str
+    dead_letter_topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    name: str
+    pid: int
+    started: str  # clock ticks since boot: tells a process from a later one that was given its number
+    log: str
+
+    @classmethod
+    def of(cls, name: str, pid: int, log: Path) -> Self:
+        return cls(name, pid, _started(pid) or "", str(log))
+
+    @property
+    def alive(self) -> bool:
+        return self.started != "" and _started(self.pid) == self.started
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    addresses: Addresses
+    processes: tuple[Process, ...]
+    shared_memory_prefix: str
+    log_dir: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether every process still runs."""
+        return all(process.alive for process in self.processes)
+
+    def stop(self) -> None:
+        """Stop what still runs, consumers first, and forget it."""
+        stop_all([process for process in self.processes if process.name.startswith(CONSUMER)], CONSUMERS_STOP_S)
+        stop_all(self.processes, SERVERS_STOP_S)
+        remove_shared_memory(self.shared_memory_prefix)
+        _file().unlink(missing_ok=True)
+
+    def save(self) -> None:
+        scratch = _file().with_suffix(".new")
+        scratch.write_text(json.dumps(asdict(self), indent=2))
+        scratch.replace(_file())
+
+
+def folder() -> Path:
+    """Where a stack that is left running keeps its logs and its state."""
+    chosen = os.environ.get("XDG_STATE_HOME")
+    path = Path(chosen) / "seenit" if chosen else home() / "run"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def load() -> State | None:
+    """The stack that was left running, alive or not; None if there is none."""
+    try:
+        known = json.loads(_file().read_text())
+        return State(
+            addresses=Addresses(**known["addresses"]),
+            processes=tuple(Process(**each) for each in known["processes"]),
+            shared_memory_prefix=known["shared_memory_prefix"],
+            log_dir=known["log_dir"],
+        )
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        return None  # of another version: what it named cannot be told
+
+
+@contextmanager
+def exclusive() -> Iterator[None]:
+    """Hold this while a stack is started or stopped; raises SeenitError when another process does."""
+    with (folder() / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SeenitError("Another `seenit up` or `seenit down` is at work: wait for it to end.") from None
+        yield
+
+
+def _file() -> Path:
+    return folder() / "state.json"
+
+
+def _started(pid: int) -> str | None:
+    """When the process started; None if it is gone, or dead and only not yet collected by its parent."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = status.rpartition(")")[2].split()  # the name before may hold anything
+    return None if fields[0] in "ZX" else fields[19]

@@ -1,0 +1,65 @@
+-- Append rows, then read the log from a mirror's cursor on.
+--
+--   ARGV  5 cursor  6 most entries read  7.. for each row a record, its patches and its source
+--   out   epoch, newest serial, oldest position, cursor, 1 if there is more to read,
+--         for each row {position or '', position of the exact copy or '', its record without the vector},
+--         positions and records of living rows after the cursor, one after the other,
+--         positions forgotten after the cursor
+
+local outcomes, rows, gone = {}, {}, {}
+local appends = (#ARGV - 6) / 3
+
+if appends > 0 then
+  ensure()
+elseif not epoch then
+  return {'', 0, '', '-', 0, outcomes, rows, gone}
+end
+
+-- First make room: a full server refuses a script whose first write needs memory.
+trim(TRIM_STEPS + 2 * appends)
+
+for index = 7, #ARGV, 3 do
+  local record, patches, source = ARGV[index], ARGV[index + 1], ARGV[index + 2]
+  local image_id, digest = parse(record)
+  local own, earlier, newest = find(image_id, digest)
+  if earlier then
+    if not own and ms_of(newest) < now_ms - grace_ms and not is_deleted(image_id, source) then
+      own = store(record, patches)
+    end
+    outcomes[#outcomes + 1] = {own or '', earlier, head(redis.call('HGET', ROWS, earlier))}
+  else
+    if not own then
+      -- An upload deleted already is compared with what stands, but not stored again.
+      own = is_deleted(image_id, source) and next_position() or store(record, patches)
+    end
+    outcomes[#outcomes + 1] = {own, '', ''}
+  end
+end
+
+save()
+if appends > 0 then
+  keep_alive()
+end
+
+local cursor, limit = ARGV[5], tonumber(ARGV[6])
+local entries = redis.call('XRANGE', LOG, cursor == '-' and '-' or '(' .. cursor, '+', 'COUNT', limit)
+local asked = {}
+for _, entry in ipairs(entries) do
+  cursor = entry[1]
+  if entry[2][1] == 'gone' then
+    gone[#gone + 1] = entry[2][2]
+  elseif entry[2][1] == 'row' then
+    asked[#asked + 1] = cursor
+  end
+end
+if #asked > 0 then
+  for index, record in ipairs(redis.call('HMGET', ROWS, unpack(asked))) do
+    if record then
+      rows[#rows + 1] = asked[index]
+      rows[#rows + 1] = record
+    end
+  end
+end
+local oldest = redis.call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1]
+local more = #entries == limit and 1 or 0
+return {epoch, serial, oldest and oldest[1] or '', cursor, more, outcomes, rows, gone}

@@ -1,0 +1,223 @@
+-- One tenant's window for one model: what the scripts beside this file share. It is put before each of them.
+--
+--   log      stream; its order is the order of uploads. Entry `ms-serial` (a position): {row, ''}, {gone, position}
+--            or {deleted, SHA-1 of an image id}.
+--            ms is the server's clock and never falls; serial counts up, over rows and tombstones alike.
+--   rows     hash: position -> record. Not in the stream, because XDEL only marks an entry: its bytes stay in memory
+--            and in snapshots until all entries of its node are gone, and a deleted picture has to be gone at once.
+--   ids      hash: image id -> positions, in order, separated by spaces: one for each content seen under that id
+--   digests  hash: content hash -> positions, in order
+--   patches  hash: position -> local features, for pictures that have some
+--   deleted  hash: SHA-1 of an image id -> partition, offset and position of its deletion. A process that was frozen
+--            with an upload in its hands may append it after others have carried out its deletion.
+--   meta     hash: epoch, serial, ms, bytes
+--
+-- A record is `uploaded_us:int64 digest_len:uint8 id_len:uint16` (big endian), then digest, image id and vector.
+-- A row's position in both `ids` and `digests` makes its upload known: that is how an append is idempotent.
+
+local LOG, ROWS, IDS, DIGESTS, PATCHES, DELETED, META = unpack(KEYS)
+local HEADER_BYTES = 11
+-- What Redis 7.0 spends on a row beside its record and patches and what `cost` counts: log and hash entries, and what
+-- its allocator rounds up. Measured by tests/benchmarks/bench_window.py; Valkey 9 needs 140 less.
+local ROW_BYTES = 350
+-- What the mark of a deletion counts for; an estimate.
+local MARK_BYTES = 200
+-- Contents remembered under one image id. An object overwritten for ever would make its list, and each append, longer.
+local VERSIONS = 16
+-- Rows let go by a script beside two for each that it appends: a backlog shrinks, and no script takes long.
+local TRIM_STEPS = 64
+
+local retention_ms, grace_ms, max_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local fresh_epoch = ARGV[4]
+
+local meta = redis.call('HMGET', META, 'epoch', 'serial', 'ms', 'bytes')
+local epoch = meta[1]
+local serial, now_ms, bytes = tonumber(meta[2] or 0), tonumber(meta[3] or 0), tonumber(meta[4] or 0)
+-- A server short of memory may have evicted a part: what is left is of no use.
+if epoch and (redis.call('EXISTS', LOG) == 0 or redis.call('EXISTS', ROWS, IDS, DIGESTS) % 3 > 0) then
+  epoch, now_ms = false, 0
+end
+local clock = redis.call('TIME')
+now_ms = math.max(now_ms, clock[1] * 1000 + math.floor(clock[2] / 1000))
+-- Before this a row is no more, whether it is trimmed already or not.
+local oldest_ms = now_ms - retention_ms - grace_ms
+
+-- Begin anew where there is nothing, or only a part of something. A new epoch tells mirrors to forget all they hold.
+local function ensure()
+  if not epoch then
+    redis.call('DEL', unpack(KEYS))
+    epoch, serial, bytes = fresh_epoch, 0, 0
+  end
+end
+
+local function save()
+  redis.call('HSET', META, 'epoch', epoch, 'serial', serial, 'ms', now_ms, 'bytes', bytes)
+end
+
+-- Windows of idle tenants vanish as a whole.
+local function keep_alive()
+  for _, key in ipairs(KEYS) do
+    redis.call('PEXPIRE', key, retention_ms + grace_ms)
+  end
+end
+
+local function ms_of(position)
+  return tonumber(string.match(position, '^%d+'))
+end
+
+local function next_position()
+  serial = serial + 1
+  return string.format('%.0f-%.0f', now_ms, serial)
+end
+
+local function parse(record)
+  local digest_end = HEADER_BYTES + record:byte(9)
+  local id_end = digest_end + record:byte(10) * 256 + record:byte(11)
+  return record:sub(digest_end + 1, id_end), record:sub(HEADER_BYTES + 1, digest_end), record:sub(id_end + 1)
+end
+
+-- A record without its vector: all that a match tells about a picture.
+local function head(record)
+  return record:sub(1, HEADER_BYTES + record:byte(9) + record:byte(10) * 256 + record:byte(11))
+end
+
+local function list(map, key)
+  local positions = {}
+  for position in string.gmatch(redis.call('HGET', map, key) or '', '%S+') do
+    positions[#positions + 1] = position
+  end
+  return positions
+end
+
+local function unlist(map, key, position)
+  local kept = {}
+  for _, other in ipairs(list(map, key)) do
+    if other ~= position then
+      kept[#kept + 1] = other
+    end
+  end
+  if #kept == 0 then
+    redis.call('HDEL', map, key)
+  else
+    redis.call('HSET', map, key, table.concat(kept, ' '))
+  end
+end
+
+local function cost(image_id, digest, record_bytes, patches_bytes)
+  return ROW_BYTES + record_bytes + #image_id + #digest + patches_bytes + (patches_bytes > 0 and 80 or 0)
+end
+
+-- Take a row out of everything but the log.
+local function erase(position)
+  local record = redis.call('HGET', ROWS, position)
+  if not record then
+    return
+  end
+  local image_id, digest = parse(record)
+  bytes = bytes - cost(image_id, digest, #record, redis.call('HSTRLEN', PATCHES, position))
+  unlist(IDS, image_id, position)
+  unlist(DIGESTS, digest, position)
+  redis.call('HDEL', ROWS, position)
+  redis.call('HDEL', PATCHES, position)
+end
+
+-- Take a row out of everything, and tell the mirrors.
+local function forget(position)
+  erase(position)
+  redis.call('XDEL', LOG, position)
+  redis.call('XADD', LOG, next_position(), 'gone', position)
+end
+
+-- Remember that an image id was deleted by the event at `source`, a partition and an offset.
+local function mark(image_id, source)
+  local name, position = redis.sha1hex(image_id), next_position()
+  redis.call('XADD', LOG, position, 'deleted', name)
+  redis.call('HSET', DELETED, name, source .. ' ' .. position)
+  bytes = bytes + MARK_BYTES
+end
+
+local function unmark(name, position)
+  bytes = bytes - MARK_BYTES
+  if string.match(redis.call('HGET', DELETED, name) or '', '%S+$') == position then
+    redis.call('HDEL', DELETED, name)
+  end
+end
+
+-- Whether what happens at `source` comes before a deletion of its image id, or is that deletion again. Events of one
+-- partition are in order.
+local function is_deleted(image_id, source)
+  local deletion = source ~= '' and redis.call('HGET', DELETED, redis.sha1hex(image_id))
+  if not deletion then
+    return false
+  end
+  local partition, offset = string.match(source, '^(%d+) (%d+)$')
+  local deleted_in, deleted_at = string.match(deletion, '^(%d+) (%d+) ')
+  return partition == deleted_in and tonumber(offset) <= tonumber(deleted_at)
+end
+
+-- Let the oldest entries go that are past their time or over the bound on memory, at most `steps` of them.
+local function trim(steps)
+  local last
+  for _, entry in ipairs(redis.call('XRANGE', LOG, '-', '+', 'COUNT', steps)) do
+    if ms_of(entry[1]) >= oldest_ms and bytes <= max_bytes then
+      break
+    end
+    last = entry[1]
+    erase(last)
+    if entry[2][1] == 'deleted' then
+      unmark(entry[2][2], last)
+    end
+  end
+  if last then
+    local ms, number = string.match(last, '^(%d+)-(%d+)$')
+    redis.call('XTRIM', LOG, 'MINID', '=', string.format('%s-%.0f', ms, number + 1))
+  end
+end
+
+local function store(record, patches)
+  local position = next_position()
+  local image_id, digest = parse(record)
+  redis.call('XADD', LOG, position, 'row', '')
+  redis.call('HSET', ROWS, position, record)
+  local versions = list(IDS, image_id)
+  if #versions >= VERSIONS then
+    forget(table.remove(versions, 1))
+  end
+  versions[#versions + 1] = position
+  redis.call('HSET', IDS, image_id, table.concat(versions, ' '))
+  local copies = list(DIGESTS, digest)
+  copies[#copies + 1] = position
+  redis.call('HSET', DIGESTS, digest, table.concat(copies, ' '))
+  if #patches > 0 then
+    redis.call('HSET', PATCHES, position, patches)
+  end
+  bytes = bytes + cost(image_id, digest, #record, #patches)
+  return position
+end
+
+-- Where this very upload stands, if it is known; the earliest other picture of the same bytes in the window before it;
+-- and the newest picture of the same bytes.
+local function find(image_id, digest)
+  local under_id = {}
+  for _, position in ipairs(list(IDS, image_id)) do
+    under_id[position] = true
+  end
+  local copies = list(DIGESTS, digest)
+  local own
+  for _, position in ipairs(copies) do
+    if under_id[position] and ms_of(position) >= oldest_ms then
+      own = position
+      break
+    end
+  end
+  local from_ms = (own and ms_of(own) or now_ms) - retention_ms
+  for _, position in ipairs(copies) do
+    if position == own then
+      break
+    end
+    if not under_id[position] and ms_of(position) >= from_ms then
+      return own, position, copies[#copies]
+    end
+  end
+  return own, nil, copies[#copies]
+end

@@ -1,0 +1,184 @@
+"""The service: everything put together from the settings, for as long as it is not told to stop."""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import redis
+from redis.cluster import RedisCluster
+
+from consumer.encode import Encoder
+from consumer.errors import Misconfigured, Unavailable
+from consumer.fetch import Fetcher
+from consumer.health import HealthServer
+from consumer.lag import Lag
+from consumer.metrics import Metrics
+from consumer.pipeline import BACKOFF_S, Pipeline
+from consumer.recent import RecentWindow
+from consumer.settings import RedisSettings, Settings
+
+log = logging.getLogger(__name__)
+
+# A loop that has not turned for this long will not turn again: even a paused one turns every second or two. Longer
+# than the bound on finishing work when partitions are revoked, during which it rightly stands still.
+STALLED_AFTER_S = 60.0
+# How often dependencies are tried and the lag is asked for: a little more often than Prometheus asks us.
+OBSERVE_EVERY_S = 5.0
+
+
+class Service:
+    """One consumer process. `run` returns after `stop`; raises Misconfigured when an operator has to act."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._metrics = Metrics()
+        self._pipeline: Pipeline | None = None
+        self._encoder: Encoder | None = None
+        self._redis: redis.Redis | RedisCluster | None = None
+        self._starting: dict[str, str] = {"start": "starting"}
+        self._stop = threading.Event()
+        self._health = HealthServer(settings.http.host, settings.http.port, self._live, self._ready)
+
+    def run(self) -> None:
+        """Wait for the dependencies, then work until stopped."""
+        log.info("answering on %s", self._health.url)
+        try:
+            with Fetcher(self._settings.fetch) as fetcher, Encoder(self._settings.triton) as encoder:
+                if not (
+                    self._await(lambda: encoder.info) and self._await(encoder.check) and self._await(self._connect)
+                ):
+                    return
+                assert self._redis is not None  # noqa: S101 (narrows the type)
+                info = encoder.info
+                log.info("encoder %s version %s, threshold_l2 %s", info.name, info.version, info.threshold_l2)
+                self._metrics.model_info.labels(info.name, info.version).set(1)
+                self._metrics.model_threshold_l2.set(info.threshold_l2)
+                self._encoder = encoder
+                look = info.second_look
+                window = RecentWindow(
+                    self._redis,
+                    info,
+                    self._settings.window,
+                    self._settings.redis.key_prefix,
+                    radius_l2=None if look is None else look.candidate_l2,
+                )
+                self._pipeline = Pipeline(self._settings, fetcher, encoder, window, self._metrics)
+                self._metrics.windows = window.windows
+                threading.Thread(target=self._observe, args=(window,), name="observe", daemon=True).start()
+                if self._stop.is_set():
+                    self._pipeline.stop()
+                try:
+                    self._pipeline.run()
+                finally:
+                    self._stop.set()
+        finally:
+            self._health.close()
+            if self._redis is not None:
+                self._redis.close()
+
+    def stop(self) -> None:
+        """End `run` gracefully; from any thread or a signal handler."""
+        self._stop.set()
+        if self._pipeline is not None:
+            self._pipeline.stop()
+
+    def stop_on_signals(self) -> None:
+        """Let SIGTERM and SIGINT call `stop`."""
+
+        def handle(number: int, _: FrameType | None) -> None:
+            log.info("%s: stopping", signal.Signals(number).name)
+            self.stop()
+
+        signal.signal(signal.SIGTERM, handle)
+        signal.signal(signal.SIGINT, handle)
+
+    def _await(self, ask: Callable[[], object]) -> bool:
+        """Ask again until the dependency answers; False when stopped meanwhile."""
+        backoff_s, longest_s = BACKOFF_S
+        while not self._stop.is_set():
+            try:
+                ask()
+                return True
+            except Unavailable as error:
+                problems: dict[str, str] = {error.dependency: str(error)}
+                if self._starting != problems:
+                    log.warning("%s", error)
+                self._starting = problems
+                self._stop.wait(backoff_s)
+                backoff_s = min(backoff_s * 2, longest_s)
+        return False
+
+    def _observe(self, window: RecentWindow) -> None:
+        """Look up what nothing in the flow of uploads would count, until stopped."""
+        lag = Lag(self._settings.kafka)
+        while self._pipeline is not None and not self._stop.wait(OBSERVE_EVERY_S):
+            try:
+                self._metrics.window_resets.set(window.stats().resets)
+                problems = self._ready()
+                if "configuration" in problems:
+                    # Another model is served by now: its vectors must not be taken for the old one's.
+                    self._pipeline.fail(Misconfigured(problems["configuration"]))
+                self._metrics.ready.set(not problems)
+                for dependency in ("kafka", "redis", "triton"):
+                    self._metrics.dependency_up.labels(dependency).set(dependency not in problems)
+                self._metrics.lags = lag.ask(self._pipeline.consumer.partitions)
+            except Unavailable as error:
+                log.debug("the lag cannot be asked for: %s", error)
+            except Exception:
+                if not self._stop.is_set():  # what is asked may be closed by then
+                    log.exception("cannot observe")
+
+    def _live(self) -> dict[str, str]:
+        if self._pipeline is None:
+            return {}
+        silent_s = time.monotonic() - self._pipeline.progress.turned_at_s
+        return {"poll": f"the loop has not turned for {silent_s:.0f} s"} if silent_s > STALLED_AFTER_S else {}
+
+    def _ready(self) -> dict[str, str]:
+        if self._pipeline is None or self._encoder is None:
+            return self._starting
+        problems = self._pipeline.progress.waiting_for.copy()
+        for check in (self._pipeline.consumer.check, self._encoder.check):
+            try:
+                check()
+            except Unavailable as error:
+                problems[error.dependency] = str(error)
+            except Misconfigured as error:
+                problems["configuration"] = str(error)
+        try:
+            self._connect()
+        except Unavailable as error:
+            problems["redis"] = str(error)
+        return problems
+
+    def _connect(self) -> None:
+        """Have a client of Redis, and an answer. Raises Unavailable; Misconfigured for an address that is none."""
+        try:
+            self._redis = self._redis or connect(self._settings.redis)
+            self._redis.ping()
+        except redis.RedisError as error:
+            raise Unavailable("redis", str(error) or type(error).__name__) from None
+
+
+def connect(settings: RedisSettings) -> "redis.Redis | RedisCluster":
+    """A client of the configured Redis; of a cluster it is connected, else it connects with the first command.
+
+    Raises Misconfigured, without a word of the address, which may hold a password.
+    """
+    options = {
+        "socket_timeout": settings.timeout_s,
+        "socket_connect_timeout": settings.timeout_s,
+        # Sockets that died unseen are found out before a command is sent on them.
+        "health_check_interval": 30,
+        **({"ssl_ca_certs": settings.ssl_ca_file} if settings.ssl_ca_file else {}),
+    }
+    client = RedisCluster if settings.cluster else redis.Redis
+    try:
+        return client.from_url(settings.url.get_secret_value(), **options)
+    except ValueError:
+        raise Misconfigured(
+            "SEENIT_REDIS_URL is no redis:// or rediss:// address; mind to percent-encode a password"
+        ) from None

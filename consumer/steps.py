@@ -1,0 +1,373 @@
+"""What is done with a batch, step by step: look up, encode, match, publish.
+
+Each step may be called again with the same batch after it raised Unavailable, and then goes on where it was: what is
+known already is kept in the batch. The steps know nothing of threads; `pipeline` runs them.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from itertools import groupby
+
+import numpy as np
+from confluent_kafka import TopicPartition
+from numpy.typing import NDArray
+
+from consumer.decode import Picture, decode
+from consumer.encode import Encoded, Encoder
+from consumer.errors import Unavailable, Unprocessable
+from consumer.events import Event, Evidence, ImageDeleted, ImageUpload, Match, Model, Record, Verdict, parse, to_message
+from consumer.fetch import Fetcher
+from consumer.kafka import Lease, Leased, Outgoing, Publisher, UploadsConsumer, dead_letter
+from consumer.match import Decision, decide
+from consumer.metrics import Metrics
+from consumer.recent import Earlier, NewRow, Placed, Position, RecentWindow, Source
+from consumer.settings import Settings
+from consumer.verify import Verifier
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Item:
+    """One event on its way; the fields fill up step by step."""
+
+    record: Record
+    lease: Lease
+    event: Event
+    fetching: Future[bytes] | None = None
+    data: bytes = b""  # until it is decoded
+    digest: bytes = b""
+    exact: Earlier | None = None
+    decoding: Future[Picture] | None = None
+    row: int | None = None
+    encoded: Encoded | None = None  # of this picture alone, when it was not encoded with its batch
+    decision: Decision | None = None
+    evidence: dict[Position, Evidence] = field(default_factory=dict)
+    failure: Unprocessable | None = None
+    decided_at: datetime | None = None
+
+    @property
+    def upload(self) -> ImageUpload:
+        assert isinstance(self.event.body, ImageUpload)  # noqa: S101 (narrows the type)
+        return self.event.body
+
+    @property
+    def uploaded_at(self) -> datetime:
+        return self.upload.uploaded_at or self.event.time
+
+    @property
+    def source(self) -> Source:
+        return Source(self.record.partition, self.record.offset)
+
+    @property
+    def content(self) -> tuple[str, str, bytes, datetime]:
+        return self.event.tenant, self.event.image_id, self.digest, self.uploaded_at
+
+
+@dataclass(slots=True)
+class Batch:
+    """What was polled together and is committed together."""
+
+    items: list[Item]
+    received_at: datetime
+    # Pictures in parts that the model takes at once, and what comes of each. One message may hold many uploads.
+    pixels: list[NDArray[np.uint8]] = field(default_factory=list)
+    inferences: list[Future[Encoded]] = field(default_factory=list)
+
+    def uploads(self) -> list[Item]:
+        """Items that are uploads and have not failed."""
+        return [item for item in self.items if item.failure is None and isinstance(item.event.body, ImageUpload)]
+
+
+class Steps:
+    """The steps with what they work on. `close` gives up what is under way."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        fetcher: Fetcher,
+        encoder: Encoder,
+        window: RecentWindow,
+        metrics: Metrics,
+        consumer: UploadsConsumer,
+    ) -> None:
+        self._settings = settings
+        self._fetcher = fetcher
+        self._encoder = encoder
+        self._window = window
+        self._verifier = Verifier(window, encoder.info)
+        self._metrics = metrics
+        self._consumer = consumer
+        self._publisher = Publisher(settings.kafka, consumer.raw)
+        self._model = Model(name=encoder.info.name, version=encoder.info.version)
+        self._fetchers = ThreadPoolExecutor(settings.fetch.concurrency, "fetch")
+        self._decoders = ThreadPoolExecutor(settings.decode.threads or os.cpu_count() or 1, "decode")
+
+    def close(self) -> None:
+        """Take on nothing more, and end the producer."""
+        self._fetchers.shutdown(wait=False, cancel_futures=True)
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._publisher.close()
+
+    def begin(self, leased: list[Leased]) -> Batch:
+        """Parse what was polled, and let its pictures be fetched."""
+        with self.timed("poll"):
+            items = [Item(record, lease, event) for record, lease in leased for event in parse(record)]
+            for item in items:
+                if isinstance(item.event.body, Unprocessable):
+                    item.failure = item.event.body
+                elif isinstance(item.event.body, ImageUpload):
+                    item.fetching = self._fetchers.submit(self._fetch, item.event.body)
+        return Batch(items, datetime.now(UTC))
+
+    def look_up(self, batch: Batch) -> None:
+        """Exact copies need neither decoding nor inference: they are found by content before either."""
+        self._await_fetched(batch.uploads())
+        uploads = batch.uploads()
+        known = self._window.exact([item.content for item in uploads])
+        same: dict[tuple[str, bytes, str | None], Future[Picture]] = {}
+        for item, earlier in zip(uploads, known, strict=True):
+            item.exact = earlier
+            if earlier is not None:
+                item.data = b""
+                continue
+            # What a picture is announced as can make it unprocessable, so only the same announcement is the same work.
+            content = (item.event.tenant, item.digest, item.upload.content_type)
+            if content not in same:
+                same[content] = self._decoders.submit(self._decode, item.data, item.upload)
+            item.decoding = same[content]
+
+    def encode(self, batch: Batch) -> None:
+        """Send what was decoded to Triton, in parts that the model takes at once."""
+        pixels: list[NDArray[np.uint8]] = []
+        rows: dict[Future[Picture], int | None] = {}
+        for item in batch.uploads():
+            if item.decoding is None:
+                continue
+            try:
+                picture = item.decoding.result()
+            except Unprocessable as error:
+                item.failure = error
+                continue
+            finally:
+                item.data = b""
+            if item.decoding not in rows:
+                rows[item.decoding] = len(pixels) if self._has_detail(picture) else None
+                if self._has_detail(picture):
+                    pixels.append(picture.pixels)
+            item.row = rows[item.decoding]
+        most = self._encoder.info.max_batch_size
+        batch.pixels = [np.stack(pixels[start : start + most]) for start in range(0, len(pixels), most)]
+        batch.inferences = [self._infer(part) for part in batch.pixels]
+
+    def match(self, batch: Batch) -> None:
+        """Append to the window, compare with what stood before, decide; carry out deletions in between."""
+        encoded = self._inferred(batch)
+        undecided = (item for item in batch.items if item.failure is None and item.decided_at is None)
+        for deletions, segment in groupby(undecided, lambda item: isinstance(item.event.body, ImageDeleted)):
+            items = list(segment)
+            if deletions:
+                for item in items:
+                    self._window.forget(item.event.tenant, item.event.image_id, item.source)
+            else:
+                self._place(items, encoded)
+            for item in items:
+                item.decided_at = datetime.now(UTC)
+
+    def publish(self, batch: Batch) -> None:
+        """Publish verdicts and dead letters, and commit; only for partitions still held."""
+        with self._consumer.commit_lock:
+            items = [item for item in batch.items if self._consumer.holds(item.lease)]
+            if not items:
+                return
+            next_offsets: dict[int, int] = {}
+            for item in items:
+                next_offsets[item.record.partition] = item.record.offset + 1
+            topic = self._settings.kafka.input_topic
+            offsets = [TopicPartition(topic, partition, offset) for partition, offset in next_offsets.items()]
+            self._publisher.publish(list(self._messages(items, batch.received_at)), offsets)
+        self._count(items)
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Count the time and the processor time of the block as the step's."""
+        began_s, cpu_s = time.perf_counter(), time.thread_time()
+        try:
+            yield
+        finally:
+            self._metrics.step_seconds.labels(step).observe(time.perf_counter() - began_s)
+            self._metrics.step_cpu_seconds.labels(step).inc(time.thread_time() - cpu_s)
+
+    def _await_fetched(self, items: list[Item]) -> None:
+        """Take over the pictures' bytes; fetch again whatever a store that was away did not give."""
+        away: Unavailable | None = None
+        for item in items:
+            if item.fetching is None:
+                continue
+            try:
+                item.data = item.fetching.result()
+                item.digest = sha256(item.data).digest()
+                item.fetching = None
+            except Unprocessable as error:
+                item.failure = error
+            except Unavailable as error:
+                away = error
+                item.fetching = self._fetchers.submit(self._fetch, item.upload)
+        if away is not None:
+            raise away
+
+    def _fetch(self, upload: ImageUpload) -> bytes:
+        if upload.data_base64 is not None:
+            return upload.data_base64
+        with self.timed("fetch"):
+            return self._fetcher.fetch(upload.url or "")
+
+    def _decode(self, data: bytes, upload: ImageUpload) -> Picture:
+        with self.timed("decode"):
+            return decode(data, self._encoder.info.size, self._settings.decode, upload.content_type)
+
+    def _has_detail(self, picture: Picture) -> bool:
+        return picture.detail >= self._settings.decode.min_detail
+
+    def _infer(self, pixels: NDArray[np.uint8]) -> Future[Encoded]:
+        began_s = time.perf_counter()
+        inference = self._encoder.submit(pixels)
+        seconds = self._metrics.step_seconds.labels("infer")
+        inference.add_done_callback(lambda _: seconds.observe(time.perf_counter() - began_s))
+        return inference
+
+    def _inferred(self, batch: Batch) -> Encoded | None:
+        """The batch's vectors; what Triton did not give is asked for again before Unavailable is raised."""
+        away: Unavailable | None = None
+        parts: list[Encoded] = []
+        for number, inference in enumerate(batch.inferences):
+            try:
+                parts.append(inference.result())
+            except Unavailable as error:
+                away = error
+                batch.inferences[number] = self._infer(batch.pixels[number])
+        if away is not None:
+            raise away
+        if len(parts) < 2:
+            return parts[0] if parts else None
+        patches = [part.patches for part in parts if part.patches is not None]
+        return Encoded(
+            np.concatenate([part.embeddings for part in parts]), np.concatenate(patches) if patches else None
+        )
+
+    def _place(self, items: list[Item], encoded: Encoded | None) -> None:
+        """Append the uploads to the window and decide on what stood before each."""
+        self._confirm([item for item in items if item.exact is not None])
+        items = [item for item in items if item.failure is None]
+        new = [item for item in items if item.exact is None]
+        placed = self._window.add([self._new_row(item, encoded) for item in new])
+        looks = self._verifier.look([(item.event.tenant, place) for item, place in zip(new, placed, strict=True)])
+        found = iter(zip(placed, looks, strict=True))
+        for item in items:
+            place, item.evidence = next(found) if item.exact is None else (Placed(exact=item.exact), {})
+            verified = {position for position, evidence in item.evidence.items() if evidence.verified}
+            item.decision = decide(place, self._encoder.info.threshold_l2, self._settings.window.others, verified)
+
+    def _confirm(self, items: list[Item]) -> None:
+        """Look again for the originals of exact copies: one may have been deleted since, and then its copy is new."""
+        if not items:
+            return
+        found = self._window.exact([item.content for item in items])
+        for item, earlier in zip(items, found, strict=True):
+            if earlier is None:
+                try:
+                    picture = self._decode(self._fetch(item.upload), item.upload)
+                except Unprocessable as error:
+                    item.failure = error
+                    continue
+                if self._has_detail(picture):
+                    item.encoded = self._encoder.submit(picture.pixels[np.newaxis]).result()
+            # Last: until its vector is there, a repeat of this step has to find this item unconfirmed.
+            item.exact = earlier
+
+    def _new_row(self, item: Item, encoded: Encoded | None) -> NewRow:
+        source, row = (encoded, item.row) if item.encoded is None else (item.encoded, 0)
+        vector = patches = None
+        if source is not None and row is not None:
+            vector = source.embeddings[row]
+            if source.patches is not None and self._encoder.info.second_look is not None:
+                patches = source.patches[row].tobytes()
+        return NewRow(
+            item.event.tenant, item.event.image_id, item.digest, vector, item.uploaded_at, patches, item.source
+        )
+
+    def _messages(self, items: list[Item], received_at: datetime) -> Iterator[Outgoing]:
+        kafka = self._settings.kafka
+        lettered: Record | None = None
+        for item in items:
+            if isinstance(item.event.body, ImageDeleted):
+                continue
+            message = to_message(self._verdict(item, received_at), item.event)
+            key = message.key.encode() if isinstance(message.key, str) else message.key
+            yield Outgoing(kafka.output_topic, key, message.value, tuple(message.headers.items()))
+            # One letter a message, however many of its uploads failed.
+            if item.failure is not None and item.record is not lettered:
+                lettered = item.record
+                yield dead_letter(item.record, item.failure, item.event.image_id, kafka.dead_letter_topic)
+
+    def _verdict(self, item: Item, received_at: datetime) -> Verdict:
+        decision = item.decision
+        matches = [] if decision is None else [decision.match, *decision.others]
+        found = [
+            Match(
+                image_id=m.image_id,
+                l2=m.l2,
+                uploaded_at=m.uploaded_at,
+                evidence=item.evidence.get(Position(*m.position)),
+            )
+            for m in matches
+            if m is not None
+        ]
+        return Verdict(
+            image_id=item.event.image_id,
+            tenant=item.event.tenant,
+            verdict="unprocessable" if decision is None else decision.verdict,
+            kind=None if decision is None else decision.kind,
+            match=found[0] if found else None,
+            others=tuple(found[1:]),
+            threshold_l2=self._encoder.info.threshold_l2,
+            model=self._model,
+            reason=None if item.failure is None else str(item.failure),
+            received_at=received_at,
+            decided_at=item.decided_at or datetime.now(UTC),
+        )
+
+    def _count(self, items: list[Item]) -> None:
+        now_ms = time.time() * 1000
+        for item in items:
+            if isinstance(item.event.body, ImageDeleted):
+                self._metrics.deleted.inc()
+                continue
+            self._metrics.end_to_end_seconds.observe(max(0.0, now_ms - item.record.timestamp_ms) / 1000)
+            if item.failure is not None:
+                self._metrics.unprocessable.labels(item.failure.reason).inc()
+                self._metrics.verdicts.labels("unprocessable", "").inc()
+                log.info("unprocessable: %r: %s", item.event.image_id, item.failure, extra=_about(item))
+            elif item.decision is not None:
+                self._metrics.verdicts.labels(item.decision.verdict, item.decision.kind or "").inc()
+                if item.decision.kind == "near" and item.decision.match is not None:
+                    self._metrics.match_l2.observe(item.decision.match.l2)
+                log.debug("%s: %r", item.decision.verdict, item.event.image_id, extra=_about(item))
+
+
+def _about(item: Item) -> dict[str, object]:
+    """What tells a log line's upload from all others."""
+    event, record = item.event, item.record
+    about = {"image_id": event.image_id, "tenant": event.tenant, "partition": record.partition, "offset": record.offset}
+    if item.failure is not None:
+        return {**about, "reason": item.failure.reason}
+    decision = item.decision
+    match = None if decision is None else decision.match
+    return {**about, "match": None if match is None else match.image_id, "l2": None if match is None else match.l2}

@@ -1,0 +1,372 @@
+"""The second look: do two pictures show the same, part upon part, and which edit leads from one to the other?
+
+Local features of both, from the encoder's forward pass, are paired off by mutual nearest neighbours. Every two of the
+best pairs propose a transformation, as in RANSAC (Fischler and Bolles, 1981) but without chance, so that a repeat gives
+the same answer: a similarity, a mirrored one, and stretched along the axes, also after a quarter turn. The proposal
+that most pairs agree with is fitted to these by least squares and then put to the test on all features: where it lays
+one upon another, they have to look alike. Features without detail never vote.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import atan2, degrees, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consumer.encode import ModelInfo
+from consumer.events import Box, Edit, Evidence
+from consumer.recent import Near, Placed, Position, RecentWindow
+
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+LOOKS = 4  # candidates of an upload that get a second look, the nearest first
+CHUNK = 32  # pairs of pictures looked at together: what they take stays in the processor's cache
+
+MIN_COSINE = 0.45  # of two features that may be a pair
+VOTERS = 32  # pairs that vote on proposals, the best first
+PROPOSERS = 14  # pairs of which every two make proposals
+# Lengths are fractions of a picture's side. Features stand on a grid, a tenth apart: half of that is no error.
+TOLERANCE = 0.075  # of a pair, for one to one scale
+FINE = 0.05  # of the pairs that have the last word on the transformation
+NEIGHBOURHOOD = 0.1  # in which a feature laid upon the other picture looks for its like, for one to one scale
+REACH = 0.15  # of a feature: nearer ones see much the same, and two places nearer than this make no good proposal
+MIN_AREA, MAX_AREA = 0.04, 12.0  # of the upload within the match, as whole pictures
+MAX_STRETCH = 3.5  # along one axis over the other; squaring pictures of another aspect stretches too
+STIFFNESS = 0.02  # how much the fit clings to the proposal, in pairs
+UNALIKE = 0.3  # cosine at which two features speak neither for nor against a copy, unless such are usual
+ENOUGH = 8.0  # inliers that give half of the trust which very many give
+
+_FIRST, _SECOND = np.triu_indices(PROPOSERS, 1)
+_CORNERS = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a second look at an upload and a candidate found.
+
+    `score` is 0 for nothing in common, towards 1 for the same picture: how alike the features are where the pictures
+    overlap, times `inliers / (inliers + 8)`. `transform` float32 [2, 3] takes places (x, y, 1) in the upload to places
+    in the match, both as fractions of width and height; `links` float32 [inliers, 4] are x, y in the upload and x, y in
+    the match of the pairs that agree with it.
+    """
+
+    score: float
+    inliers: int
+    transform: Floats
+    links: Floats
+
+    @cached_property
+    def edit(self) -> Edit | None:
+        """The edit that leads from the match to the upload; None when there is no such thing.
+
+        Encoders see pictures squeezed into squares, so a rotation by other than right angles is only about right for
+        pictures that are far from square.
+        """
+        (a, b, c), (d, e, f) = self.transform.tolist()
+        area = a * e - b * d
+        if self.inliers == 0 or area == 0:
+            return None
+        in_match = _within_unit([(a * x + b * y + c, d * x + e * y + f) for x, y in _CORNERS])
+        if len(in_match) < 3:
+            return None
+        in_upload = [((e * (x - c) - b * (y - f)) / area, (a * (y - f) - d * (x - c)) / area) for x, y in in_match]
+        common = _area(in_match)
+        mirrored = area < 0
+        # From the match to the upload is the inverse, which turns by the same angle the other way.
+        angle = atan2(b - d, a + e) if not mirrored else atan2(-(b + d), e - a)
+        return Edit(
+            zoom=round(1 / sqrt(abs(area)), 3),
+            rotation_deg=round(degrees(angle), 1) + 0.0,
+            mirrored=mirrored,
+            box_in_match=_box(in_match),
+            box_in_upload=_box(in_upload),
+            overlap=round(common / (1 + abs(area) - common), 3),
+        )
+
+    def evidence(self, verified: bool) -> Evidence:
+        return Evidence(verified=verified, score=round(self.score, 4), inliers=self.inliers, edit=self.edit)
+
+
+def verify(uploads: NDArray[np.int8], candidates: NDArray[np.int8]) -> list[Look]:
+    """Look twice at each upload and the candidate beside it, both int8 [M, P, C] as the encoder's `patches`.
+
+    Of the C channels the last two are the place (x, y) in 1/128 of half the side from the middle, the others a
+    descriptor of any scale, all zero for features that show too little.
+    """
+    if not len(uploads):
+        return []
+    upload, candidate = _features(uploads), _features(candidates)
+    alike = upload.descriptors @ candidate.descriptors.transpose(0, 2, 1)
+    alike[~(upload.seen[:, :, None] & candidate.seen[:, None, :])] = -1.0
+    pairs = _pair_off(upload, candidate, alike)
+    transforms, inliers = _fit(pairs, *_propose(pairs))
+    likeness = _likeness(upload, candidate, alike, transforms)
+    count = inliers.sum(axis=1)
+    scores = likeness * count / (count + ENOUGH)
+    return [
+        Look(float(scores[m]), int(count[m]), transforms[m], np.hstack((pairs.start[m], pairs.end[m]))[inliers[m]])
+        for m in range(len(uploads))
+    ]
+
+
+class Verifier:
+    """Second looks at the candidates that the window reports."""
+
+    def __init__(self, window: RecentWindow, model: ModelInfo) -> None:
+        self._window = window
+        self._model = model
+
+    def look(self, placed: Sequence[tuple[str, Placed]]) -> list[dict[Position, Evidence]]:
+        """What is found on candidates of each (tenant, where its upload was placed), by the candidates' positions.
+
+        Both sides are read back from the window, in one round trip, so that a repeat is judged by what was judged at
+        first. Candidates deleted meanwhile are left out. Raises Unavailable("redis", ...).
+        """
+        found: list[dict[Position, Evidence]] = [{} for _ in placed]
+        rule, shape = self._model.second_look, self._model.patches
+        if rule is None or shape is None:
+            return found
+        pairs = [
+            (index, (tenant, place.position), (tenant, near.position), near)
+            for index, (tenant, place) in enumerate(placed)
+            if place.position is not None
+            for near in _worth_a_look(place, self._model.threshold_l2)
+        ]
+        rows = list({row: None for _, upload, candidate, _ in pairs for row in (upload, candidate)})
+        stored = {
+            row: np.frombuffer(patches, np.int8).reshape(shape)
+            for row, patches in zip(rows, self._window.patches(rows), strict=True)
+            if patches is not None and len(patches) == shape[0] * shape[1]
+        }
+        pairs = [pair for pair in pairs if pair[1] in stored and pair[2] in stored]
+        for start in range(0, len(pairs), CHUNK):
+            chunk = pairs[start : start + CHUNK]
+            uploads = np.stack([stored[upload] for _, upload, _, _ in chunk])
+            candidates = np.stack([stored[candidate] for _, _, candidate, _ in chunk])
+            for (index, _, _, near), look in zip(chunk, verify(uploads, candidates), strict=True):
+                found[index][near.position] = look.evidence(rule.accepts(near.l2, look.score))
+        return found
+
+
+def _worth_a_look(place: Placed, threshold_l2: float) -> list[Near]:
+    """The nearest candidates, and the one that the verdict will name if distance alone decides."""
+    chosen = sorted(place.near, key=lambda near: (near.l2, near.position))[:LOOKS]
+    within = [near for near in place.near if near.l2 <= threshold_l2]
+    named = min(within, key=lambda near: near.position, default=None)
+    return chosen if named is None or named in chosen else [*chosen, named]
+
+
+@dataclass(frozen=True, slots=True)
+class _Features:
+    """`descriptors` [M, P, C - 2] of unit length, `places` [M, P, 2] in 0..1, and whether they are `seen` [M, P]."""
+
+    descriptors: Floats
+    places: Floats
+    seen: Bools
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """Voting pairs, the best first: from `start` [M, V, 2] in the upload to `end` in the match, by `weight` [M, V]."""
+
+    start: Floats
+    end: Floats
+    weight: Floats
+
+
+def _features(patches: NDArray[np.int8]) -> _Features:
+    descriptors = patches[..., :-2].astype(np.float32)
+    length = np.sqrt(np.einsum("mpc,mpc->mp", descriptors, descriptors))
+    descriptors /= np.maximum(length, 1.0)[..., None]
+    places = patches[..., -2:].astype(np.float32)
+    places += 128
+    places /= 256
+    return _Features(descriptors, places, length > 0)
+
+
+def _pair_off(upload: _Features, candidate: _Features, alike: Floats) -> _Pairs:
+    """Mutual nearest neighbours; each counts the more the more alike they are and the fewer others look like them."""
+    m, rows = np.arange(len(alike))[:, None], np.arange(alike.shape[1])
+    nearest = alike.argmax(axis=2)
+    cosine = np.take_along_axis(alike, nearest[..., None], 2)[..., 0]
+    mutual = (alike.argmax(axis=1)[m, nearest] == rows) & (cosine > MIN_COSINE)
+    rare = np.sqrt(_rarity(upload) * _rarity(candidate)[m, nearest])
+    weight = mutual * (cosine - MIN_COSINE / 2) * rare
+    best = np.argsort(-weight, axis=1, kind="stable")[:, :VOTERS]
+    there = nearest[m, best]
+    return _Pairs(
+        _between_cells(alike[m, :, there], upload.places, best),
+        _between_cells(alike[m, best], candidate.places, there),
+        weight[m, best],
+    )
+
+
+def _rarity(features: _Features) -> Floats:
+    """One for a feature like no other in its picture, less for one of many: grass, bricks, letters. [M, P]."""
+    alike = features.descriptors @ features.descriptors.transpose(0, 2, 1)
+    alike -= 0.4
+    np.maximum(alike, 0, out=alike)
+    alike *= _far(features.places, features.places)
+    rarity: Floats = features.seen / (1 + alike.sum(axis=2) / 0.6)
+    return rarity
+
+
+def _far(some: Floats, others: Floats) -> Bools:
+    far: Bools = _squared(some, others) > REACH**2
+    return far
+
+
+def _squared(some: Floats, others: Floats) -> Floats:
+    """Squared distances [M, A, B] of places [M, A, 2] and [M, B, 2]."""
+    x = some[:, :, None, 0] - others[:, None, :, 0]
+    y = some[:, :, None, 1] - others[:, None, :, 1]
+    x *= x
+    y *= y
+    x += y
+    return x
+
+
+def _between_cells(alike: Floats, places: Floats, chosen: NDArray[np.int64]) -> Floats:
+    """Where between the cells of the grid the like of a feature is: the middle of those around the `chosen` [M, V].
+
+    `alike` [M, V, P] are the cosines with all features of the picture, whose `places` are [M, P, 2].
+    """
+    m = np.arange(len(places))[:, None]
+    best = np.take_along_axis(alike, chosen[..., None], 2)
+    weight = np.maximum(alike - (best - 0.35), 0)
+    weight *= weight
+    weight[_far(places[m, chosen], places)] = 0
+    middle: Floats = weight @ places / weight.sum(axis=2, keepdims=True)
+    return middle
+
+
+def _propose(pairs: _Pairs) -> tuple[Floats, Bools]:
+    """The best transformation [M, 2, 3] that two pairs propose, and which pairs agree with it [M, V]."""
+    start, end = pairs.start[:, :PROPOSERS], pairs.end[:, :PROPOSERS]
+    step = start[:, _SECOND] - start[:, _FIRST]
+    goal = end[:, _SECOND] - end[:, _FIRST]
+    middles = (start[:, _SECOND] + start[:, _FIRST]) / 2, (end[:, _SECOND] + end[:, _FIRST]) / 2
+    (x, y), (u, v) = np.moveaxis(step, -1, 0), np.moveaxis(goal, -1, 0)
+    square = np.maximum(x * x + y * y, 1e-6)
+    none = np.zeros_like(x)
+    # As complex numbers, a similarity is the quotient of goal and step, a mirrored one that of goal and conjugate.
+    turn, cross = (x * u + y * v) / square, (x * v - y * u) / square
+    mirrored, crossed = (x * u - y * v) / square, (x * v + y * u) / square
+    safe_x, safe_y = np.where(np.abs(x) < 1e-3, 1e-3, x), np.where(np.abs(y) < 1e-3, 1e-3, y)
+    linear = np.stack(
+        [
+            np.stack([turn, -cross, cross, turn], -1),
+            np.stack([mirrored, crossed, crossed, -mirrored], -1),
+            np.stack([u / safe_x, none, none, v / safe_y], -1),
+            np.stack([none, u / safe_y, v / safe_x, none], -1),
+        ],
+        axis=1,
+    )
+    voting = pairs.weight[:, :PROPOSERS] > 0
+    voting = voting[:, _FIRST] & voting[:, _SECOND]
+    apart = voting & (square > REACH**2)
+    aslant = voting & (np.minimum(np.abs(x), np.abs(y)) > REACH * 0.8)
+    area = np.abs(linear[..., 0] * linear[..., 3] - linear[..., 1] * linear[..., 2])
+    largest = np.abs(linear).max(axis=-1)
+    possible = np.stack([apart, apart, aslant, aslant], axis=1)
+    possible &= (area > MIN_AREA) & (area < MAX_AREA) & (largest * largest < MAX_STRETCH * area)
+    linear = linear.reshape(*linear.shape[:-1], 2, 2)
+    shift = middles[1][:, None] - np.einsum("mkhab,mhb->mkha", linear, middles[0])
+    transforms = np.concatenate([linear, shift[..., None]], axis=-1)
+    count = len(transforms)
+    transforms, possible, area = (
+        transforms.reshape(count, -1, 2, 3),
+        possible.reshape(count, -1),
+        area.reshape(count, -1),
+    )
+    agree: Bools = _misses(transforms, pairs) < _tolerance(TOLERANCE, area)[..., None]
+    votes = np.einsum("mhv,mv->mh", agree, pairs.weight) * possible
+    m, best = np.arange(count), votes.argmax(axis=1)
+    return transforms[m, best], agree[m, best] & (pairs.weight > 0) & possible[m, best][:, None]
+
+
+def _misses(transforms: Floats, pairs: _Pairs) -> Floats:
+    """Squared distances [M, H, V] at which transformations [M, H, 2, 3] miss the ends of pairs."""
+    start = np.concatenate([pairs.start, np.ones_like(pairs.start[..., :1])], axis=-1).transpose(0, 2, 1)
+    x: Floats = transforms[:, :, 0] @ start - pairs.end[:, None, :, 0]
+    y = transforms[:, :, 1] @ start - pairs.end[:, None, :, 1]
+    x *= x
+    y *= y
+    x += y
+    return x
+
+
+def _fit(pairs: _Pairs, transforms: Floats, inliers: Bools) -> tuple[Floats, Bools]:
+    """Least squares on the inliers, held near the proposal where those are few; and who agrees then."""
+    start = np.concatenate([pairs.start, np.ones_like(pairs.start[..., :1])], axis=-1)
+    hold = np.diag([STIFFNESS, STIFFNESS, 1e-6]).astype(np.float32)
+    found = np.max(inliers, axis=1, keepdims=True)
+    for tolerance in (TOLERANCE, FINE, TOLERANCE):
+        weighted = (start * (pairs.weight * inliers)[..., None]).transpose(0, 2, 1)
+        left, right = weighted @ start + hold, weighted @ pairs.end + hold @ transforms.transpose(0, 2, 1)
+        transforms = np.where(found[..., None], np.linalg.solve(left, right).transpose(0, 2, 1), transforms)
+        inliers = found & (pairs.weight > 0)
+        inliers &= _misses(transforms[:, None], pairs)[:, 0] < _tolerance(tolerance, _areas(transforms))[:, None]
+    return transforms, inliers
+
+
+def _areas(transforms: Floats) -> Floats:
+    areas: Floats = np.abs(transforms[:, 0, 0] * transforms[:, 1, 1] - transforms[:, 0, 1] * transforms[:, 1, 0])
+    return areas
+
+
+def _tolerance(length: float, areas: Floats) -> Floats:
+    """Of squared distances in the match: a cell's error there, and that of one in the upload at its scale there."""
+    return length**2 / 2 * (1 + areas)
+
+
+def _likeness(upload: _Features, candidate: _Features, alike: Floats, transforms: Floats) -> Floats:
+    """How alike the features are that come to lie on each other, 0 to 1: [M].
+
+    Of two lawns every feature of one is like every feature of the other: what counts is how much more alike a feature
+    is to those in its place than to all.
+    """
+    laid = upload.places @ transforms[:, :, :2].transpose(0, 2, 1) + transforms[:, None, :, 2]
+    inside = ((laid > 0) & (laid < 1)).all(axis=2)
+    near = _squared(laid, candidate.places) < _tolerance(NEIGHBOURHOOD, _areas(transforms))[:, None, None]
+    best = np.where(near, alike, -1).max(axis=2)
+    met = inside & (best > -1)
+    usual = np.where(alike > -1, alike, 0).sum(axis=2) / np.maximum((alike > -1).sum(axis=2), 1)
+    usual = np.clip(usual, UNALIKE, 0.95)
+    total = np.where(met, (best - usual) / (1 - usual), 0).sum(axis=1)
+    likeness: Floats = np.clip(total / np.maximum(met.sum(axis=1), 4), 0, 1)
+    return likeness
+
+
+def _within_unit(polygon: list[Point]) -> list[Point]:
+    """The part of a convex polygon that lies in the unit square (Sutherland and Hodgman, 1974)."""
+    for axis, bound, sign in ((0, 0.0, 1), (0, 1.0, -1), (1, 0.0, 1), (1, 1.0, -1)):
+        kept: list[Point] = []
+        for before, point in zip([*polygon[-1:], *polygon[:-1]], polygon, strict=True):
+            outside, was_outside = ((p[axis] - bound) * sign < 0 for p in (point, before))
+            if outside != was_outside:
+                share = (bound - before[axis]) / (point[axis] - before[axis])
+                kept.append((before[0] + share * (point[0] - before[0]), before[1] + share * (point[1] - before[1])))
+            if not outside:
+                kept.append(point)
+        polygon = kept
+    return polygon
+
+
+def _area(polygon: list[Point]) -> float:
+    edges = zip(polygon, [*polygon[1:], *polygon[:1]], strict=True)
+    return abs(sum(a[0] * b[1] - b[0] * a[1] for a, b in edges)) / 2
+
+
+def _box(polygon: list[Point]) -> Box:
+    (left, right), (top, bottom) = ((min(side), max(side)) for side in zip(*polygon, strict=True))
+    return Box(left=_unit(left), top=_unit(top), right=_unit(right), bottom=_unit(bottom))
+
+
+def _unit(value: float) -> float:
+    return round(min(max(value, 0.0), 1.0), 4)

@@ -1,0 +1,67 @@
+"""The operator's guide holds: its names exist, its links lead somewhere, and its Redis user has rights enough."""
+
+import re
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+
+from consumer.check import check_redis
+from consumer.local.binaries import Binaries
+from consumer.metrics import Metrics
+from consumer.settings import RedisSettings, Settings
+from tests.redis_servers import client_of, redis_like
+from tests.stack_fixtures import serving
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+GUIDE = (DEPLOY / "README.md").read_text()
+
+
+def test_every_setting_that_is_named_exists() -> None:
+    known = {
+        f"SEENIT_{section}_{name}".upper()
+        for section, field in Settings.model_fields.items()
+        for name in field.annotation.model_fields
+    } | {"SEENIT_CONFIG"}
+    named = set(re.findall(r"SEENIT_[A-Z0-9_]*[A-Z0-9]", GUIDE))
+    assert named
+    unknown = {name for name in named - known if not any(each.startswith(f"{name}") for each in known)}
+    assert unknown == set()
+
+
+def test_every_metric_that_is_named_exists() -> None:
+    registry = CollectorRegistry()
+    Metrics(registry)
+    known = {
+        f"{family.name}{ending}" for family in registry.collect() for ending in ("", "_total", "_count", "_bucket")
+    }
+    named = set(re.findall(r"\bseenit_[a-z_0-9]+", GUIDE))
+    assert named
+    assert named <= known
+
+
+def test_every_file_that_is_named_is_there() -> None:
+    named = set(re.findall(r"\bdeploy/[\w./-]*\w", GUIDE)) | {
+        f"deploy/{link}" for link in re.findall(r"\]\(([^)#:]+)\)", GUIDE)
+    }
+    assert len(named) > 10
+    for name in named - {"deploy/kubernetes/overlays/cpu]"}:
+        assert (DEPLOY.parent / name).exists(), name
+
+
+def test_every_alert_that_is_named_exists() -> None:
+    rules = (DEPLOY / "prometheus" / "rules.yml").read_text()
+    for alert in re.findall(r"\bSeenit[A-Z]\w+", GUIDE):
+        assert f"alert: {alert}" in rules
+
+
+def test_the_redis_user_may_do_all_it_has_to(binaries: Binaries, tmp_path: Path) -> None:
+    [line] = re.findall(r"ACL SETUSER .*", GUIDE)
+    with serving(redis_like("valkey", binaries, tmp_path)) as server:
+        with client_of(server) as client:
+            client.config_set("appendonly", "yes")
+            client.execute_command(*line.split())
+        url = SecretStr(f"redis://seenit:PASSWORD@127.0.0.1:{server.ports[0]}/0")
+        findings = list(check_redis(RedisSettings(url=url)))
+        assert [finding for finding in findings if finding.outcome != "ok"] == []
+        assert "redis: window" in {finding.what for finding in findings}

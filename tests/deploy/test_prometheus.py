@@ -1,0 +1,170 @@
+"""A real Prometheus scrapes a real consumer at work, and has data for every panel and every alert."""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import yaml
+
+from consumer.local.binaries import Binaries
+from consumer.local.pictures import edited, photographs
+from consumer.local.process import Server, answers
+from consumer.local.servers import TritonServer
+from deploy.grafana.dashboards import FOLDER, dashboards
+from tests.deploy.tools import needed
+from tests.service_fixtures import Service, new_service
+from tests.stack_fixtures import serving
+
+DEPLOY = Path(__file__).parent.parent.parent / "deploy"
+RULES = DEPLOY / "prometheus" / "rules.yml"
+# What Grafana would put for it with a scrape every second.
+RATE_INTERVAL = "20s"
+LOAD_S = 12.0
+# Tritons without a GPU do not have it.
+NEEDS_GPU = ("nv_gpu_utilization",)
+
+
+def queries() -> list[tuple[str, str]]:
+    """(panel, expression) of all dashboards."""
+    found = []
+    for file in sorted(FOLDER.glob("*.json")):
+        board = json.loads(file.read_text())
+        found += [
+            (f"{board['title']}: {panel['title']}", target["expr"])
+            for panel in board["panels"]
+            for target in panel["targets"]
+        ]
+    return found
+
+
+def alerts() -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+@pytest.fixture(scope="module")
+def promtool() -> str:
+    return needed("promtool", "prometheus")
+
+
+def test_the_dashboards_are_written_as_the_code_says() -> None:
+    assert {file.name: file.read_text() for file in FOLDER.glob("*.json")} == dashboards(), (
+        "run: python deploy/grafana/dashboards.py"
+    )
+
+
+def test_rules_are_valid_and_fire_when_they_should(promtool: str) -> None:
+    for arguments in (("check", "rules", RULES.name), ("test", "rules", "rules.test.yml")):
+        done = subprocess.run([promtool, *arguments], cwd=RULES.parent, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_is_tested_and_says_what_to_do() -> None:
+    tests = (RULES.parent / "rules.test.yml").read_text()
+    for alert in alerts():
+        assert alert["alert"] in tests, f"{alert['alert']} never fires in rules.test.yml"
+        assert len(alert["annotations"]["runbook"]) > 80
+        assert alert["annotations"]["summary"]
+        assert alert["labels"]["severity"] in ("critical", "warning")
+
+
+@pytest.fixture(scope="module")
+def prometheus(
+    promtool: str, broker: str, redis_server: str, binaries: Binaries, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[httpx.Client]:
+    """Prometheus with the deployed configuration, on a consumer and a Triton that work meanwhile."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    with serving(TritonServer(binaries, folder)) as triton:
+        url = f"127.0.0.1:{triton.ports[0]}"
+        with new_service(broker, redis_server, url, folder) as service:
+            consumer = service.consumer()
+            config = write_config(folder, {"seenit": consumer.ports[0], "triton": triton.ports[2]})
+            with (
+                serving(server(config, folder)) as running,
+                httpx.Client(base_url=f"http://127.0.0.1:{running.ports[0]}/api/v1", trust_env=False) as client,
+            ):
+                work(service)
+                yield client
+            consumer.stop()
+
+
+def write_config(folder: Path, ports: dict[str, int]) -> Path:
+    """The deployed configuration; only where the servers are, and how often they are asked, is the test's own."""
+    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    for job in config["scrape_configs"]:
+        del job["dns_sd_configs"]
+        job["static_configs"] = [{"targets": [f"127.0.0.1:{ports[job['job_name']]}"]}]
+    (folder / "rules.yml").write_text(RULES.read_text())
+    path = folder / "prometheus.yml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def server(config: Path, folder: Path) -> Server:
+    return Server(
+        "prometheus",
+        lambda ports: [
+            needed("prometheus", "prometheus"),
+            f"--config.file={config}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address=127.0.0.1:{ports[0]}",
+        ],
+        lambda ports: answers(ports[0], "/-/ready"),
+        log=folder / "prometheus.log",
+    )
+
+
+def work(service: Service) -> None:
+    """A little of everything, spread over some scrapes."""
+    photograph = next(data for name, data in photographs() if name == "chelsea.png")
+    rng = np.random.default_rng(0)
+    service.picture("first", photograph)
+    began_s = time.monotonic()
+    count = 1
+    while time.monotonic() - began_s < LOAD_S:
+        service.picture(f"near-{count}", edited(photograph, "lighting", rng))
+        service.picture(f"exact-{count}", photograph)
+        service.send(b"not an image", f"junk-{count}".encode(), {"content-type": b"image/jpeg"})
+        count += 3
+        service.await_verdicts(count)
+        time.sleep(0.5)
+
+
+def ask(prometheus: httpx.Client, expression: str) -> list[Any]:
+    answer = prometheus.get("/query", params={"query": expression.replace("$__rate_interval", RATE_INTERVAL)}).json()
+    assert answer["status"] == "success", f"{expression}: {answer}"
+    result: list[Any] = answer["data"]["result"]
+    return result
+
+
+def test_every_panel_has_data(prometheus: httpx.Client) -> None:
+    empty = []
+    for panel, expression in queries():
+        values = [float(sample["value"][1]) for sample in ask(prometheus, expression)]
+        # A division of nothing by nothing is data too, and shows nothing.
+        if not any(np.isfinite(values)) and not any(name in expression for name in NEEDS_GPU):
+            empty.append((panel, expression, values))
+    assert not empty
+
+
+def test_every_series_that_an_alert_looks_at_exists(prometheus: httpx.Client) -> None:
+    looked_at = 0
+    for alert in alerts():
+        for selector in re.findall(r"\b(?:seenit_\w+|up)\b(?:\{[^}]*\})?", alert["expr"]):
+            assert ask(prometheus, selector), f"{alert['alert']}: {selector}"
+            looked_at += 1
+    assert looked_at >= len(alerts())
+
+
+def test_no_alert_fires_while_all_is_well(prometheus: httpx.Client) -> None:
+    rules = prometheus.get("/rules", params={"type": "alert"}).json()["data"]["groups"][0]["rules"]
+    assert {rule["name"] for rule in rules} == {alert["alert"] for alert in alerts()}
+    assert [rule["lastError"] for rule in rules if rule.get("lastError")] == []
+    assert {rule["name"] for rule in rules if rule["state"] == "firing"} == set()

@@ -1,0 +1,85 @@
+"""Programs that the tests of deploy/ need: found on the PATH, or fetched once into `.stack/` at pinned versions."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+HERE = Path(__file__).parent
+STACK = HERE.parent.parent / ".stack"
+KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5@v5.8.2"
+
+
+def missing(sentence: str) -> NoReturn:
+    """Skips with one sentence; with `CI=true` that is a failure."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(sentence)
+    pytest.skip(sentence)
+
+
+def needed(program: str, package: str) -> str:
+    """Path of a program that has to be installed."""
+    path = shutil.which(program)
+    if path is None:
+        missing(f"there is no {program} on the PATH (on Debian: apt-get install {package})")
+    return path
+
+
+def validators() -> Path:
+    """Folder of the Python validators (Dockerfiles, compose, Kubernetes), installed by the hashes of their lock."""
+    lock = HERE / "requirements.lock"
+    folder = _folder("validators", lock)
+    if not folder.exists():
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
+        _fetch([*pip, "--target", str(_fresh(folder)), "--requirement", str(lock)], folder)
+    return folder
+
+
+def custom_resources() -> Path:
+    """Folder with the Node packages that know the schemas of Strimzi, KEDA and the Prometheus operator."""
+    lock = HERE / "package-lock.json"
+    folder = _folder("crds", lock)
+    if not folder.exists():
+        npm = needed("npm", "npm")
+        fresh = _fresh(folder)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(HERE / name, fresh)
+        _fetch([npm, "ci", "--silent", "--ignore-scripts", "--prefix", str(fresh)], folder)
+    return folder
+
+
+def kustomize() -> str:
+    """Path of kustomize: the one on the PATH, or built once by Go, which takes a minute or two."""
+    found = shutil.which("kustomize")
+    if found:
+        return found
+    folder = STACK / "deploy" / KUSTOMIZE.rpartition("@")[2]
+    if not folder.exists():
+        go = needed("go", "golang")
+        _fetch([go, "install", KUSTOMIZE], folder, GOBIN=str(_fresh(folder)))
+    return str(folder / "kustomize")
+
+
+def _folder(name: str, lock: Path) -> Path:
+    return STACK / "deploy" / f"{name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
+
+
+def _fresh(folder: Path) -> Path:
+    """Where to put what becomes the folder only when it is whole."""
+    fresh = folder.with_name(f"{folder.name}.{os.getpid()}")
+    fresh.mkdir(parents=True)
+    return fresh
+
+
+def _fetch(command: list[str], folder: Path, **variables: str) -> None:
+    fresh = folder.with_name(f"{folder.name}.{os.getpid()}")
+    done = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        shutil.rmtree(fresh, ignore_errors=True)
+        missing(f"{command[0]} cannot fetch what the test needs: {done.stderr.strip()[-300:]}")
+    fresh.rename(folder)

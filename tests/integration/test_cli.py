@@ -1,0 +1,124 @@
+"""The command line, as a user types it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from consumer.local.pictures import edited, photographs
+
+PHOTOGRAPHS = dict(photographs())
+
+
+def seenit(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command; SEENIT_* variables of the caller's own environment do not count."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SEENIT_")}
+    return subprocess.run(
+        [sys.executable, "-m", "consumer", *arguments],
+        env={**inherited, "COLUMNS": "160", **environment},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A cat, the cat re-compressed, and a pagoda."""
+    cat, folder = PHOTOGRAPHS["chelsea.png"], tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "cat.png").write_bytes(cat)
+    (folder / "cat-again.jpg").write_bytes(edited(cat, "re-compressed", np.random.default_rng(0)))
+    (folder / "pagoda.jpg").write_bytes(PHOTOGRAPHS["china.jpg"])
+    return folder
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "up", "down", "status", "upload", "watch", "demo", "compare", "embed", "calibrate"]
+)
+def test_help_shows_an_example(command: str) -> None:
+    result = seenit(command, "--help")
+    assert result.returncode == 0
+    assert f"seenit {command}" in result.stdout.partition("Example:")[2]
+
+
+def test_compare_tells_copies_from_others(pictures: Path, triton: str) -> None:
+    same = seenit("compare", str(pictures / "cat.png"), str(pictures / "cat-again.jpg"), SEENIT_TRITON_URL=triton)
+    assert (same.returncode, same.stdout.split(":")[0]) == (0, "duplicates"), same.stderr
+    other = seenit("compare", str(pictures / "cat.png"), str(pictures / "pagoda.jpg"), SEENIT_TRITON_URL=triton)
+    assert (other.returncode, other.stdout.split(":")[0]) == (1, "different"), other.stderr
+
+
+def test_embed_gives_a_unit_vector(pictures: Path, triton: str, tmp_path: Path) -> None:
+    printed = seenit("embed", str(pictures / "cat.png"), SEENIT_TRITON_URL=triton)
+    vector = np.array(json.loads(printed.stdout)["embedding"], np.float32)
+    assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-3)
+    written = seenit("embed", str(pictures / "cat.png"), "--out", str(tmp_path / "cat.npy"), SEENIT_TRITON_URL=triton)
+    assert written.returncode == 0, written.stderr
+    np.testing.assert_allclose(np.load(tmp_path / "cat.npy"), vector, atol=1e-5)
+
+
+def test_calibrate_writes_a_threshold_or_says_what_it_would_take(pictures: Path, triton: str, tmp_path: Path) -> None:
+    for name, picture in PHOTOGRAPHS.items():
+        (pictures / name).write_bytes(picture)
+    asked = ["calibrate", "--images", str(pictures), "--out", str(tmp_path / "out"), "--pictures", "8"]
+    done = seenit(*asked, "--fpr", "0.01", SEENIT_TRITON_URL=triton)
+    assert done.returncode == 0, done.stderr
+    threshold = json.loads((tmp_path / "out" / "calibration.json").read_text())["threshold_l2"]
+    assert f"threshold_l2 {threshold:.4f}" in done.stdout
+    assert f'"{threshold:.4f}"' in (tmp_path / "out" / "config.pbtxt").read_text()
+    refused = seenit(*asked, SEENIT_TRITON_URL=triton)
+    assert refused.returncode != 0
+    assert "more pictures" in refused.stderr + refused.stdout
+
+
+def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path, triton: str) -> None:
+    (tmp_path / "no.jpg").write_text("no picture")
+    for result, says in [
+        (
+            seenit("compare", str(tmp_path / "no.jpg"), str(tmp_path / "no.jpg"), SEENIT_TRITON_URL=triton),
+            "not-an-image",
+        ),
+        (seenit("upload", str(tmp_path / "none.jpg")), "there is no file or folder"),
+        (seenit("run", SEENIT_PIPELINE_BATCH_SIZE="many"), "SEENIT_PIPELINE_BATCH_SIZE"),
+        (seenit("run", SEENIT_CONFIG=str(tmp_path / "none.toml")), "none.toml"),
+    ]:
+        assert result.returncode != 0
+        assert says in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A stack that `seenit up` left running; where its state is kept is this test's own."""
+    environment = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    started = seenit("up", "--json", **environment)
+    assert started.returncode == 0, started.stderr
+    yield environment | {"addresses": started.stdout}
+    assert seenit("down", **environment).returncode == 0
+
+
+def test_upload_and_watch_on_a_stack_left_running(up: dict[str, str], pictures: Path) -> None:
+    addresses = json.loads(up.pop("addresses"))
+    wanted = {"kafka", "triton_grpc", "redis", "metrics_url", "input_topic", "output_topic", "dead_letter_topic"}
+    assert wanted <= set(addresses)
+    assert seenit("status", **up).returncode == 0
+    sent = seenit("upload", str(pictures), **up)
+    assert "sent 3 uploads" in sent.stdout, sent.stderr
+    watched = seenit("watch", "--json", "--from-beginning", "--count", "3", **up)
+    verdicts = {Path(each["image_id"]).name: each for each in map(json.loads, watched.stdout.splitlines())}
+    assert verdicts["pagoda.jpg"]["verdict"] == "unique"
+    assert sorted(verdicts[name]["verdict"] for name in ("cat.png", "cat-again.jpg")) == ["duplicate", "unique"]
+
+
+def test_demo(tmp_path: Path) -> None:
+    result = seenit("demo", "--out", str(tmp_path))
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr
+    assert "0 of 18 unrelated pictures wrongly called duplicates" in " ".join(result.stdout.split())
+    assert (tmp_path / "contact-sheet.png").stat().st_size > 100_000

@@ -1,0 +1,301 @@
+"""What `consumer.kafka` promises, on real Apache Kafka: committed once or not at all, and never for somebody else."""
+
+import random
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+
+from consumer.errors import Misconfigured, Unavailable, Unprocessable
+from consumer.events import Record
+from consumer.kafka import Lease, Outgoing, Publisher, UploadsConsumer, dead_letter
+from consumer.settings import KafkaSettings
+from tests.kafka_cluster import KafkaCluster
+
+WAIT_S = 30.0
+PARTITIONS = 2
+
+
+@dataclass
+class Topics:
+    """Topics and a group of one test's own."""
+
+    cluster: KafkaCluster
+    settings: KafkaSettings
+
+    def upload(self, *values: bytes, partition: int = 0) -> None:
+        """Puts messages on a partition of the input topic."""
+        producer = Producer({"bootstrap.servers": self.settings.bootstrap_servers, "message.max.bytes": 64 << 20})
+        for value in values:
+            producer.produce(self.settings.input_topic, value, b"key", partition)
+        assert producer.flush(WAIT_S) == 0
+
+    def read(self, topic: str, isolation: str = "read_committed") -> list[bytes]:
+        """Every value of a topic, as a reader of that isolation sees them."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.settings.bootstrap_servers,
+                "group.id": uuid.uuid4().hex,
+                "isolation.level": isolation,
+                "enable.partition.eof": True,
+            }
+        )
+        consumer.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
+        values, ended, deadline_s = [], set(), time.monotonic() + WAIT_S
+        while len(ended) < PARTITIONS:
+            assert time.monotonic() < deadline_s, f"{topic} cannot be read to its end"
+            for message in consumer.consume(1000, 0.2):
+                error = message.error()
+                if error is None:
+                    values.append(message.value() or b"")
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    ended.add(message.partition())
+        consumer.close()
+        return values
+
+    def committed(self) -> dict[int, int]:
+        """The group's offsets, by partition."""
+        asker = Consumer({"bootstrap.servers": self.settings.bootstrap_servers, "group.id": self.settings.group_id})
+        asked = [TopicPartition(self.settings.input_topic, partition) for partition in range(PARTITIONS)]
+        found = {at.partition: at.offset for at in asker.committed(asked, WAIT_S) if at.offset >= 0}
+        asker.close()
+        return found
+
+    def verdict(self, value: bytes) -> Outgoing:
+        """Something to publish."""
+        return Outgoing(self.settings.output_topic, b"key", value, ())
+
+    def offset(self, offset: int, partition: int = 0) -> TopicPartition:
+        """An offset to commit."""
+        return TopicPartition(self.settings.input_topic, partition, offset)
+
+    def offsets(self, offset: int) -> list[TopicPartition]:
+        """The offset of partition 0."""
+        return [self.offset(offset)]
+
+
+@pytest.fixture
+def topics(kafka_cluster: KafkaCluster) -> Topics:
+    name = uuid.uuid4().hex[:8]
+    settings = KafkaSettings(
+        bootstrap_servers=kafka_cluster.bootstrap_servers,
+        group_id=name,
+        input_topic=f"in-{name}",
+        output_topic=f"out-{name}",
+        dead_letter_topic=f"dlq-{name}",
+        session_timeout_ms=6000,
+        transaction_timeout_ms=15_000,
+    )
+    for topic in (settings.input_topic, settings.output_topic, settings.dead_letter_topic):
+        kafka_cluster.create_topic(topic, PARTITIONS)
+    return Topics(kafka_cluster, settings)
+
+
+@dataclass
+class Member:
+    """A consumer that polls on a thread of its own, and keeps what it got."""
+
+    consumer: UploadsConsumer
+    got: list[tuple[bytes, Lease]] = field(default_factory=list)
+    error: BaseException | None = None
+
+    def __post_init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._poll)
+        self._thread.start()
+
+    @property
+    def partitions(self) -> set[int]:
+        return {p for p in range(PARTITIONS) if self.consumer.raw and p in self.consumer._numbers}
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.consumer.close()
+
+    def _poll(self) -> None:
+        while not self._stop.is_set():
+            try:
+                for record, lease in self.consumer.poll(10, 0.1, 0.01):
+                    self.got.append((record.value or b"", lease))
+            except BaseException as error:
+                self.error = error
+                return
+
+
+@pytest.fixture
+def join(topics: Topics) -> Iterator[Callable[..., Member]]:
+    """Lets consumers join the group; they leave it in the end."""
+    members: list[Member] = []
+
+    def new(on_revoke: Callable[[], None] = lambda: None, **changes: object) -> Member:
+        members.append(Member(UploadsConsumer(topics.settings.model_copy(update=changes), on_revoke)))
+        return members[-1]
+
+    yield new
+    for member in members:
+        member.stop()
+
+
+def soon(true: Callable[[], object]) -> None:
+    deadline_s = time.monotonic() + WAIT_S
+    while not true():
+        assert time.monotonic() < deadline_s, "it never came true"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_verdicts_and_offsets_stand_together(topics: Topics, join: Callable[..., Member], protocol: str) -> None:
+    topics.upload(b"one", b"two")
+    member = join(group_protocol=protocol)
+    soon(lambda: len(member.got) == 2)
+    publisher = Publisher(topics.settings, member.consumer.raw)
+    publisher.publish([topics.verdict(b"on one"), topics.verdict(b"on two")], topics.offsets(2))
+    assert sorted(topics.read(topics.settings.output_topic)) == [b"on one", b"on two"]
+    assert topics.committed() == {0: 2}
+    publisher.close()
+
+
+def test_a_batch_without_verdicts_commits_its_offsets(topics: Topics, join: Callable[..., Member]) -> None:
+    topics.upload(b"a deletion")
+    member = join()
+    soon(lambda: member.got)
+    publisher = Publisher(topics.settings, member.consumer.raw)
+    publisher.publish([], topics.offsets(1))
+    assert topics.committed() == {0: 1}
+    publisher.close()
+
+
+def test_what_a_broker_refuses_leaves_nothing_and_can_be_tried_again(
+    topics: Topics, join: Callable[..., Member]
+) -> None:
+    topics.upload(b"one")
+    member = join()
+    soon(lambda: member.got)
+    publisher = Publisher(topics.settings, member.consumer.raw)
+    nowhere = Outgoing("there-is-no-such-topic", b"key", b"lost", ())
+    with pytest.raises(Unavailable, match="there-is-no-such-topic"):
+        publisher.publish([topics.verdict(b"first try"), nowhere], topics.offsets(1))
+    assert topics.committed() == {}
+    assert topics.read(topics.settings.output_topic) == []
+    assert topics.read(topics.settings.output_topic, "read_uncommitted") == [b"first try"]
+    publisher.publish([topics.verdict(b"second try")], topics.offsets(1))
+    assert topics.read(topics.settings.output_topic) == [b"second try"]
+    assert topics.committed() == {0: 1}
+    publisher.close()
+
+
+def test_a_dead_letter_larger_than_its_topic_takes_goes_without_its_value(
+    topics: Topics, join: Callable[..., Member]
+) -> None:
+    """Whoever may upload could otherwise stop a partition for good: a letter is larger than what it tells of."""
+    largest = 50_000
+    narrow = f"narrow-{uuid.uuid4().hex[:8]}"
+    topics.cluster.create_topic(narrow, PARTITIONS, {"max.message.bytes": str(largest)})
+    topics.upload(b"one", b"two")
+    member = join()
+    soon(lambda: len(member.got) == 2)
+    publisher = Publisher(topics.settings, member.consumer.raw)
+    reason = Unprocessable("not-an-image", "no decoder knows it")
+    letters = [
+        dead_letter(Record("in", 0, n, b"key", value, (("content-type", b"image/jpeg"),), 0), reason, "x", narrow)
+        for n, value in enumerate((b"small", random.Random(1).randbytes(largest)))
+    ]
+    publisher.publish([topics.verdict(b"unprocessable"), *letters], topics.offsets(2))
+    assert topics.read(topics.settings.output_topic) == [b"unprocessable"]
+    assert sorted(topics.read(narrow)) == [b"", b"small"]
+    assert topics.committed() == {0: 2}
+    publisher.close()
+
+
+def test_a_broker_that_comes_and_goes_never_doubles_a_verdict(
+    topics: Topics, kafka_broker: KafkaCluster, join: Callable[..., Member]
+) -> None:
+    """A commit whose answer is lost may stand or not: the publisher has to find out which."""
+    count = 120
+    topics.upload(*(b"%d" % n for n in range(count)))
+    member = join()
+    soon(lambda: len(member.got) == count)
+    publisher = Publisher(topics.settings, member.consumer.raw)
+    failures: list[str] = []
+
+    def publish_all() -> None:
+        for n in range(count):
+            while True:
+                try:
+                    publisher.publish([topics.verdict(b"%d" % n)], topics.offsets(n + 1))
+                    break
+                except Unavailable as error:
+                    failures.append(str(error))
+                    time.sleep(0.2)
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=publish_all)
+    thread.start()
+    time.sleep(0.7)
+    kafka_broker.freeze(0)
+    time.sleep(18)
+    kafka_broker.thaw(0)
+    time.sleep(1)
+    kafka_broker.kill(0)
+    kafka_broker.start(0)
+    thread.join(120)
+    assert not thread.is_alive(), failures
+    assert failures, "the broker was never missed"
+    assert Counter(topics.read(topics.settings.output_topic)) == Counter(b"%d" % n for n in range(count))
+    assert topics.committed() == {0: count}
+    publisher.close()
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_a_partition_moves_without_loss_and_its_lease_ends(
+    topics: Topics, join: Callable[..., Member], protocol: str
+) -> None:
+    asked: list[float] = []
+    first = join(lambda: asked.append(time.monotonic()), group_protocol=protocol)
+    soon(lambda: first.partitions == {0, 1})
+    topics.upload(b"before", partition=0)
+    topics.upload(b"before", partition=1)
+    soon(lambda: len(first.got) == 2)
+    leases = {lease.partition: lease for _, lease in first.got}
+    second = join(group_protocol=protocol)
+    soon(lambda: len(first.partitions) == len(second.partitions) == 1)
+    [kept], [moved] = first.partitions, second.partitions
+    assert asked, "nobody was asked to finish"
+    assert first.consumer.holds(leases[kept])
+    assert not first.consumer.holds(leases[moved])
+    # Nothing was committed, so the heir begins where the first began.
+    soon(lambda: [value for value, _ in second.got] == [b"before"])
+    second.stop()
+    soon(lambda: first.partitions == {0, 1})
+    assert not first.consumer.holds(leases[moved]), "the old lease came back to life"
+
+
+def test_two_processes_under_one_name_end_with_one(topics: Topics, join: Callable[..., Member]) -> None:
+    first = join(instance_id="same")
+    soon(lambda: first.partitions == {0, 1})
+    second = join(instance_id="same")
+    soon(lambda: second.partitions == {0, 1})
+    soon(lambda: first.error is not None)
+    assert isinstance(first.error, Misconfigured)
+    assert "fenced" in str(first.error)
+
+
+def test_a_fenced_publisher_commits_nothing(topics: Topics, join: Callable[..., Member]) -> None:
+    topics.upload(b"one")
+    member = join()
+    soon(lambda: member.got)
+    named = topics.settings.model_copy(update={"instance_id": "same"})
+    zombie, heir = Publisher(named, member.consumer.raw), Publisher(named, member.consumer.raw)
+    zombie.publish([topics.verdict(b"once")], topics.offsets(1))
+    heir.publish([], topics.offsets(1))
+    with pytest.raises(Unavailable, match="FENCED"):
+        zombie.publish([topics.verdict(b"from the grave")], topics.offsets(1))
+    assert topics.read(topics.settings.output_topic) == [b"once"]
+    zombie.close()
+    heir.close()

@@ -1,0 +1,185 @@
+"""The second look on real servers: what is stored is what is compared, and the verdict carries the evidence."""
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from redis import Redis
+
+from consumer.encode import ModelInfo, SecondLook
+from consumer.events import Match
+from consumer.local.binaries import Binaries
+from consumer.local.pictures import photographs
+from consumer.local.servers import TritonServer
+from consumer.local.stack import REPOSITORY
+from consumer.recent import NewRow, Placed, RecentWindow
+from consumer.settings import WindowSettings
+from consumer.verify import LOOKS, Verifier
+from tests.service_fixtures import Service, new_service
+from tests.stack_fixtures import serving
+from tests.unit.test_verify import EDITS, features, scene
+
+DIM = 32
+MODEL = ModelInfo(
+    "encoder", "1", 144, DIM, 0.3, 32, patches=(64, 24), second_look=SecondLook(1.2, min_score=0.25, score_per_l2=0.01)
+)
+AT = datetime(2026, 1, 2, tzinfo=UTC)
+PHOTOGRAPHS = dict(photographs())
+
+
+@pytest.fixture
+def window(redis_server: str, request: pytest.FixtureRequest) -> Iterator[RecentWindow]:
+    with Redis.from_url(redis_server) as client:
+        yield RecentWindow(client, MODEL, WindowSettings(), f"verify-{request.node.name}", radius_l2=1.2)
+
+
+def row(image_id: str, patches: NDArray[np.int8] | None, away: float = 0.0, tenant: str = "t") -> NewRow:
+    """An upload at a distance of about `away` from all others that are given 0."""
+    vector = np.zeros(DIM, np.float32)
+    vector[:2] = np.cos(away), np.sin(away)
+    digest = image_id.encode() + b"#" + str(away).encode()
+    return NewRow(tenant, image_id, digest, vector, AT, None if patches is None else patches.tobytes())
+
+
+def test_a_copy_far_away_is_verified_and_a_stranger_is_not(window: RecentWindow) -> None:
+    rows = [
+        row("original", features(scene(1))),
+        row("copy", features(scene(1), EDITS["zoom"], noise=0.1), 0.8),
+        row("stranger", features(scene(2)), 0.1),
+        row("without features", None, 0.2),
+        row("original", features(scene(1)), tenant="another"),
+    ]
+    placed = window.add(rows)
+    looks = Verifier(window, MODEL).look([(each.tenant, place) for each, place in zip(rows, placed, strict=True)])
+    original, copy = placed[0].position, looks[1]
+    assert original is not None
+    assert copy[original].verified
+    assert copy[original].edit is not None
+    assert copy[original].edit.zoom == pytest.approx(1 / 0.7, rel=0.1)
+    assert not looks[2][original].verified
+    assert looks[3] == {}
+    assert looks[0] == looks[4] == {}
+
+
+def test_a_repeat_is_judged_by_what_was_stored_at_first(window: RecentWindow) -> None:
+    verifier = Verifier(window, MODEL)
+    window.add([row("original", features(scene(3)))])
+    copy = row("copy", features(scene(3), EDITS["mirrored"], noise=0.1), 0.5)
+    [first] = window.add([copy])
+    before = verifier.look([("t", first)])
+    # An encoder that computes a little differently in another batch, here much differently.
+    [again] = window.add([copy._replace(patches=features(scene(9)).tobytes())])
+    assert again == first
+    assert verifier.look([("t", again)]) == before
+    assert any(evidence.verified for evidence in before[0].values())
+
+
+def test_a_candidate_deleted_meanwhile_is_left_out(window: RecentWindow) -> None:
+    verifier = Verifier(window, MODEL)
+    window.add([row("original", features(scene(4))), row("other", features(scene(5)))])
+    [placed] = window.add([row("copy", features(scene(4)), 0.5)])
+    assert len(verifier.look([("t", placed)])[0]) == 2
+    window.forget("t", "original")
+    assert len(verifier.look([("t", placed)])[0]) == 1
+
+
+def test_looks_are_bounded_and_see_what_distance_alone_would_name(window: RecentWindow) -> None:
+    count = LOOKS + 4
+    # The first stands farthest from the copy, though within the threshold.
+    window.add([row(str(n), features(scene(n)), 0.28 - n * 0.02) for n in range(count)])
+    [placed] = window.add([row("copy", features(scene(0)))])
+    assert len(placed.near) == count
+    [looks] = Verifier(window, MODEL).look([("t", placed)])
+    assert len(looks) == LOOKS + 1
+    assert looks[placed.near[0].position].verified
+
+
+def test_without_a_rule_nothing_is_asked() -> None:
+    for model in (
+        ModelInfo("encoder", "1", 144, DIM, 0.3, 32, patches=(64, 24)),
+        ModelInfo("encoder", "1", 144, DIM, 0.3, 32, patches=None),
+    ):
+        # A window without a server: it would raise Unavailable if it were asked.
+        window = RecentWindow(Redis(port=1), model, WindowSettings(), "nowhere")
+        assert Verifier(window, model).look([("t", Placed())]) == [{}]
+
+
+def cropped(data: bytes) -> bytes:
+    with Image.open(io.BytesIO(data)) as image:
+        width, height = image.size
+        part = image.convert("RGB").resize(image.size, box=(0.1 * width, 0.15 * height, 0.8 * width, 0.85 * height))
+    out = io.BytesIO()
+    part.save(out, "JPEG", quality=90)
+    return out.getvalue()
+
+
+def test_the_verdict_carries_the_evidence(broker: str, redis_server: str, triton: str, tmp_path: Path) -> None:
+    with new_service(broker, redis_server, triton, tmp_path) as service:
+        service.consumer()
+        service.picture("original", PHOTOGRAPHS["china.jpg"])
+        assert service.await_verdict("original").verdict == "unique"
+        service.picture("crop", cropped(PHOTOGRAPHS["china.jpg"]))
+        match = _near(service, "crop")
+        assert match.evidence is not None
+        assert match.evidence.verified
+        edit = match.evidence.edit
+        assert edit is not None
+        assert edit.zoom == pytest.approx(1 / 0.7, rel=0.15)
+        box = edit.box_in_match
+        assert (box.left, box.top, box.right, box.bottom) == pytest.approx((0.1, 0.15, 0.8, 0.85), abs=0.1)
+        assert not edit.mirrored
+
+
+def test_an_encoder_without_local_features_decides_on_distance_alone(
+    broker: str, redis_server: str, binaries: Binaries, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repository"
+    shutil.copytree(REPOSITORY, repository)
+    configuration = repository / "image_encoder" / "configs" / "cpu.pbtxt"
+    text = re.sub(r',\s*\{ name: "patches"[^}]*\}', "", configuration.read_text())
+    assert "patches" not in text
+    configuration.write_text(text)
+    with serving(TritonServer(binaries, tmp_path, repository=repository)) as server:
+        triton = f"127.0.0.1:{server.ports[0]}"
+        with new_service(broker, redis_server, triton, tmp_path) as service:
+            service.consumer()
+            service.picture("original", PHOTOGRAPHS["china.jpg"])
+            assert service.await_verdict("original").verdict == "unique"
+            out = io.BytesIO()
+            with Image.open(io.BytesIO(PHOTOGRAPHS["china.jpg"])) as image:
+                image.save(out, "JPEG", quality=40)
+            service.picture("smaller file", out.getvalue())
+            match = _near(service, "smaller file")
+            assert match.evidence is None
+            assert match.l2 <= service.await_verdict("smaller file").threshold_l2
+
+
+def test_compare_says_and_draws_the_edit(triton: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(PHOTOGRAPHS["china.jpg"])
+    (tmp_path / "b.jpg").write_bytes(cropped(PHOTOGRAPHS["china.jpg"]))
+    command = [sys.executable, "-m", "consumer", "compare", "a.jpg", "b.jpg", "--draw", "both.png"]
+    environment = {**os.environ, "SEENIT_TRITON_URL": triton}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    zoom = re.search(r"zoomed ([\d.]+) times, turned by -?[0-3] degrees", " ".join(done.stdout.split()))
+    assert zoom is not None, done.stdout
+    assert float(zoom[1]) == pytest.approx(1 / 0.7, rel=0.15)
+    with Image.open(tmp_path / "both.png") as drawing:
+        assert drawing.width > 2 * drawing.height
+
+
+def _near(service: Service, image_id: str) -> Match:
+    verdict = service.await_verdict(image_id)
+    assert (verdict.verdict, verdict.kind) == ("duplicate", "near")
+    assert verdict.match is not None
+    return verdict.match

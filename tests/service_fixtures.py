@@ -1,0 +1,140 @@
+"""A whole service on the embedded servers: its consumer is a process, as an operator would run it."""
+
+import os
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from consumer.client import Published, VerdictsReader
+from consumer.events import Verdict
+from consumer.local.process import Server, answers, wait_until_ready
+from consumer.settings import KafkaSettings
+
+PARTITIONS = 2
+VERDICT_TIMEOUT_S = 60.0
+
+
+@dataclass
+class Service:
+    """Topics of its own, and the consumers that were started on them."""
+
+    kafka: KafkaSettings
+    environment: dict[str, str]
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self._reader = VerdictsReader(self.kafka, from_beginning=True)
+        self._producer = Producer({"bootstrap.servers": self.kafka.bootstrap_servers, "message.max.bytes": 64 << 20})
+        self.verdicts: list[Verdict] = []
+        self.published: list[Published] = []
+        self._consumers: list[Server] = []
+
+    def consumer(self, more: Mapping[str, str] | None = None) -> Server:
+        """Start a consumer; ready when it is returned. Stop it, or let `close` do so."""
+        name = f"consumer-{uuid.uuid4().hex[:8]}"
+        server = Server(
+            name,
+            lambda _: [sys.executable, "-m", "consumer", "run"],
+            lambda ports: answers(ports[0], "/readyz"),
+            log=self.folder / f"{name}.log",
+            environment=lambda ports: {
+                **os.environ,
+                **self.environment,
+                **(more or {}),
+                "SEENIT_HTTP_PORT": str(ports[0]),
+            },
+        )
+        server.start()
+        self._consumers.append(server)
+        wait_until_ready([server])
+        return server
+
+    def send(self, value: bytes | None, key: bytes | None = None, headers: Mapping[str, bytes] | None = None) -> None:
+        """Put a message on the input topic."""
+        self._producer.produce(self.kafka.input_topic, value, key, headers=list((headers or {}).items()))
+        self._producer.poll(0)
+
+    def picture(self, image_id: str, data: bytes) -> None:
+        """Upload a picture as the message itself."""
+        self.send(data, image_id.encode(), {"content-type": b"image/jpeg"})
+
+    def await_verdicts(self, done: Callable[[list[Verdict]], bool] | int) -> list[Verdict]:
+        """Read verdicts until `done` says so of all there are, or there are so many; all of them."""
+        self._producer.flush()
+        enough = done if callable(done) else lambda verdicts: len(verdicts) >= done
+        deadline_s = time.monotonic() + VERDICT_TIMEOUT_S
+        while not enough(self.verdicts):
+            arrived = list(self._reader.poll(0.2))
+            self.published += arrived
+            self.verdicts += [each.verdict for each in arrived]
+            assert time.monotonic() < deadline_s, f"{len(self.verdicts)} verdicts after {VERDICT_TIMEOUT_S:.0f} s"
+        return self.verdicts
+
+    def await_verdict(self, image_id: str) -> Verdict:
+        """The first verdict on this image, read until it is there."""
+        verdicts = self.await_verdicts(lambda those: any(each.image_id == image_id for each in those))
+        return next(each for each in verdicts if each.image_id == image_id)
+
+    def dead_letters(self, count: int) -> list[Message]:
+        """The first so many dead letters."""
+        consumer = Consumer({"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": uuid.uuid4().hex})
+        consumer.assign([TopicPartition(self.kafka.dead_letter_topic, p, 0) for p in range(PARTITIONS)])
+        letters: list[Message] = []
+        deadline_s = time.monotonic() + VERDICT_TIMEOUT_S
+        while len(letters) < count and time.monotonic() < deadline_s:
+            letters += [message for message in consumer.consume(count, 0.2) if message.error() is None]
+        consumer.close()
+        return letters
+
+    def close(self) -> None:
+        """Stop the consumers and let go of the topics."""
+        for consumer in self._consumers:
+            consumer.stop()
+        self._reader.close()
+
+
+@contextmanager
+def new_service(broker: str, redis_url: str, triton_url: str, folder: Path, **more: str) -> Iterator[Service]:
+    """Topics, group and window of its own on servers that others use too."""
+    name = uuid.uuid4().hex[:8]
+    kafka = KafkaSettings(
+        bootstrap_servers=broker,
+        group_id=name,
+        input_topic=f"in-{name}",
+        output_topic=f"out-{name}",
+        dead_letter_topic=f"dlq-{name}",
+        delivery="at-least-once",
+        session_timeout_ms=6000,
+    )
+    admin = AdminClient({"bootstrap.servers": broker})
+    topics = (kafka.input_topic, kafka.output_topic, kafka.dead_letter_topic)
+    for created in admin.create_topics([NewTopic(topic, PARTITIONS, 1) for topic in topics]).values():
+        created.result()
+    environment = {
+        **{f"SEENIT_KAFKA_{key.upper()}": str(value) for key, value in kafka.model_dump(exclude_unset=True).items()},
+        "SEENIT_REDIS_URL": redis_url,
+        "SEENIT_REDIS_KEY_PREFIX": name,
+        "SEENIT_TRITON_URL": triton_url,
+        **more,
+    }
+    service = Service(kafka, environment, folder)
+    try:
+        yield service
+    finally:
+        service.close()
+
+
+@pytest.fixture
+def service(broker: str, redis_server: str, triton: str, tmp_path: Path) -> Iterator[Service]:
+    """A service without consumers yet."""
+    with new_service(broker, redis_server, triton, tmp_path) as new:
+        yield new

@@ -1,0 +1,66 @@
+"""Fixtures with the embedded servers, each started once, by the first test that asks; see `tests/conftest.py`.
+
+All tests share them: name topics, groups and keys of your own, and leave the servers running.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from consumer.local.binaries import Binaries, find_binaries
+from consumer.local.process import Server, wait_until_ready
+from consumer.local.servers import TritonServer, tansu, valkey
+
+_AnyServer = TypeVar("_AnyServer", bound=Server)
+
+
+@contextmanager
+def serving(server: _AnyServer) -> Iterator[_AnyServer]:
+    """The server, ready, until the block is left."""
+    try:
+        server.start()
+        wait_until_ready([server])
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def binaries() -> Binaries:
+    return find_binaries()
+
+
+@pytest.fixture(scope="session")
+def log_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("servers")
+
+
+@pytest.fixture(scope="session")
+def broker(binaries: Binaries, log_dir: Path) -> Iterator[str]:
+    """`bootstrap.servers` of a Tansu broker."""
+    with serving(tansu(binaries, log_dir)) as server:
+        yield f"127.0.0.1:{server.ports[0]}"
+
+
+@pytest.fixture(scope="session")
+def redis_server(binaries: Binaries, log_dir: Path) -> Iterator[str]:
+    """`redis://` address of a Valkey server."""
+    with serving(valkey(binaries, log_dir)) as server:
+        yield f"redis://127.0.0.1:{server.ports[0]}/0"
+
+
+@pytest.fixture(scope="session")
+def triton(binaries: Binaries, log_dir: Path) -> Iterator[str]:
+    """gRPC address of a Triton that serves the encoder."""
+    with serving(TritonServer(binaries, log_dir)) as server:
+        yield f"127.0.0.1:{server.ports[0]}"
+
+
+@pytest.fixture
+def own_triton(binaries: Binaries, tmp_path: Path) -> Iterator[TritonServer]:
+    """A Triton with the encoder, for one test that hurts it."""
+    with serving(TritonServer(binaries, tmp_path)) as server:
+        yield server

@@ -1,0 +1,388 @@
+"""Holds what stands on the topics and in Redis against what was promised. Shares no code with the service.
+
+It believes nothing but the messages themselves, what the workload planted, and when the nemesis destroyed data.
+"""
+
+import json
+import time
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import redis
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from tests.torture.nemesis import Harm
+from tests.torture.workload import Planted, Workload
+
+READ_TIMEOUT_S = 60.0
+
+
+class Row(NamedTuple):
+    """A message as it stands on a topic."""
+
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A message of the output topic, read by its published form."""
+
+    row: Row
+    id: str
+    data: Mapping[str, Any]
+    committed: bool
+
+    @property
+    def image_id(self) -> str:
+        return str(self.data["image_id"])
+
+    @property
+    def match(self) -> str | None:
+        found = self.data["match"]
+        return None if found is None else str(found["image_id"])
+
+    @property
+    def gist(self) -> tuple[object, ...]:
+        """What has to be the same whenever this upload is decided again."""
+        others = [other["image_id"] for other in self.data["others"]]
+        return self.id, self.data["verdict"], self.data["kind"], self.match, *others
+
+
+@dataclass
+class Report:
+    """Violations with the image concerned, and what was counted."""
+
+    violations: list[tuple[str, str]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def fail(self, image_id: str, what: str) -> None:
+        self.violations.append((image_id, what))
+
+
+class Topics(NamedTuple):
+    """Names."""
+
+    uploads: str
+    verdicts: str
+    dead_letters: str
+
+
+class Checker:
+    """The history of one seed."""
+
+    def __init__(
+        self, bootstrap_servers: str, topics: Topics, group: str, workload: Workload, harm: Sequence[Harm]
+    ) -> None:
+        self._servers = bootstrap_servers
+        self._topics = topics
+        self._group = group
+        self._planted = workload.planted
+        self._sent_at_s = workload.sent_at_s
+        self._harm = harm
+        self._report = Report()
+        self._uploads: list[Row] = []
+        self._verdicts: dict[str, list[Verdict]] = defaultdict(list)
+
+    def lag(self) -> int:
+        """Messages of the input topic that no committed offset covers."""
+        offsets = self._committed_offsets()
+        return sum(end - offsets.get(partition, 0) for partition, end in self._ends().items())
+
+    def decided(self) -> int:
+        """Messages of the input topic that committed offsets cover."""
+        return sum(self._committed_offsets().values())
+
+    def check(self, window: redis.Redis, key_prefix: str) -> Report:
+        """Every promise, over all that happened."""
+        self._uploads = self._read(self._topics.uploads, "read_committed")
+        visible = self._read(self._topics.verdicts, "read_committed")
+        written = self._read(self._topics.verdicts, "read_uncommitted")
+        letters = self._read(self._topics.dead_letters, "read_committed")
+        committed = {(row.partition, row.offset) for row in visible}
+        for row in written:
+            verdict = Verdict(
+                row,
+                row.headers["ce_id"].decode(),
+                json.loads(row.value or b""),
+                (row.partition, row.offset) in committed,
+            )
+            self._verdicts[verdict.image_id].append(verdict)
+        self._report.counts["verdicts committed"] = len(visible)
+        self._report.counts["verdicts aborted"] = len(written) - len(visible)
+        self._check_offsets()
+        self._check_one_verdict_each()
+        self._check_replays()
+        self._check_matches()
+        self._check_dead_letters(letters)
+        self._check_copies(_positions(window, key_prefix))
+        return self._report
+
+    def verdicts(self) -> list[Verdict]:
+        """Those that `check` has read."""
+        return [verdict for verdicts in self._verdicts.values() for verdict in verdicts]
+
+    def history(self, image_id: str) -> str:
+        """All that is known of an image and its copies, in the order of time."""
+        planted = self._planted.get(image_id)
+        family = {image_id}
+        if planted is not None and planted.picture >= 0:
+            family = {p.image_id for p in self._planted.values() if p.picture == planted.picture}
+        lines: list[tuple[float, str]] = []
+        for row in self._uploads:
+            name = _text(row.key)
+            if name in family:
+                known = self._planted[name]
+                what = "deleted" if row.headers.get("ce_type") == b"image.deleted" else "sent   "
+                about = f"tenant {known.tenant}, content {known.content[:6]}"
+                lines.append((row.timestamp_ms / 1000, f"{what} {name} at {row.partition}/{row.offset} {about}"))
+        for name in family:
+            for verdict in self._verdicts.get(name, []):
+                fate = "verdict" if verdict.committed else "ABORTED"
+                where = f"{verdict.row.partition}/{verdict.row.offset}"
+                said = f"{verdict.data['verdict']} {verdict.data['kind']} of {verdict.match}"
+                when = f"decided {verdict.data['decided_at']}"
+                lines.append((verdict.row.timestamp_ms / 1000, f"{fate} {name} at {where}: {said}, {when}"))
+        if lines:
+            first, last = min(lines)[0] - 15, max(lines)[0] + 1
+            for harm in self._harm:
+                if harm.began_s <= last and (harm.ended_s or last) >= first:
+                    took = (harm.ended_s or last) - harm.began_s
+                    lines.append((harm.began_s, f"harm    {harm.name} for {took:.1f} s"))
+        return "\n".join(f"  {_clock(at)} {what}" for at, what in sorted(lines))
+
+    # The promises.
+
+    def _check_offsets(self) -> None:
+        offsets = self._committed_offsets()
+        for partition, end in self._ends().items():
+            if offsets.get(partition, 0) != end:
+                self._report.fail(
+                    "", f"partition {partition} ends at {end}, and the committed offset is {offsets.get(partition)}"
+                )
+
+    def _check_one_verdict_each(self) -> None:
+        sent = Counter(_text(row.key) for row in self._uploads if row.headers.get("ce_type") != b"image.deleted")
+        for name, times in sent.items():
+            given = sum(verdict.committed for verdict in self._verdicts.get(name, []))
+            self._report.counts["uploads"] += times
+            if given != times:
+                self._report.fail(name, f"sent {times} times, and has {given} verdicts")
+        for name in self._verdicts.keys() - sent.keys():
+            self._report.fail(name, "has a verdict, and was never uploaded")
+            del self._verdicts[name]
+
+    def _check_replays(self) -> None:
+        for name, verdicts in self._verdicts.items():
+            if len(verdicts) < 2 or self._disturbed([name]):
+                continue
+            self._report.counts["uploads decided again"] += 1
+            gists = {verdict.gist for verdict in verdicts}
+            if len(gists) > 1 and not self._planted[name].forgotten:
+                self._report.fail(name, f"was decided in different ways: {sorted(map(str, gists))}")
+
+    def _check_matches(self) -> None:
+        for name, verdicts in self._verdicts.items():
+            planted = self._planted[name]
+            for verdict in verdicts:
+                if not verdict.committed:
+                    continue
+                self._report.counts[f"{verdict.data['verdict']} {verdict.data['kind'] or ''}".strip()] += 1
+                if (verdict.data["verdict"] == "unprocessable") != (planted.outcome == "unprocessable"):
+                    self._report.fail(name, f"was judged {verdict.data['verdict']} for {verdict.data['reason']}")
+                if (verdict.match is None) != (verdict.data["verdict"] != "duplicate"):
+                    self._report.fail(name, f"is {verdict.data['verdict']} with match {verdict.match}")
+                found = [verdict.data["match"]] if verdict.match is not None else []
+                for other in [*found, *verdict.data["others"]]:
+                    self._check_match(planted, other, verdict.data["threshold_l2"])
+
+    def _check_match(self, planted: Planted, match: Mapping[str, Any], threshold_l2: float) -> None:
+        name = planted.image_id
+        other = self._planted.get(match["image_id"])
+        if other is None:
+            self._report.fail(name, f"matches {match['image_id']}, which was never uploaded")
+        elif other.image_id == name:
+            self._report.fail(name, "matches itself")
+        elif (other.tenant, other.picture) != (planted.tenant, planted.picture):
+            self._report.fail(name, f"matches {other.image_id} of tenant {other.tenant}, which is no copy")
+        elif match["l2"] > threshold_l2:
+            self._report.fail(name, f"matches {other.image_id} at {match['l2']}, beyond {threshold_l2}")
+        elif other.uploaded_at is not None:
+            said = datetime.fromisoformat(match["uploaded_at"])
+            if abs((said - other.uploaded_at).total_seconds()) > 0.001:
+                self._report.fail(name, f"says {other.image_id} was uploaded at {said}, not {other.uploaded_at}")
+
+    def _check_dead_letters(self, letters: Iterable[Row]) -> None:
+        sent = {(row.partition, row.offset): row for row in self._uploads}
+        count: Counter[str] = Counter()
+        for letter in letters:
+            origin = (int(letter.headers["seenit-partition"]), int(letter.headers["seenit-offset"]))
+            original = sent[origin]
+            name = _text(original.key)
+            count[name] += 1
+            kept = {header: value for header, value in letter.headers.items() if not header.startswith("seenit-")}
+            if (letter.key, letter.value, kept) != (original.key, original.value, original.headers):
+                self._report.fail(name, "is not the same as its dead letter")
+        for name, planted in self._planted.items():
+            wanted = int(planted.outcome == "unprocessable" and name in self._verdicts)
+            if count[name] != wanted:
+                self._report.fail(name, f"has {count[name]} dead letters, not {wanted}")
+
+    def _check_copies(self, positions: Mapping[str, int]) -> None:
+        families: dict[tuple[str, int], list[Planted]] = defaultdict(list)
+        for planted in self._planted.values():
+            if planted.outcome == "decided" and planted.image_id in self._verdicts:
+                families[planted.tenant, planted.picture].append(planted)
+        for family in families.values():
+            if self._disturbed([copy.image_id for copy in family]):
+                self._report.counts["families disturbed by loss of data"] += 1
+            elif any(copy.forgotten for copy in family):
+                self._check_forgotten(family)
+            elif len(family) > 1:
+                self._report.counts["families of copies"] += 1
+                self._check_family({copy.image_id: copy for copy in family}, positions)
+
+    def _check_family(self, family: Mapping[str, Planted], positions: Mapping[str, int]) -> None:
+        said = {name: next((v for v in self._verdicts[name] if v.committed), None) for name in family}
+        unique = [name for name, verdict in said.items() if verdict is not None and verdict.match is None]
+        if len(unique) != 1:
+            self._report.fail(min(family), f"of its {len(family)} copies, {unique} are unique")
+            return
+        if not self._lost_since(family):
+            first = min(positions.keys() & family.keys(), key=lambda name: positions[name], default=None)
+            if first != unique[0]:
+                self._report.fail(unique[0], f"is the unique one, and {first} stands first in the stream")
+        for name, verdict in said.items():
+            if verdict is None or verdict.match is None:
+                continue
+            if verdict.data["kind"] == "near" and verdict.match != unique[0]:
+                self._report.fail(name, f"is near, and names {verdict.match} instead of the first, {unique[0]}")
+            if verdict.data["kind"] == "exact":
+                holder = family.get(verdict.match)
+                if holder is None or holder.content != family[name].content:
+                    self._report.fail(name, f"is no exact copy of {verdict.match}")
+                elif (answer := said[verdict.match]) is not None and answer.data["kind"] == "exact":
+                    self._report.fail(name, f"names {verdict.match}, which is an exact copy itself")
+
+    def _check_forgotten(self, family: Sequence[Planted]) -> None:
+        """A picture, its deletion and a copy, in this order on one partition: the copy must not know the picture."""
+        [gone] = [copy for copy in family if copy.forgotten]
+        [later] = [copy for copy in family if not copy.forgotten]
+        self._report.counts["deletions"] += 1
+        for verdict in self._verdicts[later.image_id]:
+            if verdict.committed and verdict.match is not None:
+                self._report.fail(later.image_id, f"matches {verdict.match}, and {gone.image_id} was deleted before")
+
+    def _disturbed(self, names: Iterable[str]) -> bool:
+        """Whether data was lost between the first of these uploads and the last of their verdicts."""
+        names = list(names)
+        began = min(self._sent_at_s[name] for name in names)
+        ended = max((v.row.timestamp_ms / 1000 for name in names for v in self._verdicts[name]), default=time.time())
+        return any(
+            harm.loses_data and harm.began_s <= ended and (harm.ended_s or ended) >= began for harm in self._harm
+        )
+
+    def _lost_since(self, names: Iterable[str]) -> bool:
+        """Whether Redis lost what it had after the first of these uploads: then it cannot be asked about them."""
+        began = min(self._sent_at_s[name] for name in names)
+        return any(harm.loses_data and (harm.ended_s or harm.began_s) >= began for harm in self._harm)
+
+    # Reading.
+
+    def _read(self, topic: str, isolation: str) -> list[Row]:
+        """Every message of a topic. Raises TimeoutError when a transaction stays open, for then nobody can read on."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self._servers,
+                "group.id": f"checker-{uuid.uuid4()}",
+                "isolation.level": isolation,
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",
+                "log_level": 0,
+            }
+        )
+        rows: list[Row] = []
+        try:
+            partitions = consumer.list_topics(topic, READ_TIMEOUT_S).topics[topic].partitions
+            unread = set(partitions)
+            # The end that a committed reader is shown may be before the end of the log: wait until they are the same.
+            ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), READ_TIMEOUT_S)[1] for p in partitions}
+            consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
+            deadline = time.monotonic() + READ_TIMEOUT_S
+            while unread:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{topic} cannot be read to its end: partitions {sorted(unread)} stay open")
+                for message in consumer.consume(500, 0.5):
+                    error = message.error()
+                    partition, offset = message.partition() or 0, message.offset() or 0
+                    if error is None:
+                        headers = {str(name): _bytes(value) for name, value in message.headers() or ()}
+                        rows.append(
+                            Row(partition, offset, message.timestamp()[1], message.key(), message.value(), headers)
+                        )
+                    elif error.code() != KafkaError._PARTITION_EOF:
+                        raise KafkaException(error)
+                    elif offset >= ends[partition]:
+                        unread.discard(partition)
+        finally:
+            consumer.close()
+        return rows
+
+    def _ends(self) -> dict[int, int]:
+        def ask(asker: Consumer, partitions: list[TopicPartition]) -> dict[int, int]:
+            return {at.partition: asker.get_watermark_offsets(at, READ_TIMEOUT_S)[1] for at in partitions}
+
+        return self._ask(ask)
+
+    def _committed_offsets(self) -> dict[int, int]:
+        def ask(asker: Consumer, partitions: list[TopicPartition]) -> dict[int, int]:
+            return {at.partition: at.offset for at in asker.committed(partitions, READ_TIMEOUT_S) if at.offset >= 0}
+
+        return self._ask(ask)
+
+    def _ask(self, ask: Callable[[Consumer, list[TopicPartition]], dict[int, int]]) -> dict[int, int]:
+        """Asks as the group would, without joining it, and again while brokers are only just coming back."""
+        topic = self._topics.uploads
+        deadline = time.monotonic() + READ_TIMEOUT_S
+        asker = Consumer({"bootstrap.servers": self._servers, "group.id": self._group, "log_level": 0})
+        try:
+            while True:
+                try:
+                    partitions = asker.list_topics(topic, READ_TIMEOUT_S).topics[topic].partitions
+                    return ask(asker, [TopicPartition(topic, partition) for partition in partitions])
+                except KafkaException:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.2)
+        finally:
+            asker.close()
+
+
+def _positions(window: redis.Redis, key_prefix: str) -> dict[str, int]:
+    """Image id -> its place in its tenant's stream, as the `ids` maps in Redis have it."""
+    positions: dict[str, int] = {}
+    for key in window.scan_iter(f"{key_prefix}:*:ids", count=1000):
+        for name, places in window.hgetall(key).items():
+            positions[_text(_bytes(name))] = int(_bytes(places).split()[0].rpartition(b"-")[2])
+    return positions
+
+
+def _bytes(value: str | bytes | None) -> bytes:
+    return value.encode() if isinstance(value, str) else value or b""
+
+
+def _text(key: bytes | None) -> str:
+    return (key or b"").decode()
+
+
+def _clock(at_s: float) -> str:
+    return f"{time.strftime('%H:%M:%S', time.localtime(at_s))}.{int(at_s * 1000) % 1000:03d}"

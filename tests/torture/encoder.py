@@ -1,0 +1,59 @@
+"""A stand-in encoder with the contract of the real one, so light that thousands of uploads cost seconds."""
+
+import shutil
+from pathlib import Path
+
+import onnx
+from google.protobuf import text_format
+from onnx import TensorProto, helper
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from tests.torture.pictures import GRID, THRESHOLD_L2
+
+REAL = Path(__file__).parents[2] / "triton_models" / "repository" / "image_encoder"
+MODEL = "image_encoder"
+SIZE = 4 * GRID
+DIM = 3 * GRID * GRID
+
+
+def write_repository(folder: Path) -> None:
+    """Puts the model into `folder`, served by the real one's configuration and Python code."""
+    version = folder / MODEL / "1"
+    version.mkdir(parents=True)
+    shutil.copy(REAL / "1" / "model.py", version)
+    onnx.save(_graph(), str(version / "model.onnx"))
+    config = text_format.Parse((REAL / "configs" / "cpu.pbtxt").read_text(), ModelConfig())
+    del config.model_warmup[:]
+    config.input[0].dims[:] = [SIZE, SIZE, 3]
+    del config.output[1:]
+    config.output[0].dims[:] = [DIM]
+    parameters = {
+        "model_version": "torture-1",
+        "input_size": str(SIZE),
+        "embedding_dim": str(DIM),
+        "threshold_l2": str(THRESHOLD_L2),
+    }
+    config.parameters.clear()
+    for name, value in parameters.items():
+        config.parameters[name].string_value = value
+    (folder / MODEL / "config.pbtxt").write_text(text_format.MessageToString(config))
+
+
+def _graph() -> onnx.ModelProto:
+    """uint8 [N, SIZE, SIZE, 3] -> cells by average pooling, less their mean, of unit length: float32 [N, DIM]."""
+    pool = SIZE // GRID
+    nodes = [
+        helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["floats"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("AveragePool", ["planes"], ["cells"], kernel_shape=[pool, pool], strides=[pool, pool]),
+        helper.make_node("Flatten", ["cells"], ["flat"]),
+        helper.make_node("ReduceMean", ["flat"], ["mean"], axes=[1], keepdims=1),
+        helper.make_node("Sub", ["flat", "mean"], ["centred"]),
+        helper.make_node("LpNormalization", ["centred"], ["embeddings"], axis=1, p=2),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", SIZE, SIZE, 3])
+    embeddings = helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, ["n", DIM])
+    graph = helper.make_graph(nodes, "stand_in", [images], [embeddings])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model

@@ -1,0 +1,232 @@
+"""What goes wrong. Each fault does its harm, waits, and mends it; the seed decides which, when and for how long."""
+
+import contextlib
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import redis
+
+from tests.processes import until
+from tests.torture.fleet import Fleet
+from tests.torture.world import World
+
+
+@dataclass
+class Harm:
+    """One fault that happened, for the history and for the checker."""
+
+    name: str
+    began_s: float  # seconds since the epoch, as the messages' timestamps are
+    ended_s: float | None = None
+    loses_data: bool = False
+
+
+class Nemesis(threading.Thread):
+    """Does harm until told to stop, then mends everything."""
+
+    def __init__(self, seed: int, world: World, fleet: Fleet, topics: tuple[str, ...], session_s: float) -> None:
+        super().__init__(name="nemesis", daemon=True)
+        self._random = random.Random(f"nemesis {seed}")
+        self._world = world
+        self._fleet = fleet
+        self._topics = topics
+        self._session_s = session_s
+        self._enough = threading.Event()
+        self.history: list[Harm] = []
+        self.error: BaseException | None = None
+
+    def stop(self) -> None:
+        """Ends the harm after the fault under way."""
+        self._enough.set()
+
+    def run(self) -> None:
+        """Fault after fault, now and then several at once."""
+        faults = self._faults()
+        names = list(faults)
+        weights = [faults[name][0] for name in names]
+        try:
+            while not self._enough.wait(self._random.uniform(0, 1.5)):
+                together = self._random.choice((1, 1, 1, 2, 3))
+                chosen = dict.fromkeys(self._random.choices(names, weights, k=together))
+                threads = [
+                    threading.Thread(
+                        target=self._do, args=(name, faults[name][1], random.Random(self._random.random())), daemon=True
+                    )
+                    for name in chosen
+                ]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+        except BaseException as error:  # told to whoever runs the seed
+            self.error = error
+
+    def _do(self, name: str, fault: Callable[[random.Random], None], dice: random.Random) -> None:
+        harm = Harm(name, time.time(), loses_data=name in ("redis loses its data", "redis is flushed"))
+        self.history.append(harm)
+        try:
+            fault(dice)
+        except BaseException as error:
+            self.error = error
+        harm.ended_s = time.time()
+
+    def _faults(self) -> dict[str, tuple[int, Callable[[random.Random], None]]]:
+        """Name, weight and deed of each fault."""
+        return {
+            "a consumer is killed": (5, self._kill_consumer),
+            "all consumers are killed": (1, self._kill_all_consumers),
+            "a consumer is frozen past its session": (3, self._freeze_consumer_long),
+            "a consumer is frozen for a moment": (2, self._freeze_consumer_short),
+            "a consumer is stopped and started": (2, self._stop_consumer),
+            "a leading broker is killed": (2, self._kill_broker),
+            "a leading broker is frozen": (1, self._freeze_broker),
+            "a broker is restarted": (1, self._restart_broker),
+            "the model's process is killed": (2, self._kill_stub),
+            "Triton is killed": (1, self._kill_triton),
+            "Triton is frozen": (1, self._freeze_triton),
+            "redis is killed": (2, self._kill_redis),
+            "redis is frozen": (1, self._freeze_redis),
+            "redis drops its connections": (2, self._drop_connections),
+            "redis loses its data": (1, self._wipe_redis),
+            "redis is flushed": (1, self._flush_redis),
+            "the object store is slow": (2, self._slow_store),
+            "the object store answers errors": (1, self._broken_store),
+            "the object store is away": (1, self._close_store),
+        }
+
+    # Consumers.
+
+    def _one(self, dice: random.Random) -> int:
+        return dice.randrange(len(self._fleet.slots))
+
+    def _kill_consumer(self, dice: random.Random) -> None:
+        number = self._one(dice)
+        self._fleet.kill(number)
+        time.sleep(dice.choice((0, 0, 1, 4)))
+        self._fleet.restart(number)
+
+    def _kill_all_consumers(self, dice: random.Random) -> None:
+        for number in range(len(self._fleet.slots)):
+            self._fleet.kill(number)
+        for number in range(len(self._fleet.slots)):
+            self._fleet.restart(number)
+
+    def _freeze_consumer_long(self, dice: random.Random) -> None:
+        self._freeze_consumer(self._one(dice), self._session_s + dice.uniform(1, 4))
+
+    def _freeze_consumer_short(self, dice: random.Random) -> None:
+        self._freeze_consumer(self._one(dice), dice.uniform(0.5, 3))
+
+    def _freeze_consumer(self, number: int, for_s: float) -> None:
+        child = self._fleet.slots[number].child
+        child.freeze()
+        time.sleep(for_s)
+        child.thaw()
+
+    def _stop_consumer(self, dice: random.Random) -> None:
+        number = self._one(dice)
+        self._fleet.stop(number)
+        time.sleep(dice.choice((0, 2)))
+        self._fleet.restart(number)
+
+    # Brokers: one at a time, so that the others keep the quorum and every committed record.
+
+    _one_broker = threading.Lock()
+
+    def _leader(self, dice: random.Random) -> int:
+        leader = self._world.kafka.leader(dice.choice(self._topics))
+        return dice.randrange(len(self._world.kafka.brokers)) if leader is None else leader
+
+    def _kill_broker(self, dice: random.Random) -> None:
+        with self._one_broker:
+            number = self._leader(dice)
+            self._world.kafka.kill(number)
+            time.sleep(dice.uniform(0, 6))
+            self._world.kafka.start(number)
+            self._wait_in_sync()
+
+    def _freeze_broker(self, dice: random.Random) -> None:
+        with self._one_broker:
+            number = self._leader(dice)
+            self._world.kafka.freeze(number)
+            time.sleep(dice.uniform(1, 8))
+            self._world.kafka.thaw(number)
+            self._world.kafka.wait_ready()
+            self._wait_in_sync()
+
+    def _restart_broker(self, dice: random.Random) -> None:
+        with self._one_broker:
+            number = dice.randrange(len(self._world.kafka.brokers))
+            self._world.kafka.stop(number)
+            self._world.kafka.start(number)
+            self._wait_in_sync()
+
+    def _wait_in_sync(self) -> None:
+        """The next broker is hurt only when this one has caught up; two lost at once is more than was promised."""
+        until(self._world.kafka.in_sync, 60, "replicas are not in sync")
+
+    # Triton.
+
+    def _kill_stub(self, dice: random.Random) -> None:
+        for pid in self._world.stub_pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(dice.uniform(0.5, 3))
+        self._world.reload_model()
+
+    def _kill_triton(self, dice: random.Random) -> None:
+        self._world.kill_triton()
+        time.sleep(dice.uniform(0, 3))
+        self._world.triton.start()
+
+    def _freeze_triton(self, dice: random.Random) -> None:
+        self._world.triton.freeze()
+        time.sleep(dice.uniform(1, 6))
+        self._world.triton.thaw()
+
+    # Redis.
+
+    def _kill_redis(self, dice: random.Random) -> None:
+        self._world.redis.kill()
+        time.sleep(dice.uniform(0, 3))
+        self._world.redis.start()
+
+    def _freeze_redis(self, dice: random.Random) -> None:
+        self._world.redis.freeze()
+        time.sleep(dice.uniform(1, 8))
+        self._world.redis.thaw()
+
+    def _wipe_redis(self, dice: random.Random) -> None:
+        self._world.wipe_redis()
+
+    def _flush_redis(self, dice: random.Random) -> None:
+        with contextlib.suppress(redis.RedisError), self._world.redis_client() as client:
+            client.flushall()
+
+    def _drop_connections(self, dice: random.Random) -> None:
+        for _ in range(dice.randrange(1, 6)):
+            with contextlib.suppress(redis.RedisError), self._world.redis_client() as client:
+                client.client_kill_filter(_type="normal", skipme=True)
+            time.sleep(dice.uniform(0, 0.3))
+
+    # The object store.
+
+    def _slow_store(self, dice: random.Random) -> None:
+        self._world.store.delay_s = dice.uniform(0.1, 1)
+        time.sleep(dice.uniform(1, 5))
+        self._world.store.delay_s = 0
+
+    def _broken_store(self, dice: random.Random) -> None:
+        self._world.store.error = dice.choice((500, 503))
+        time.sleep(dice.uniform(0.5, 4))
+        self._world.store.error = None
+
+    def _close_store(self, dice: random.Random) -> None:
+        self._world.store.stop()
+        time.sleep(dice.uniform(0.5, 4))
+        self._world.store.start()

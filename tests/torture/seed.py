@@ -1,0 +1,130 @@
+"""One seed, from the plan to the judgement."""
+
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.processes import until
+from tests.torture.checker import Checker, Topics
+from tests.torture.fleet import Fleet
+from tests.torture.nemesis import Nemesis
+from tests.torture.workload import Uploader, plan
+from tests.torture.world import World
+
+PARTITIONS = 6
+SESSION_S = 6
+DRAIN_TIMEOUT_S = 90.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a seed. A violation is what was broken, and the history of the image concerned."""
+
+    seed: int
+    consumers: int
+    took_s: float
+    drained_s: float
+    counts: Counter[str]
+    harm: list[str]
+    violations: list[tuple[str, str]]
+
+    def as_dict(self) -> dict[str, object]:
+        """For a line of JSON."""
+        return {**vars(self), "counts": dict(self.counts)}
+
+
+def run_seed(world: World, seed: int, uploads: int, rate: float, keep: Path | None = None) -> Result:
+    """Uploads, harm, and when all is mended and drained, the check. Leaves the world as it was.
+
+    Logs of a seed with violations are put into a folder of their own in `keep`.
+    """
+    started = time.monotonic()
+    dice = random.Random(f"seed {seed}")
+    topics = Topics(f"uploads-{seed}", f"verdicts-{seed}", f"letters-{seed}")
+    for topic in topics:
+        world.kafka.create_topic(topic, PARTITIONS)
+    workload = plan(seed, uploads, PARTITIONS, world.store)
+    size, static, protocol = (
+        dice.choice((2, 3, 4)),
+        dice.random() < 0.3,
+        dice.choice(("classic", "classic", "consumer")),
+    )
+    fleet = Fleet(world, size, lambda number: environment(topics, seed, number, static=static, protocol=protocol))
+    violations: list[tuple[str, str]] = []
+    nemesis = Nemesis(seed, world, fleet, topics, SESSION_S)
+    checker = Checker(world.kafka.bootstrap_servers, topics, topics.uploads, workload, nemesis.history)
+    drained_s = 0.0
+    try:
+        fleet.start()
+        uploader = Uploader(workload, world.kafka.bootstrap_servers, topics.uploads, rate)
+        uploader.start()
+        nemesis.start()
+        uploader.join()
+        nemesis.stop()
+        nemesis.join()
+        world.heal()
+        fleet.thaw()
+        healed = time.monotonic()
+        if nemesis.error is not None:
+            raise nemesis.error
+        if uploader.refused:
+            raise RuntimeError(f"the brokers refused {len(uploader.refused)} uploads: the harness is at fault")
+        try:
+            until(lambda: checker.lag() == 0, DRAIN_TIMEOUT_S, "uploads wait for their verdicts", 0.5)
+        except TimeoutError as error:
+            violations.append((f"{error}: {checker.lag()} of them", ""))
+            fleet.dump()
+        drained_s = time.monotonic() - healed
+        fleet.close()
+        with world.redis_client() as window:
+            report = checker.check(window, f"s{seed}")
+        violations += [(what, "") for what in [*fleet.trouble, *leftovers(world)]]
+        violations += [(f"{name}: {what}", checker.history(name)) for name, what in report.violations]
+        if violations and keep is not None:
+            fleet.keep_logs(keep / f"seed-{seed}")
+    finally:
+        fleet.kill_all()
+        world.store.clear()
+    with world.redis_client() as window:
+        window.flushall()
+    harm = Counter(harm.name for harm in nemesis.history)
+    report.counts.update({f"harm: {name}": count for name, count in harm.items()})
+    report.counts["violations"] = len(violations)
+    return Result(
+        seed,
+        len(fleet.slots),
+        time.monotonic() - started,
+        drained_s,
+        report.counts,
+        [f"{name} x{count}" for name, count in harm.items()],
+        violations,
+    )
+
+
+def leftovers(world: World) -> list[str]:
+    """Files and processes that stopped consumers left behind."""
+    files = [f"left behind: {path}" for path in world.scratch.rglob("*")]
+    return files + [f"still runs: {line}" for line in world.consumers()]
+
+
+def environment(topics: Topics, seed: int, number: int, *, static: bool, protocol: str = "classic") -> dict[str, str]:
+    """Settings of a consumer: small batches and short patience, so that much happens in little time."""
+    return {
+        "SEENIT_KAFKA_INPUT_TOPIC": topics.uploads,
+        "SEENIT_KAFKA_OUTPUT_TOPIC": topics.verdicts,
+        "SEENIT_KAFKA_DEAD_LETTER_TOPIC": topics.dead_letters,
+        "SEENIT_KAFKA_GROUP_ID": topics.uploads,
+        "SEENIT_KAFKA_GROUP_PROTOCOL": protocol,
+        "SEENIT_KAFKA_SESSION_TIMEOUT_MS": str(1000 * SESSION_S),
+        "SEENIT_KAFKA_TRANSACTION_TIMEOUT_MS": "15000",
+        **({"SEENIT_KAFKA_INSTANCE_ID": f"{seed}-{number}"} if static else {}),
+        "SEENIT_REDIS_KEY_PREFIX": f"s{seed}",
+        "SEENIT_REDIS_TIMEOUT_S": "2",
+        "SEENIT_TRITON_TIMEOUT_S": "3",
+        "SEENIT_FETCH_TIMEOUT_S": "3",
+        "SEENIT_PIPELINE_BATCH_SIZE": "16",
+        "SEENIT_DECODE_THREADS": "1",
+        "SEENIT_DECODE_MIN_DETAIL": "0.5",  # smooth textures are to be compared all the same
+    }

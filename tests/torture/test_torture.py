@@ -1,0 +1,102 @@
+"""A few seeds of the torture test, and proof that its checker would notice."""
+
+import ast
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from tests.processes import until
+from tests.torture import checker as checker_module
+from tests.torture import nemesis, pictures, workload
+from tests.torture.checker import Checker, Topics
+from tests.torture.fleet import Fleet
+from tests.torture.seed import DRAIN_TIMEOUT_S, PARTITIONS, environment, leftovers, run_seed
+from tests.torture.workload import Uploader, plan
+from tests.torture.world import World
+
+UPLOADS = 500
+
+
+@pytest.fixture(scope="module")
+def world(kafka_jars: None) -> Iterator[World]:
+    with World() as world:
+        yield world
+
+
+@pytest.mark.timeout(420)
+@pytest.mark.parametrize("seed", [2, 7, 10, 13])
+def test_a_seed_of_faults_leaves_every_promise_kept(world: World, seed: int, tmp_path: Path) -> None:
+    result = run_seed(world, seed, uploads=700, rate=50, keep=tmp_path)
+    told = "\n".join(f"{what}\n{history}" for what, history in result.violations[:5])
+    assert not result.violations, f"seed {seed}, {len(result.violations)} violations, logs in {tmp_path}\n{told}"
+    assert result.harm, "nothing was done to it"
+    assert result.counts["families of copies"] > 20
+    assert result.counts["unprocessable"] > 5
+
+
+@pytest.mark.timeout(300)
+def test_kill_in_mid_flow_gives_each_upload_one_verdict_and_the_checker_sees_what_is_wrong(world: World) -> None:
+    topics = Topics("kill-in", "kill-out", "kill-letters")
+    for topic in topics:
+        world.kafka.create_topic(topic, PARTITIONS)
+    planned = plan(1000, UPLOADS, PARTITIONS, world.store)
+    fleet = Fleet(world, 1, lambda number: environment(topics, 1000, number, static=False))
+    checker = Checker(world.kafka.bootstrap_servers, topics, topics.uploads, planned, [])
+    uploader = Uploader(planned, world.kafka.bootstrap_servers, topics.uploads, per_second=1000)
+    uploader.start()
+    uploader.join()
+    try:
+        fleet.start()
+        until(lambda: 0 < UPLOADS - checker.lag() < UPLOADS / 2, 60, "nothing is decided", 0.01)
+        fleet.kill(0)
+        assert checker.lag() > 0, "the kill came too late to be in mid-flow"
+        fleet.restart(0)
+        until(lambda: checker.lag() == 0, DRAIN_TIMEOUT_S, "uploads wait for their verdicts", 0.2)
+        fleet.close()
+    finally:
+        fleet.kill_all()
+    with world.redis_client() as window:
+        report = checker.check(window, "s1000")
+        assert report.violations == []
+        assert [*fleet.trouble, *leftovers(world)] == []
+        for said in _tamper(world, topics, checker):
+            found = Checker(world.kafka.bootstrap_servers, topics, topics.uploads, planned, []).check(window, "s1000")
+            assert any(said in what for _, what in found.violations), f"not noticed: {said}"
+
+
+def _tamper(world: World, topics: Topics, checker: Checker) -> Iterator[str]:
+    """Puts false verdicts on the topic, one after the other, and gives what the checker has to say to each."""
+    producer = Producer({"bootstrap.servers": world.kafka.bootstrap_servers})
+    duplicate = next(v for v in checker.verdicts() if v.data["kind"] == "near")
+    unique = next(v for v in checker.verdicts() if v.data["verdict"] == "unique" and v.match != duplicate.match)
+    lies: list[tuple[str, dict[str, object]]] = [
+        ("and has 2 verdicts", dict(duplicate.data)),
+        ("was never uploaded", {**duplicate.data, "image_id": "nobody"}),
+        ("matches itself", {**duplicate.data, "match": {**duplicate.data["match"], "image_id": duplicate.image_id}}),
+        (
+            "matches ghost, which was never",
+            {**duplicate.data, "match": {**duplicate.data["match"], "image_id": "ghost"}},
+        ),
+        ("which is no copy", {**duplicate.data, "match": {**duplicate.data["match"], "image_id": unique.image_id}}),
+        ("beyond", {**duplicate.data, "match": {**duplicate.data["match"], "l2": 1.0}}),
+        ("decided in different ways", {**duplicate.data, "verdict": "unique", "kind": None, "match": None}),
+        ("was judged unprocessable", {**duplicate.data, "verdict": "unprocessable", "kind": None, "match": None}),
+    ]
+    for said, lie in lies:
+        producer.produce(topics.verdicts, json.dumps(lie), headers={"ce_id": duplicate.id})
+        producer.flush(30)
+        yield said
+    producer.produce(topics.uploads, b"{}", b"late")
+    producer.flush(30)
+    yield "and the committed offset is"
+
+
+@pytest.mark.parametrize("module", [checker_module, workload, nemesis, pictures])
+def test_the_checker_shares_no_code_with_the_service(module: object) -> None:
+    tree = ast.parse(Path(str(module.__file__)).read_text())  # type: ignore[attr-defined]
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not {name for name in names if name.split(".")[0] == "consumer"}

@@ -1,0 +1,284 @@
+"""What is uploaded: thousands of pictures, with copies planted near each other in time, and what must come of them."""
+
+import base64
+import hashlib
+import json
+import random
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+import numpy as np
+from confluent_kafka import KafkaError, Producer
+from confluent_kafka import Message as SentMessage
+
+from tests.torture import pictures
+from tests.torture.store import ObjectStore
+
+TENANTS = ("default", "north", "süd/{1}")
+SOURCE = "/torture"
+FLUSH_TIMEOUT_S = 120.0
+
+Outcome = Literal["decided", "unprocessable", "none"]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """One image of the workload. Images of the same tenant and `picture` are copies; equal `content`, byte by byte."""
+
+    image_id: str
+    tenant: str
+    picture: int
+    content: str
+    outcome: Outcome
+    uploaded_at: datetime | None = None
+    forgotten: bool = False  # deleted later in the same partition
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of the input topic."""
+
+    image_id: str
+    partition: int
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, str | bytes | None]] = field(default_factory=list)
+
+
+@dataclass
+class Workload:
+    """All messages in the order they are sent, and what they hold, by image id."""
+
+    messages: list[Message]
+    planted: dict[str, Planted]
+    sent_at_s: dict[str, float] = field(default_factory=dict)
+
+
+def plan(seed: int, uploads: int, partitions: int, store: ObjectStore) -> Workload:
+    """The workload of a seed: about `uploads` messages. Pictures that are fetched are put into `store`."""
+    return _Planner(seed, uploads, partitions, store).plan()
+
+
+class _Planner:
+    def __init__(self, seed: int, uploads: int, partitions: int, store: ObjectStore) -> None:
+        self.random = random.Random(seed)
+        self.noise = np.random.default_rng(seed)
+        self.seed = seed
+        self.uploads = uploads
+        self.partitions = partitions
+        self.store = store
+        self.planted: dict[str, Planted] = {}
+        self.placed: list[tuple[float, Message]] = []
+        self.vectors: list[tuple[int, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]] = []
+        self.pictures = 0
+
+    def plan(self) -> Workload:
+        while len(self.placed) < self.uploads:
+            at = self.random.uniform(0, self.uploads)
+            kind = self.random.choices(
+                (self._alone, self._copies, self._across_tenants, self._forgotten, self._broken), (50, 40, 3, 2, 5)
+            )[0]
+            kind(at)
+        self._check_distances()
+        messages = [message for _, message in sorted(self.placed, key=lambda pair: pair[0])]
+        return Workload(messages, self.planted)
+
+    def _alone(self, at: float) -> None:
+        self._upload(at, self._partition(), *self._new_picture())
+
+    def _copies(self, at: float) -> None:
+        """Copies close together, on whatever partitions; some exact, some near, some a while later."""
+        number, pixels = self._new_picture()
+        files = [pictures.jpeg(pixels)]
+        tenant = self.random.choice(TENANTS)
+        for _ in range(self.random.choice((2, 2, 2, 3, 4, 6))):
+            if self.random.random() < 0.6:
+                files.append(pictures.jpeg(pictures.variant(pixels, self.noise), self.random.choice((70, 85, 95))))
+            later = self.random.choice((0.5, 2, 8, 200))
+            data = self.random.choice(files)
+            self._upload(at + self.random.uniform(0, later), self._partition(), number, pixels, tenant, data)
+
+    def _across_tenants(self, at: float) -> None:
+        number, pixels = self._new_picture()
+        data = pictures.jpeg(pixels)
+        for tenant in TENANTS:
+            self._upload(at, self._partition(), number, pixels, tenant, data)
+
+    def _forgotten(self, at: float) -> None:
+        """A picture, its deletion, and a copy of it, in this order on one partition."""
+        number, pixels = self._new_picture()
+        partition, tenant = self._partition(), self.random.choice(TENANTS)
+        first = self._upload(at, partition, number, pixels, tenant, forgotten=True)
+        identity = f"delete-{first}"
+        data = {"image_id": first, "tenant": tenant}
+        headers = _binary_headers("image.deleted", identity)
+        self._place(at + 2, Message(identity, partition, first.encode(), json.dumps(data).encode(), headers))
+        self._upload(at + 4, partition, number, pixels, tenant)
+
+    def _broken(self, at: float) -> None:
+        image_id = self._name("broken")
+        kind = self.random.choice(("text", "half", "missing"))
+        headers: list[tuple[str, str | bytes | None]] = []
+        if kind == "text":
+            value = b"{ this is not JSON"
+        elif kind == "half":
+            whole = pictures.jpeg(self._new_picture()[1])
+            value, headers = whole[: len(whole) // 2], [("content-type", b"image/jpeg")]
+        else:
+            document = _event(image_id, {"image_id": image_id, "url": self._missing(image_id)})
+            value = json.dumps(document).encode()
+        self.planted[image_id] = Planted(image_id, "default", -1, "", "unprocessable")
+        self._place(at, Message(image_id, self._partition(), image_id.encode(), value, headers))
+
+    def _upload(
+        self,
+        at: float,
+        partition: int,
+        number: int,
+        pixels: pictures.Pixels,
+        tenant: str | None = None,
+        data: bytes | None = None,
+        *,
+        forgotten: bool = False,
+    ) -> str:
+        tenant = tenant or self.random.choice(TENANTS)
+        data = data or pictures.jpeg(pixels)
+        self.vectors.append((number, pictures.vector(data)))
+        image_id = self._name("image")
+        body: dict[str, object] = {"image_id": image_id, "tenant": tenant}
+        form = self.random.choice(("inline", "inline", "binary", "store", "raw" if tenant == "default" else "inline"))
+        uploaded_at = None
+        if form == "store":
+            body["url"] = self.store.put(f"{self.seed}/{image_id}.jpg", data)
+        else:
+            body["data_base64"] = base64.b64encode(data).decode()
+        if form != "raw" and self.random.random() < 0.5:
+            uploaded_at = datetime.fromtimestamp(time.time() - self.random.uniform(0, 60), UTC)
+            body["uploaded_at"] = uploaded_at.isoformat()
+        if form == "raw":
+            message = Message(image_id, partition, image_id.encode(), data, [("content-type", b"image/jpeg")])
+        elif form == "binary":
+            headers = _binary_headers("image.uploaded", f"event-{image_id}")
+            message = Message(image_id, partition, image_id.encode(), json.dumps(body).encode(), headers)
+        else:
+            message = Message(image_id, partition, image_id.encode(), json.dumps(_event(image_id, body)).encode())
+        content = hashlib.sha256(data).hexdigest()
+        self.planted[image_id] = Planted(image_id, tenant, number, content, "decided", uploaded_at, forgotten)
+        self._place(at, message)
+        if form != "raw" and not forgotten and self.random.random() < 0.03:  # its producer sends it twice
+            again = Message(image_id, self._partition(), message.key, message.value, message.headers)
+            self._place(at + self.random.choice((0, 1, 100)), again)
+        return image_id
+
+    def _place(self, at: float, message: Message) -> None:
+        self.placed.append((at, message))
+
+    def _partition(self) -> int:
+        return self.random.randrange(self.partitions)
+
+    def _name(self, kind: str) -> str:
+        return f"{kind}-{self.seed}-{len(self.planted)}"
+
+    def _missing(self, image_id: str) -> str:
+        return self.store.put(image_id, b"").removesuffix(image_id) + f"not-there/{image_id}"
+
+    def _new_picture(self) -> tuple[int, pictures.Pixels]:
+        self.pictures += 1
+        return self.pictures, pictures.texture(self.noise)
+
+    def _check_distances(self) -> None:
+        """The checker's truth holds only if copies are clearly near and strangers clearly far."""
+        numbers = np.array([number for number, _ in self.vectors])
+        vectors = np.stack([vector for _, vector in self.vectors])
+        l2 = np.sqrt(np.maximum(0, 2 - 2 * vectors @ vectors.T))
+        same = numbers[:, None] == numbers[None, :]
+        assert l2[same].max() < 0.8 * pictures.THRESHOLD_L2, f"copies {l2[same].max():.2f} apart"
+        assert l2[~same].min() > 1.5 * pictures.THRESHOLD_L2, f"strangers {l2[~same].min():.2f} apart"
+
+
+def _event(image_id: str, data: dict[str, object]) -> dict[str, object]:
+    """A structured CloudEvent."""
+    return {
+        "specversion": "1.0",
+        "id": f"event-{image_id}",
+        "source": SOURCE,
+        "type": "image.uploaded",
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+
+
+def _binary_headers(kind: str, identity: str) -> list[tuple[str, str | bytes | None]]:
+    """Headers of a binary CloudEvent."""
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", identity.encode()),
+        ("ce_source", SOURCE.encode()),
+        ("ce_type", kind.encode()),
+        ("content-type", b"application/json"),
+    ]
+
+
+class Uploader(threading.Thread):
+    """Sends a workload at a steady rate; whatever the brokers do, each message arrives once."""
+
+    def __init__(self, workload: Workload, bootstrap_servers: str, topic: str, per_second: float) -> None:
+        super().__init__(name="uploader", daemon=True)
+        self._workload = workload
+        self._topic = topic
+        self._per_second = per_second
+        self._refused: list[str] = []
+        self._sent = 0
+        self._enough = threading.Event()
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap_servers,
+                "enable.idempotence": True,
+                "message.timeout.ms": int(FLUSH_TIMEOUT_S * 1000),
+                "socket.timeout.ms": 10_000,
+                "linger.ms": 2,
+                "log_level": 0,
+            }
+        )
+
+    @property
+    def refused(self) -> Sequence[str]:
+        """Messages that the brokers did not take."""
+        return self._refused
+
+    @property
+    def sent(self) -> int:
+        """Messages given to the client so far."""
+        return self._sent
+
+    def stop(self) -> None:
+        """Sends no more."""
+        self._enough.set()
+
+    def run(self) -> None:
+        """Sends everything, unless stopped."""
+        started = time.monotonic()
+        for count, message in enumerate(self._workload.messages):
+            if self._enough.wait(max(0.0, started + count / self._per_second - time.monotonic())):
+                break
+            self._workload.sent_at_s.setdefault(message.image_id, time.time())
+            self._producer.produce(
+                self._topic,
+                message.value,
+                message.key,
+                message.partition,
+                headers=message.headers,
+                on_delivery=self._delivered,
+            )
+            self._producer.poll(0)
+            self._sent = count + 1
+        if self._producer.flush(FLUSH_TIMEOUT_S):
+            self._refused.append("the rest")
+
+    def _delivered(self, error: KafkaError | None, message: SentMessage) -> None:
+        if error is not None:
+            self._refused.append(f"{message.key()!r}: {error}")

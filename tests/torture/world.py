@@ -1,0 +1,230 @@
+"""Everything the torture test needs running: three brokers, Redis, Triton, an object store and consumers."""
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import redis
+from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.utils import InferenceServerException
+
+from consumer.local.binaries import find_binaries
+from tests.kafka_cluster import KafkaCluster
+from tests.processes import Child, Reaper, free_ports, listens, until
+from tests.torture.encoder import MODEL, SIZE, write_repository
+from tests.torture.store import ObjectStore
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Triton's Python backend keeps its regions
+READY_TIMEOUT_S = 60.0
+
+
+class World:
+    """The servers, kept from seed to seed; a context manager. Consumers come and go with `consumer`."""
+
+    def __init__(self, brokers: int = 3) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="seenit-torture-"))
+        self.reaper = Reaper()
+        self.kafka = KafkaCluster(brokers)
+        self.store = ObjectStore()
+        redis_port, self._grpc_port, self._http_port, metrics_port = free_ports(4)
+        self.redis_url = f"redis://127.0.0.1:{redis_port}/0"
+        self.redis_port = redis_port
+        self.triton_url = f"127.0.0.1:{self._grpc_port}"
+        self._shared_memory = f"seenit_torture_{os.getpid()}"
+        self.redis = self._redis()
+        self.triton = self._triton(metrics_port)
+
+    @property
+    def redis_data(self) -> Path:
+        """Where Redis keeps its append-only file."""
+        return self.folder / "redis"
+
+    def __enter__(self) -> Self:
+        self.reaper.__enter__()
+        try:
+            write_repository(self.folder / "models")
+            self.redis_data.mkdir()
+            self.redis.start()
+            self.triton.start()
+            self.store.start()
+            self.kafka.__enter__()
+            self.heal()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends everything and removes what it left."""
+        self.kafka.close()
+        self.redis.kill()
+        self.kill_triton()
+        self.store.stop()
+        self.reaper.__exit__(None, None, None)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def heal(self) -> None:
+        """Starts and thaws whatever was hurt, and waits until all of it answers."""
+        for child in (self.redis, self.triton):
+            child.thaw()
+            child.start()
+        self.store.start()
+        self.kafka.heal()
+        until(lambda: listens(self.redis_port), READY_TIMEOUT_S, "Redis is not there")
+        until(self.model_ready, READY_TIMEOUT_S, "Triton is not ready")
+        if not self.encodes():
+            self.reload_model()
+        until(self.encodes, READY_TIMEOUT_S, "Triton does not encode")
+
+    @property
+    def scratch(self) -> Path:
+        """The temporary folder of all consumers."""
+        return self.folder / "scratch"
+
+    def consumers(self) -> list[str]:
+        """Processes that are consumers of this world, or were started by one."""
+        mine = f"TMPDIR={self.scratch}".encode()
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mine in (process / "environ").read_bytes():
+                    command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    found.append(f"{process.name} {command}")
+        return found
+
+    def consumer(self, number: int, environment: Mapping[str, str]) -> Child:
+        """A service process, not started yet. Whatever it leaves in its temporary folder stays there to be seen."""
+        self.scratch.mkdir(exist_ok=True)
+        others = {name: value for name, value in os.environ.items() if not name.startswith("SEENIT_")}
+        own = {
+            "SEENIT_KAFKA_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
+            "SEENIT_TRITON_URL": self.triton_url,
+            "SEENIT_REDIS_URL": self.redis_url,
+            "SEENIT_FETCH_S3_ENDPOINT": self.store.url,
+            "AWS_ACCESS_KEY_ID": "torture",
+            "AWS_SECRET_ACCESS_KEY": "torture",
+            "SEENIT_HTTP_PORT": "0",
+            "SEENIT_LOG_FORMAT": "json",
+            "PYTHONFAULTHANDLER": "1",  # SIGABRT shows where each thread stands
+            "TMPDIR": str(self.scratch),
+        }
+        return Child(
+            f"consumer-{number}",
+            [sys.executable, "-m", "consumer", "run"],
+            self.folder / f"consumer-{number}.log",
+            self.reaper,
+            {**others, **own, **environment},
+        )
+
+    def redis_client(self) -> redis.Redis:
+        """A client of the harness, for faults and checks."""
+        return redis.Redis.from_url(self.redis_url, socket_timeout=5, socket_connect_timeout=5)
+
+    def wipe_redis(self) -> None:
+        """Lets Redis come back without what it had."""
+        self.redis.kill()
+        shutil.rmtree(self.redis_data)
+        self.redis_data.mkdir()
+        self.redis.start()
+
+    # Triton and the process behind its model.
+
+    def stub_pids(self) -> list[int]:
+        """Processes of the Python backend that serve the model."""
+        if not self.triton.alive:
+            return []
+        tasks = Path(f"/proc/{self.triton.pid}/task").iterdir()
+        pids = {int(pid) for task in tasks for pid in _read(task / "children").split()}
+        return [pid for pid in pids if "python" in _read(Path(f"/proc/{pid}/comm"))]
+
+    def encodes(self) -> bool:
+        """Whether a real inference succeeds; the model counts as ready also when its process has died."""
+        images = InferInput("images", [1, SIZE, SIZE, 3], "UINT8")
+        images.set_data_from_numpy(np.zeros((1, SIZE, SIZE, 3), np.uint8))
+        with contextlib.closing(InferenceServerClient(self.triton_url)) as client:
+            try:
+                client.infer(MODEL, [images], client_timeout=5)
+            except InferenceServerException:
+                return False
+        return True
+
+    def model_ready(self) -> bool:
+        """What Triton says."""
+        return self._triton_http("GET", f"/v2/models/{MODEL}/ready")
+
+    def reload_model(self) -> None:
+        """What an operator's liveness probe would lead to: the model's process is started again."""
+        self._triton_http("POST", f"/v2/repository/models/{MODEL}/unload")
+        with contextlib.suppress(TimeoutError):
+            until(lambda: not self.model_ready(), 5, "the model is still there")
+        self._triton_http("POST", f"/v2/repository/models/{MODEL}/load")
+
+    def kill_triton(self) -> None:
+        """Kills Triton and removes the shared memory that it can no longer remove."""
+        self.triton.kill()
+        for region in SHARED_MEMORY.glob(f"{self._shared_memory}*"):
+            region.unlink(missing_ok=True)
+
+    def _triton_http(self, method: str, path: str) -> bool:
+        request = urllib.request.Request(f"http://127.0.0.1:{self._http_port}{path}", method=method)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, data=b"{}" if method == "POST" else None, timeout=20) as reply:
+                return bool(reply.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def _triton(self, metrics_port: int) -> Child:
+        binaries = find_binaries()
+        command = [
+            str(binaries.triton),
+            f"--model-repository={self.folder / 'models'}",
+            "--model-control-mode=explicit",
+            f"--load-model={MODEL}",
+            f"--backend-directory={binaries.triton_backends}",
+            f"--backend-config=python,shm-region-prefix-name={self._shared_memory}",
+            *("--grpc-address=127.0.0.1", "--http-address=127.0.0.1", "--metrics-address=127.0.0.1"),
+            *(f"--grpc-port={self._grpc_port}", f"--http-port={self._http_port}", f"--metrics-port={metrics_port}"),
+            "--exit-timeout-secs=5",
+        ]
+        return Child("triton", command, self.folder / "triton.log", self.reaper, binaries.triton_environment)
+
+    def _redis(self) -> Child:
+        program = shutil.which("redis-server") or str(find_binaries().valkey)
+        command = [program, "--bind", "127.0.0.1", "--port", str(self.redis_port), "--dir", str(self.redis_data)]
+        command += ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
+        return Child("redis", command, self.folder / "redis.log", self.reaper)
+
+
+def log_lines(child: Child) -> list[dict[str, object]]:
+    """The JSON lines of a consumer's log; other lines as {"text": ...}."""
+    lines: list[dict[str, object]] = []
+    for line in child.output.splitlines():
+        try:
+            parsed = json.loads(line)
+        except ValueError:
+            parsed = None
+        lines.append(parsed if isinstance(parsed, dict) else {"text": line})
+    return lines
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

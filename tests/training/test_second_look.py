@@ -1,0 +1,81 @@
+"""Calibration of the second look: the rule keeps its false positive rate, and reaches the served configuration."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from PIL import Image
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from consumer.encode import ModelInfo
+from triton_models.training.edits import EDITS
+from triton_models.training.parameters import CONFIGS, MODEL_FOLDER, set_second_look
+from triton_models.training.second_look import Looks, Rule, alone, fit, intersection, parameters, truth
+
+
+def looks(seed: int = 0, others: int = 5_000, pairs: int = 10_000_000) -> Looks:
+    """Copies that are near or score well, and others that are near at times and score badly."""
+    rng = np.random.default_rng(seed)
+    score = rng.beta(6, 3, (4, 200)).astype(np.float32)
+    score[0] = -np.inf
+    return Looks(
+        pairs=pairs,
+        copies_l2=rng.uniform(0.05, 0.8, (4, 200)).astype(np.float32),
+        copies_score=score,
+        others_l2=(0.7 - 0.1 * rng.exponential(1, others)).clip(0.02).astype(np.float32),
+        others_score=rng.beta(2, 6, others).astype(np.float32),
+        of=np.zeros(others, np.int64),
+        to=np.zeros(others, np.int64),
+        own=[],
+        ms_a_candidate=0.3,
+    )
+
+
+@pytest.mark.parametrize("rate", [1e-4, 1e-5, 1e-6])
+def test_the_rule_keeps_the_rate_and_finds_more_than_distance_alone(rate: float) -> None:
+    seen = looks()
+    rule = fit(seen, rate)
+    wrong = int(rule.accepts(seen.others_l2, seen.others_score).sum())
+    assert wrong <= rate * seen.pairs
+    found = rule.accepts(seen.copies_l2, seen.copies_score)
+    assert found.mean() > (seen.copies_l2 <= alone(seen, rate)).mean() + 0.1
+    # What was never looked at is accepted by distance alone.
+    assert (found[0] == (seen.copies_l2[0] <= rule.threshold_l2)).all()
+
+
+def test_a_rate_that_the_pairs_cannot_tell_is_refused() -> None:
+    with pytest.raises(ValueError, match="more pictures"):
+        fit(looks(pairs=1_000_000), 1e-6)
+
+
+def test_the_served_configuration_says_what_was_fitted(tmp_path: Path) -> None:
+    rule = fit(looks(), 1e-5)
+    for source in (MODEL_FOLDER, tmp_path):  # the second time over itself
+        set_second_look(source, tmp_path, (64, 24), parameters(rule))
+    infos = []
+    for name in CONFIGS:
+        info = ModelInfo.from_config(text_format.Parse((tmp_path / name).read_text(), ModelConfig()))
+        assert info.patches == (64, 24)
+        assert info.second_look is not None
+        infos.append(info)
+        served = Rule(info.threshold_l2, info.second_look)
+        assert parameters(served) == parameters(rule)
+    assert infos[0] == infos[1]
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_the_true_box_of_a_crop_is_read_from_the_edit_itself(strength: float) -> None:
+    edit = truth(EDITS["zoom"], (300, 200), strength, np.random.default_rng(3)).edit
+    assert edit is not None
+    assert edit.zoom == pytest.approx(1.05 + 0.45 * strength, rel=0.02)
+    box = edit.box_in_match
+    # The same draw on a picture that is white within this box and black around it gives a white copy.
+    picture = Image.new("RGB", (300, 200))
+    picture.paste(
+        (255, 255, 255), (round(box.left * 300), round(box.top * 200), round(box.right * 300), round(box.bottom * 200))
+    )
+    copy = EDITS["zoom"].apply(picture, strength, np.random.default_rng(3), picture)
+    assert np.asarray(copy).mean() > 250
+    assert intersection(box, box) == 1
+    assert intersection(box, edit.box_in_upload) == pytest.approx((box.right - box.left) * (box.bottom - box.top), 0.02)

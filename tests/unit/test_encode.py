@@ -1,0 +1,100 @@
+from collections.abc import Callable
+from typing import Any
+
+import onnx
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
+
+from consumer.encode import ModelInfo
+from consumer.errors import Misconfigured
+from consumer.local.servers import MODEL, REPOSITORY
+
+GPU = REPOSITORY / MODEL / "config.pbtxt"
+CPU = REPOSITORY / MODEL / "configs" / "cpu.pbtxt"
+ONNX = REPOSITORY / MODEL / "1" / "model.onnx"
+ELEMENTS = {"TYPE_UINT8": "UINT8", "TYPE_FP32": "FLOAT", "TYPE_INT8": "INT8"}
+
+
+def config(path: Any = CPU) -> Any:
+    return text_format.Parse(path.read_text(), ModelConfig())
+
+
+def test_both_configurations_describe_one_model() -> None:
+    gpu, cpu = config(GPU), config(CPU)
+    assert (gpu.platform, cpu.backend) == ("tensorrt_plan", "python")
+    for field in ("name", "input", "output", "max_batch_size", "parameters", "model_warmup"):
+        assert getattr(gpu, field) == getattr(cpu, field), field
+    assert ModelInfo.from_config(gpu) == ModelInfo.from_config(cpu)
+
+
+@pytest.mark.parametrize("path", [GPU, CPU], ids=["gpu", "cpu"])
+def test_batches_are_joined_bounded_and_warmed_up(path: Any) -> None:
+    served = config(path)
+    policy = served.dynamic_batching.default_queue_policy
+    assert 0 < served.dynamic_batching.max_queue_delay_microseconds <= 5_000
+    assert policy.max_queue_size > 0
+    assert policy.default_timeout_microseconds > 0
+    assert {sample.batch_size for sample in served.model_warmup} == {1, served.max_batch_size}
+
+
+def test_the_gpu_configuration_uses_cuda_graphs() -> None:
+    assert config(GPU).optimization.cuda.graphs
+    assert config(GPU).instance_group[0].kind == config(GPU).instance_group[0].KIND_GPU
+
+
+def test_the_configuration_describes_the_model_file() -> None:
+    model = onnx.load(ONNX)
+    served = config()
+    for declared, actual in ((served.input, model.graph.input), (served.output, model.graph.output)):
+        assert [tensor.name for tensor in declared] == [tensor.name for tensor in actual]
+        for tensor, value in zip(declared, actual, strict=True):
+            kind = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+            assert ELEMENTS[DataType.Name(tensor.data_type)] == kind
+            # A dimension without a number is one that the exporter could not infer.
+            for wanted, dim in zip(tensor.dims, value.type.tensor_type.shape.dim[1:], strict=True):
+                assert dim.dim_value in {0, wanted}
+    info, known = ModelInfo.from_config(served), {each.key: each.value for each in model.metadata_props}
+    assert known["model_version"] == info.version
+    assert int(known["input_size"]) == info.size
+    assert int(known["embedding_dim"]) == info.dim
+    assert float(known["threshold_l2"]) == pytest.approx(info.threshold_l2)
+
+
+def test_local_features_are_optional() -> None:
+    served = config()
+    del served.output[1:]
+    assert ModelInfo.from_config(served).patches is None
+    served.output.add(name="patches", data_type=DataType.TYPE_INT8, dims=[25, 32])
+    assert ModelInfo.from_config(served).patches == (25, 32)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda served: served.parameters.pop("threshold_l2"), "lacks the parameter 'threshold_l2'"),
+        (lambda served: served.parameters["input_size"].ParseFromString(b""), "lacks the parameter 'input_size'"),
+        (lambda served: setattr(served.parameters["embedding_dim"], "string_value", "many"), "a number, not 'many'"),
+        (lambda served: setattr(served.parameters["threshold_l2"], "string_value", "nan"), "not 'nan'"),
+        (lambda served: setattr(served.input[0], "data_type", DataType.TYPE_FP32), "'images' TYPE_UINT8"),
+        (lambda served: setattr(served.input[0], "name", "pixels"), "and has None"),
+        (lambda served: served.output[0].dims.append(2), "'embeddings' TYPE_FP32"),
+        (lambda served: setattr(served, "max_batch_size", 0), "batches"),
+        (
+            lambda served: served.output.add(name="patches", data_type=DataType.TYPE_FP32, dims=[25, 32]),
+            "'patches' TYPE_INT8",
+        ),
+        (
+            lambda served: served.output.add(name="patches", data_type=DataType.TYPE_INT8, dims=[25]),
+            "'patches' TYPE_INT8",
+        ),
+    ],
+)
+def test_a_model_without_the_contract_is_refused_with_what_is_wrong(spoil: Callable[[Any], object], said: str) -> None:
+    served = config()
+    del served.output[1:]
+    spoil(served)
+    with pytest.raises(Misconfigured) as refusal:
+        ModelInfo.from_config(served)
+    assert said in str(refusal.value)
+    assert "image_encoder" in str(refusal.value)

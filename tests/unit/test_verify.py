@@ -1,0 +1,177 @@
+"""The second look, on pictures made of numbers: a field of descriptors is a scene, and features are samples of it."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from consumer.encode import SecondLook
+from consumer.events import Box
+from consumer.verify import Look, verify
+
+CHANNELS, GRID = 24, 10
+CENTRES = (np.stack(np.meshgrid(np.arange(GRID), np.arange(GRID)), -1).reshape(-1, 2) + 0.5) / GRID
+
+Scene = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+Affine = list[list[float]]
+
+SAME: Affine = [[1, 0, 0], [0, 1, 0]]
+# From places in the upload to places in the match.
+EDITS: dict[str, Affine] = {
+    "same frame": SAME,
+    "zoom": [[0.7, 0, 0.2], [0, 0.7, 0.1]],
+    "strong crop": [[0.5, 0, 0.45], [0, 0.5, 0.3]],
+    "another aspect": [[0.6, 0, 0.3], [0, 1, 0]],
+    "mirrored": [[-1, 0, 1], [0, 1, 0]],
+    "upside down": [[-1, 0, 1], [0, -1, 1]],
+    "quarter turn": [[0, 1, 0], [-1, 0, 1]],
+    "mirrored quarter turn": [[0, 1, 0], [1, 0, 0]],
+    "rotated": [[0.866, 0.5, -0.183], [-0.5, 0.866, 0.317]],
+    "in a bigger picture": [[2, 0, -0.2], [0, 2, -0.9]],
+    "mirrored zoom": [[-0.7, 0, 0.9], [0, 0.7, 0.1]],
+}
+
+
+def scene(seed: int) -> Scene:
+    """A field that changes as much from cell to cell as features do."""
+    rng = np.random.default_rng(seed)
+    frequencies, phases = rng.normal(0, 7, (2, CHANNELS - 2)), rng.uniform(0, 2 * np.pi, CHANNELS - 2)
+    return lambda places: np.sin(places @ frequencies + phases)
+
+
+def features(field: Scene, affine: Affine = SAME, around: Scene | None = None, noise: float = 0.0) -> NDArray[np.int8]:
+    """int8 [1, 64, C] of an edit of the scene: what is outside of it shows the scene `around`, or nothing at all."""
+    rng = np.random.default_rng(len(str(affine)))
+    matrix = np.array(affine)
+    there = CENTRES @ matrix[:, :2].T + matrix[:, 2]
+    inside = ((there >= 0) & (there <= 1)).all(axis=1)
+    values = np.where(inside[:, None], field(there), around(CENTRES) if around else 0)
+    values = values + noise * rng.standard_normal(values.shape) * (values != 0)
+    order = np.argsort(~values.any(axis=1), kind="stable")[:64] if not inside.all() else rng.permutation(100)[:64]
+    descriptors = np.clip(values[order] / 2 * 127, -127, 127)
+    return np.concatenate([descriptors, CENTRES[order] * 256 - 128], axis=1).round().astype(np.int8)[None]
+
+
+def look(upload: NDArray[np.int8], match: NDArray[np.int8]) -> Look:
+    [found] = verify(upload, match)
+    return found
+
+
+def covers(box: Box, left: float, top: float, right: float, bottom: float) -> bool:
+    expected = pytest.approx((left, top, right, bottom), abs=0.06)
+    return expected == (box.left, box.top, box.right, box.bottom)
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_edits_are_told(name: str) -> None:
+    expected = np.array(EDITS[name])
+    found = look(features(scene(1), EDITS[name], around=scene(2), noise=0.1), features(scene(1)))
+    assert found.score > 0.3
+    assert found.inliers >= 8
+    assert len(found.links) == found.inliers
+    corners = np.array([[0, 0, 1], [1, 0, 1], [0, 1, 1], [1, 1, 1]])
+    shown = ((corners @ expected.T >= -1e-6) & (corners @ expected.T <= 1 + 1e-6)).all()
+    assert np.abs(corners @ (found.transform - expected).T).max() < (0.1 if shown else 0.25)
+
+
+def test_the_edit_is_said_in_words_of_the_upload() -> None:
+    original = features(scene(3))
+    zoom = look(features(scene(3), EDITS["zoom"]), original).edit
+    assert zoom is not None
+    assert zoom.zoom == pytest.approx(1 / 0.7, rel=0.05)
+    assert zoom.rotation_deg == pytest.approx(0, abs=3)
+    assert not zoom.mirrored
+    assert covers(zoom.box_in_match, 0.2, 0.1, 0.9, 0.8)
+    assert covers(zoom.box_in_upload, 0, 0, 1, 1)
+    assert zoom.overlap == pytest.approx(0.49, abs=0.06)
+
+    inset = look(features(scene(3), EDITS["in a bigger picture"], around=scene(4)), original).edit
+    assert inset is not None
+    assert inset.zoom == pytest.approx(0.5, rel=0.08)
+    assert covers(inset.box_in_match, 0, 0, 1, 1)
+    assert covers(inset.box_in_upload, 0.1, 0.45, 0.6, 0.95)
+    assert inset.overlap == pytest.approx(0.25, abs=0.05)
+
+
+# The upload's own place (x, y) shows the match's: a clockwise turn takes what was at the top left to the top right.
+@pytest.mark.parametrize(
+    ("affine", "rotation_deg", "mirrored"),
+    [
+        (EDITS["quarter turn"], 90, False),
+        ([[0, -1, 1], [1, 0, 0]], -90, False),
+        (EDITS["upside down"], 180, False),
+        (EDITS["mirrored"], 0, True),
+        ([[1, 0, 0], [0, -1, 1]], 180, True),
+        (EDITS["rotated"], 30, False),
+    ],
+)
+def test_turns_are_clockwise_after_mirroring(affine: Affine, rotation_deg: float, mirrored: bool) -> None:
+    edit = look(features(scene(5), affine), features(scene(5))).edit
+    assert edit is not None
+    assert edit.mirrored is mirrored
+    assert (edit.rotation_deg - rotation_deg + 180) % 360 - 180 == pytest.approx(0, abs=4)
+
+
+def test_other_scenes_do_not_pass_for_copies() -> None:
+    strangers = [look(features(scene(n)), features(scene(n + 1))).score for n in range(0, 60, 2)]
+    copies = [look(features(scene(n), EDITS["zoom"], noise=0.2), features(scene(n))).score for n in range(0, 60, 2)]
+    assert max(strangers) < min(copies)
+
+
+def test_features_without_detail_never_vote() -> None:
+    upload, match = features(scene(6), EDITS["zoom"]), features(scene(6))
+    silent = np.zeros((1, 30, CHANNELS), np.int8)
+    silent[..., -2:] = np.random.default_rng(0).integers(-128, 128, (1, 30, 2))
+    padded = look(np.concatenate([upload, silent], axis=1), np.concatenate([match, silent], axis=1))
+    alone = look(upload, match)
+    assert padded.score == pytest.approx(alone.score, abs=1e-5)
+    assert padded.inliers == alone.inliers
+    blank = look(silent, silent)
+    assert (blank.score, blank.inliers, blank.edit) == (0, 0, None)
+
+
+def test_the_length_of_descriptors_means_nothing() -> None:
+    upload, match = features(scene(7), EDITS["zoom"]), features(scene(7))
+    half = match.copy()
+    half[..., :-2] = np.trunc(half[..., :-2] / 2)
+    assert look(upload, half).score == pytest.approx(look(upload, match).score, abs=0.02)
+
+
+def test_neighbours_in_a_batch_change_nothing() -> None:
+    uploads = np.concatenate([features(scene(n), edit, noise=0.1) for n, edit in enumerate(EDITS.values())])
+    matches = np.concatenate([features(scene(n)) for n in range(len(EDITS))])
+    together = verify(uploads, matches)
+    for index, found in enumerate(together):
+        alone = look(uploads[index : index + 1], matches[index : index + 1])
+        assert (alone.score, alone.inliers, alone.edit) == (found.score, found.inliers, found.edit)
+    assert verify(uploads[:0], matches[:0]) == []
+
+
+patches = hnp.arrays(np.int8, (2, 20, 6), elements=st.integers(-128, 127))
+
+
+@settings(deadline=None)
+@given(patches, patches)
+def test_no_features_are_too_odd(uploads: NDArray[np.int8], candidates: NDArray[np.int8]) -> None:
+    for found in verify(uploads, candidates):
+        assert 0 <= found.score <= 1
+        assert found.evidence(verified=True).inliers == len(found.links)
+        if found.edit is not None:
+            assert found.edit.zoom > 0
+            assert 0 <= found.edit.overlap <= 1
+            for box in (found.edit.box_in_match, found.edit.box_in_upload):
+                assert 0 <= box.left <= box.right <= 1
+                assert 0 <= box.top <= box.bottom <= 1
+
+
+def test_the_nearer_the_less_score_is_asked_for() -> None:
+    rule = SecondLook(candidate_l2=0.9, min_score=0.6, score_per_l2=0.5)
+    assert rule.accepts(0.9, 0.6)
+    assert not rule.accepts(0.9, 0.59)
+    assert not rule.accepts(0.91, 1.0)
+    assert rule.accepts(0.5, 0.41)
+    assert not rule.accepts(0.5, 0.39)

@@ -1,0 +1,41 @@
+"""The encoder on a CPU: Triton's Python backend around ONNX Runtime.
+
+Arrays cross by DLPack, because with NumPy 2 the backend's own conversions are silently wrong: `as_numpy` gives
+garbage, `Tensor(name, array)` sends nothing, and neither fails.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        config = json.loads(args["model_config"])
+        options = onnxruntime.SessionOptions()
+        # Instances share the cores. Threads that spin while they wait take them from decoding, which shares them too.
+        instances = sum(group["count"] for group in config["instance_group"])
+        options.intra_op_num_threads = max(1, len(os.sched_getaffinity(0)) // instances)
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        path = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.outputs = [output["name"] for output in config["output"]]
+
+    def execute(self, requests):
+        """One run for all requests that the dynamic batcher put together."""
+        images = [np.from_dlpack(pb_utils.get_input_tensor_by_name(request, "images")) for request in requests]
+        results = self.session.run(self.outputs, {"images": images[0] if len(images) == 1 else np.concatenate(images)})
+        responses, start = [], 0
+        for each in images:
+            end = start + len(each)
+            tensors = [
+                pb_utils.Tensor.from_dlpack(name, result[start:end])
+                for name, result in zip(self.outputs, results, strict=True)
+            ]
+            responses.append(pb_utils.InferenceResponse(tensors))
+            start = end
+        return responses

@@ -1,0 +1,183 @@
+"""The distance up to which two pictures count as the same, for a wanted false positive rate on one's own pictures.
+
+    python -m triton_models.training.calibrate --images FOLDER --fpr 1e-6
+
+Copies of the pictures are made in many ways and compared with all other pictures of the folder. Written are the
+figures (`calibration.json`), a plot when matplotlib is there, and both Triton configurations with the threshold in
+them: putting these in the place of the model's own puts it in force. The vector then decides alone, since a second look
+at farther pairs would let further ones through; `second_look --write` fits a rule for both to a rate.
+"""
+
+import argparse
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from triton_models.training.data import list_pictures
+from triton_models.training.edits import EDITS
+from triton_models.training.encoders import Encoder, Floats, make_encoder
+from triton_models.training.measure import Measured, measure
+from triton_models.training.parameters import CONFIGS, MODEL_FOLDER, set_parameters
+
+BATCH = 32
+THUMBNAIL = 16
+SAME_CORRELATION = 0.98  # of two thumbnails: the same picture twice in the folder, whatever an encoder makes of it
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A threshold with what it rests on. Intervals hold 95%; `recall` is of copies, on the mean and by kind."""
+
+    threshold_l2: float
+    threshold_interval: tuple[float, float]
+    false_positive_rate: float
+    pairs: int
+    pictures: int
+    references: int
+    duplicates_left_out: int
+    recall: float
+    recall_interval: tuple[float, float]
+    recall_by_kind: dict[str, float]
+
+
+def calibrate(
+    paths: list[Path], encoder: Encoder, false_positive_rate: float, pictures: int = 500, seed: int = 0
+) -> tuple[Calibration, Measured]:
+    """Make copies of at most `pictures` of the pictures at `paths` and compare them with all of those.
+
+    Raises ValueError when the pictures are too few to tell so low a rate.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.choice(len(paths), min(pictures, len(paths)), replace=False))
+    references, thumbnails = _references(paths, encoder)
+    shape = (len(EDITS), len(chosen))
+    mixed_in = np.empty(shape, np.int64)
+    vectors: list[Floats] = []
+    for place, original in enumerate(chosen):
+        picture = _open(paths[original])
+        copies = []
+        for kind, edit in enumerate(EDITS.values()):
+            mixed_in[kind, place] = other = int(rng.integers(len(paths)))
+            copies.append(edit.apply(picture, float(rng.random()), rng, _open(paths[other])))
+        vectors.append(encoder(copies))
+    same = [
+        (int(original), int(other))
+        for original in chosen
+        for other in np.flatnonzero(thumbnails @ thumbnails[original] > SAME_CORRELATION)
+        if other != original
+    ]
+    measured = measure(
+        np.stack(vectors, axis=1),
+        chosen,
+        references,
+        excluded=same,
+        mixed_in=mixed_in,
+        keep_rate=max(1e-4, 2 * false_positive_rate),
+    )
+    threshold = measured.threshold(false_positive_rate)
+    recalls = measured.recall(threshold)
+    threshold_interval, recall_intervals = measured.interval(false_positive_rate)
+    calibration = Calibration(
+        threshold_l2=round(threshold, 4),
+        threshold_interval=threshold_interval,
+        false_positive_rate=false_positive_rate,
+        pairs=measured.pairs,
+        pictures=len(chosen),
+        references=len(paths),
+        duplicates_left_out=len(same),
+        recall=float(recalls.mean()),
+        recall_interval=(float(recall_intervals[-1][0]), float(recall_intervals[-1][1])),
+        recall_by_kind={name: float(recall) for name, recall in zip(EDITS, recalls, strict=True)},
+    )
+    return calibration, measured
+
+
+def _references(paths: list[Path], encoder: Encoder) -> tuple[Floats, Floats]:
+    """Vectors and thumbnails, each [N, .] of unit length, of unedited pictures."""
+    vectors, thumbnails = [], []
+    for start in range(0, len(paths), BATCH):
+        pictures = [_open(path) for path in paths[start : start + BATCH]]
+        vectors.append(encoder(pictures))
+        small = [
+            np.asarray(p.convert("L").resize((THUMBNAIL,) * 2, Image.Resampling.BOX), np.float32) for p in pictures
+        ]
+        thumbnails.append(np.stack(small).reshape(len(small), -1))
+    flat = np.concatenate(thumbnails)
+    flat -= flat.mean(axis=1, keepdims=True)
+    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1.0)
+    return np.concatenate(vectors), flat
+
+
+def _open(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def write(calibration: Calibration, measured: Measured, output: Path, model: Path = MODEL_FOLDER) -> list[Path]:
+    """Write figures, configurations with the threshold, and a plot when matplotlib is there. Returns the files."""
+    output.mkdir(parents=True, exist_ok=True)
+    figures = output / "calibration.json"
+    figures.write_text(json.dumps(asdict(calibration), indent=2) + "\n")
+    alone = (
+        ("threshold_l2", "candidate_l2") if "candidate_l2" in (model / CONFIGS[0]).read_text() else ("threshold_l2",)
+    )
+    set_parameters(model, output, dict.fromkeys(alone, f"{calibration.threshold_l2:.4f}"))
+    written = [figures, output / "config.pbtxt", output / "configs" / "cpu.pbtxt"]
+    try:
+        import matplotlib  # noqa: PLC0415 (an optional dependency)
+    except ImportError:
+        return written
+    matplotlib.use("Agg")
+    from matplotlib import pyplot  # noqa: PLC0415
+
+    figure, axis = pyplot.subplots(figsize=(8, 4))
+    bins = np.linspace(0, max(float(measured.copies.max()), float(measured.others.max())), 120)
+    axis.hist(measured.copies.ravel(), bins, weights=_shares(measured.copies.size), alpha=0.6, label="copies")
+    axis.hist(measured.others, bins, weights=_shares(len(measured.others)), alpha=0.6, label="nearest other pairs")
+    axis.axvspan(*calibration.threshold_interval, alpha=0.3, color="black")
+    axis.axvline(calibration.threshold_l2, color="black", label=f"threshold at {calibration.false_positive_rate:g}")
+    axis.set_xlabel("L2")
+    axis.legend()
+    figure.tight_layout()
+    figure.savefig(output / "calibration.png", dpi=80)
+    pyplot.close(figure)
+    return [*written, output / "calibration.png"]
+
+
+def _shares(count: int) -> NDArray[np.float64]:
+    return np.full(count, 1 / count)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=Path, required=True, help="folder of pictures like those to be served")
+    parser.add_argument(
+        "--encoder", default=str(MODEL_FOLDER / "1" / "model.onnx"), help="ONNX file or triton:HOST:PORT"
+    )
+    parser.add_argument("--fpr", type=float, default=1e-6, help="share of other pairs that may count as the same")
+    parser.add_argument("--pictures", type=int, default=500, help="pictures that copies are made of, at most")
+    parser.add_argument("--output", type=Path, default=Path("out/calibration"), help="where the files go")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    calibration, measured = calibrate(
+        list_pictures(arguments.images),
+        make_encoder(arguments.encoder),
+        arguments.fpr,
+        arguments.pictures,
+        arguments.seed,
+    )
+    written = write(calibration, measured, arguments.output)
+    low, high = calibration.threshold_interval
+    print(
+        f"threshold_l2 {calibration.threshold_l2:.4f} ({low:.4f}..{high:.4f}) at {calibration.false_positive_rate:g},"
+    )
+    print(f"finding {calibration.recall:.3f} of copies; {calibration.pairs:.2g} other pairs. Written:")
+    print("\n".join(f"  {path}" for path in written))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""Compares encoders over a folder of pictures: what they find of 40 kinds of copies, and what they take for copies.
+
+    python -m triton_models.training.evaluate --images FOLDER --output out/evaluation \\
+        --encoders ours=model.onnx imagenet=baseline.onnx phash pdq
+
+Vectors are kept in the output folder, so that a later call only encodes for encoders that are new or have changed.
+Copies are made of held-out pictures; all pictures of the folder are references, those of the training as mere
+distractors. Pairs of references that PDQ calls the same at its recommended distance are duplicates, no errors.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from triton_models.training import second_look
+from triton_models.training.bench import PDQ_SAME, duplicates, make_bench, open_picture, vectors_of
+from triton_models.training.edits import Edit, screenshot
+from triton_models.training.encoders import Encoder, Floats, Pdq, make_encoder
+from triton_models.training.measure import Measured, measure
+
+RATES = (1e-4, 1e-5, 1e-6, 1e-7)
+LOOK_ALIKES = 10  # nearest references of a picture that count as its look-alikes
+
+
+def look_alikes(vectors: Floats, originals: NDArray[np.int64], excluded: set[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Each original with its nearest other references."""
+    pairs = []
+    for original in originals:
+        order = np.argsort(-(vectors @ vectors[original]))[: LOOK_ALIKES + 8]
+        near = [int(o) for o in order if o != original and (int(original), int(o)) not in excluded]
+        pairs += [(int(original), other) for other in near[:LOOK_ALIKES]]
+    return pairs
+
+
+def framed_apart(paths: list[Path], originals: NDArray[np.int64], encoders: list[Encoder]) -> dict[str, Floats]:
+    """L2 between screenshots of two different pictures in the very same window, by encoder: [N - 1]."""
+    framed: dict[str, list[Floats]] = {encoder.name: [] for encoder in encoders}
+    for original in originals:
+        picture = open_picture(paths[original]).resize((256, 256))
+        shot = screenshot(picture, 0.5, np.random.default_rng(0), picture)
+        for encoder in encoders:
+            framed[encoder.name].append(encoder([shot])[0])
+    return {name: np.linalg.norm(np.diff(np.stack(found), axis=0), axis=1) for name, found in framed.items()}
+
+
+def time_side_by_side(encoders: list[Encoder], pictures: list[Image.Image], rounds: int = 15) -> dict[str, float]:
+    """Median milliseconds a picture, each encoder in turn on the same pictures, so that all meet the same load."""
+    spent: dict[str, list[float]] = {encoder.name: [] for encoder in encoders}
+    for _ in range(rounds):
+        for encoder in encoders:
+            start = time.perf_counter()
+            encoder(pictures)
+            spent[encoder.name].append((time.perf_counter() - start) / len(pictures) * 1e3)
+    return {name: float(np.median(values)) for name, values in spent.items()}
+
+
+def report(
+    edits: dict[str, Edit], measured: dict[str, Measured], times: dict[str, float],
+    alike: dict[str, Floats], framed: dict[str, Floats],
+) -> str:  # fmt: skip
+    """The tables, in Markdown."""
+    names = list(measured)
+    some = next(iter(measured.values()))
+    lines = [
+        f"{some.copies.shape[1]} pictures, {len(edits)} kinds of copies, {some.pairs:.2g} other pairs. "
+        "Share of copies found at a pairwise false positive rate of 1e-6; in brackets 95% intervals.",
+        "",
+        "| | " + " | ".join(names) + " |",
+        "|---|" + "---|" * len(names),
+    ]
+    at = {name: m.threshold(1e-6) for name, m in measured.items()}
+    recalls = {name: m.recall(at[name]) for name, m in measured.items()}
+    intervals = {name: m.interval(1e-6) for name, m in measured.items()}
+    for kind, (label, edit) in enumerate(edits.items()):
+        lines.append(f"| {edit.family}: {label} | " + " | ".join(f"{recalls[n][kind]:.3f}" for n in names) + " |")
+    mean = " | ".join(
+        f"**{recalls[n].mean():.3f}** ({intervals[n][1][-1][0]:.3f}..{intervals[n][1][-1][1]:.3f})" for n in names
+    )
+    lines.append(f"| **mean** | {mean} |")
+    for rate in RATES:
+        if rate * some.pairs >= 10:
+            cells = (f"{m.recall(m.threshold(rate)).mean():.3f}" for m in measured.values())
+            lines.append(f"| mean at {rate:g} | " + " | ".join(cells) + " |")
+    lines.append("| found at rank 1 | " + " | ".join(f"{m.first.mean():.3f}" for m in measured.values()) + " |")
+    lines.append("| uAP | " + " | ".join(f"{m.average_precision():.3f}" for m in measured.values()) + " |")
+    l2 = " | ".join(f"{at[n]:.3f} ({intervals[n][0][0]:.3f}..{intervals[n][0][1]:.3f})" for n in names)
+    lines.append(f"| L2 at 1e-6 | {l2} |")
+    lines.append(
+        "| look-alikes taken for copies | " + " | ".join(f"{(alike[n] <= at[n]).mean():.4f}" for n in names) + " |"
+    )
+    one = {n: float(np.quantile(alike[n], 0.01)) for n in names}
+    lines.append(
+        "| mean when 1% of look-alikes are | "
+        + " | ".join(f"{measured[n].recall(one[n]).mean():.3f}" for n in names)
+        + " |"
+    )
+    lines.append(
+        "| other pictures in one frame taken for copies | "
+        + " | ".join(f"{(framed[n] <= at[n]).mean():.4f}" for n in names)
+        + " |"
+    )
+    lines.append("| ms a picture | " + " | ".join(f"{times[n]:.1f}" for n in names) + " |")
+    lines += [
+        "",
+        *(f"{name}: {spent:.1f} ms a picture in the same run." for name, spent in times.items() if name not in names),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def plot(folder: Path, edits: dict[str, Edit], measured: dict[str, Measured], strengths: Floats) -> None:
+    """Histograms of distances, and recall by strength of the edits that the service was made for."""
+    import matplotlib  # noqa: PLC0415 (slow to import)
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot  # noqa: PLC0415
+
+    figure, axes = pyplot.subplots(1, len(measured), figsize=(5 * len(measured), 4), squeeze=False)
+    for axis, (name, m) in zip(axes[0], measured.items(), strict=True):
+        axis.hist(m.copies.ravel(), 100, density=True, alpha=0.6, label="copies")
+        axis.hist(m.others, 100, density=True, alpha=0.6, label="nearest 1e-4 of other pairs")
+        axis.axvline(m.threshold(1e-6), color="black", label="threshold at 1e-6")
+        axis.set_title(name)
+        axis.set_xlabel("L2")
+        axis.legend()
+    figure.tight_layout()
+    figure.savefig(folder / "distances.png", dpi=80)
+    pyplot.close(figure)
+
+    shown = [kind for kind, edit in enumerate(edits.values()) if edit.family in ("seed", "crop")]
+    figure, axes = pyplot.subplots(1, len(shown), figsize=(4 * len(shown), 3.5), sharey=True, squeeze=False)
+    bins = np.linspace(0, 1, 6)
+    for axis, kind in zip(axes[0], shown, strict=True):
+        for name, m in measured.items():
+            found = m.copies[kind] <= m.threshold(1e-6)
+            place = np.clip(np.digitize(strengths[kind], bins) - 1, 0, 4)
+            axis.plot((bins[:-1] + bins[1:]) / 2, [found[place == b].mean() for b in range(5)], marker="o", label=name)
+        axis.set_title(list(edits)[kind])
+        axis.set_xlabel("strength")
+    axes[0][0].set_ylabel("recall at 1e-6")
+    axes[0][0].legend()
+    figure.tight_layout()
+    figure.savefig(folder / "strength.png", dpi=80)
+    pyplot.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=Path, required=True, help="folder of pictures")
+    parser.add_argument(
+        "--encoders", nargs="+", required=True, help="phash, pdq, triton:HOST:PORT, or [NAME=]FILE.onnx"
+    )
+    parser.add_argument("--timed", nargs="*", default=[], help="encoders whose time alone is of interest")
+    parser.add_argument("--output", type=Path, required=True, help="where tables and plots go")
+    parser.add_argument("--pictures", type=int, default=0, help="held-out pictures that copies are made of; 0: all")
+    parser.add_argument(
+        "--look-alikes-by", default="", metavar="NAME", help="encoder that says what looks alike; default the last"
+    )
+    parser.add_argument("--own-edits-only", action="store_true", help="leave the kinds of albumentations out")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    bench = make_bench(arguments.images, arguments.pictures, arguments.own_edits_only, arguments.seed)
+    paths, held_out, edits = bench.paths, bench.originals, bench.edits
+    by_spec = {spec: make_encoder(spec) for spec in arguments.encoders}
+    encoders = list(by_spec.values())
+    arguments.output.mkdir(parents=True, exist_ok=True)
+
+    vectors = vectors_of(bench, by_spec | {"pdq": Pdq()}, arguments.output)
+    same = set(duplicates(vectors[Pdq.name].references, held_out))
+    same |= {(b, a) for a, b in same}
+    strengths, mixed_in = (
+        np.stack(part, axis=1) for part in zip(*(bench.draws(i) for i in range(len(held_out))), strict=True)
+    )
+    measured = {
+        e.name: measure(vectors[e.name].copies, held_out, vectors[e.name].references, excluded=same, mixed_in=mixed_in)
+        for e in encoders
+    }
+    judge = arguments.look_alikes_by or encoders[-1].name
+    pairs = np.array(look_alikes(vectors[judge].references, held_out, same))
+    alike = {
+        name: np.linalg.norm(v.references[pairs[:, 0]] - v.references[pairs[:, 1]], axis=1)
+        for name, v in vectors.items()
+    }
+    framed = framed_apart(paths, held_out[:200], encoders)
+    timed = [*encoders, *(make_encoder(spec) for spec in arguments.timed)]
+    times = time_side_by_side(timed, [open_picture(paths[i]) for i in held_out[:8]])
+    table = report(edits, measured, times, alike, framed)
+    table += f"\nLook-alikes: the {LOOK_ALIKES} nearest references of each picture by {judge}. "
+    table += (
+        f"{len(same) // 2} pairs of references are duplicates themselves (PDQ at most {PDQ_SAME} bits) and left out.\n"
+    )
+    (arguments.output / "table.md").write_text(table)
+    worst = {
+        name: [
+            [round(float(distance), 4), paths[held_out[of]].name, paths[to].name]
+            for distance, of, to in zip(m.others[:300], m.of, m.to, strict=False)
+        ]
+        for name, m in measured.items()
+    }
+    (arguments.output / "worst.json").write_text(json.dumps(worst))
+    plot(arguments.output, edits, measured, strengths)
+    print(table)
+    mates = second_look.mates_of(same)
+    for encoder in encoders:
+        patches = vectors[encoder.name].reference_patches
+        if patches is not None:
+            looks = second_look.look_at(vectors[encoder.name], held_out, mates, mixed_in)
+            text = second_look.report(bench, looks, patches[0].nbytes)
+            (arguments.output / f"second-look-{encoder.name}.md").write_text(text)
+            print(text)
+
+
+if __name__ == "__main__":
+    main()
