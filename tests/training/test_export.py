@@ -11,7 +11,7 @@ import torch
 from tests.training.conftest import draw_picture
 from triton_models.training.encoders import OnnxEncoder, make_encoder, squares
 from triton_models.training.export import PATCHES, Served, to_onnx
-from triton_models.training.network import MIN_DETAIL, Network, load_imagenet
+from triton_models.training.network import MIN_DETAIL, Network, load_imagenet, load_served
 from triton_models.training.parameters import CONFIGS, MODEL_FOLDER, set_parameters, with_parameters
 
 SIZE = 144
@@ -103,6 +103,26 @@ def test_metadata_and_encoder(file: Path) -> None:
     assert encoder([draw_picture(0)]).shape == (1, 48)
     with pytest.raises(ValueError, match="neither"):
         make_encoder("nothing.onnx")
+
+
+def test_an_export_can_be_taken_up_again(network: Network, file: Path) -> None:
+    trained = Network(dim=48)
+    load_imagenet(trained)
+    with torch.no_grad():
+        for layer in (trained.stem, trained.head):
+            layer.weight *= 1.1
+        trained.stem.gain[:4] = 0.0
+        trained.stem.shift += 0.3
+    path = file.with_name("trained.onnx")
+    to_onnx(trained.eval(), SIZE, {}, path)
+    again = Network(dim=48).eval()
+    load_served(again, path)
+    pixels = torch.from_numpy(squares([draw_picture(seed) for seed in range(4)], SIZE)).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        expected, found, untrained = trained(pixels), again(pixels), network(pixels)
+    torch.testing.assert_close(found.embeddings, expected.embeddings, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(found.tokens, expected.tokens, atol=1e-3, rtol=1e-3)
+    assert (untrained.embeddings - expected.embeddings).abs().max() > 0.01
 
 
 def test_both_configurations_say_the_same_as_the_shipped_model(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def _perspective(rng: Rng) -> Matrix:
 
 
 def _mirror(rng: Rng) -> Matrix:
-    return _about_centre(np.diag((-1.0, 1.0, 1.0) if rng.random() < 0.7 else (1.0, -1.0, 1.0)))
+    return _about_centre(np.diag((-1.0, 1.0, 1.0) if rng.random() < 0.6 else (1.0, -1.0, 1.0)))
 
 
 def _quarter_turn(rng: Rng) -> Matrix:
@@ -117,20 +117,20 @@ def _geometry(rng: Rng, picture: Pixels, aspect: float, other: Other, size: int)
     if rng.random() < 0.2:
         matrix = matrix @ _mirror(rng)
     turned = rng.random()
-    if turned < 0.13:
+    if turned < 0.16:
         matrix = matrix @ _quarter_turn(rng)
-    elif turned < 0.26:
+    elif turned < 0.28:
         matrix = matrix @ _rotation(rng, aspect)
-    elif turned < 0.34:
+    elif turned < 0.35:
         matrix = matrix @ _perspective(rng)
     placed = rng.random()
-    if placed < 0.14:
+    if placed < 0.13:
         return matrix, *_padding(rng, picture, size)
-    if placed < 0.20:
+    if placed < 0.22:
         return matrix, *_collage(rng, other, size)
-    if placed < 0.27:
+    if placed < 0.31:
         return matrix, *_inset(rng, other, size)
-    if placed < 0.33:
+    if placed < 0.37:
         return matrix, *_screenshot(rng, size)
     return matrix, _flat(rng, size), _FULL
 
@@ -417,6 +417,16 @@ def _blend(rng: Rng, pixels: Pixels, other: Other) -> Pixels:
     return pixels
 
 
+def _haze(rng: Rng, pixels: Pixels, other: Other) -> Pixels:
+    """Mist: a pale veil, thicker here than there, over a picture slightly blurred."""
+    size = pixels.shape[0]
+    coarse = rng.random((int(rng.integers(2, 6)), int(rng.integers(2, 6)), 1), dtype=np.float32)
+    veil = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)[..., None]
+    veil = np.clip(rng.uniform(0.1, 0.6) + (veil - 0.5) * rng.uniform(0, 0.8), 0, 0.85)
+    blurred = cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.3, 1.2) * size / 128)
+    return _table(blurred * (1 - veil) + veil * rng.integers(180, 256, 3))
+
+
 EDITS: tuple[tuple[Callable[[Rng, Pixels, Other], Pixels], float], ...] = (
     (_lighting, 3.0),
     (_colour, 3.0),
@@ -428,5 +438,6 @@ EDITS: tuple[tuple[Callable[[Rng, Pixels, Other], Pixels], float], ...] = (
     (_jpeg, 2.0),
     (_text, 1.3),
     (_shapes, 1.2),
-    (_blend, 1.8),
+    (_blend, 2.4),
+    (_haze, 0.8),
 )

@@ -7,8 +7,10 @@ fold into the convolution before it, in training as well as in the exported grap
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -210,3 +212,26 @@ def load_imagenet(network: Network) -> None:
         fill(block.depthwise, f"{prefix}._depthwise_conv", f"{prefix}._bn1")
         fill(block.project, f"{prefix}._project_conv", f"{prefix}._bn2")
     fill(network.head, "_conv_head", "_bn1")
+
+
+def load_served(network: Network, path: Path) -> None:
+    """Fill the network from an exported ONNX file, to go on where its training ended.
+
+    An export has each BatchNorm folded into its convolution. The scales of the ImageNet weights take them apart again,
+    so that steps of the optimiser are as large, beside the weights, as they were.
+    """
+    load_imagenet(network)
+    graph = onnx.load(path).graph
+    values = {each.name: torch.from_numpy(onnx.numpy_helper.to_array(each).copy()) for each in graph.initializer}
+    for name, layer in (("projection", network.projection), ("token_projection", network.token_projection)):
+        layer.weight.data.copy_(values[f"network.{name}.weight"])
+        layer.bias.data.copy_(values[f"network.{name}.bias"])  # type: ignore[union-attr]  # both have one
+    folded = [node for node in graph.node if node.op_type == "Conv" and not node.input[1].startswith("network.")]
+    layers = [module for module in network.modules() if isinstance(module, ConvBn)]
+    for node, layer in zip(folded, layers, strict=True):
+        scale = layer.gain.data * torch.rsqrt(layer.variance + BATCH_NORM_EPS)
+        faint = scale.abs() < 0.01 * scale.abs().median()  # channels that the ImageNet weights hardly use
+        layer.gain.data[faint] = (layer.variance[faint] + BATCH_NORM_EPS).sqrt()
+        scale[faint] = 1
+        layer.weight.data.copy_(values[node.input[1]] / scale[:, None, None, None])
+        layer.shift.data.copy_(values[node.input[2]] + layer.mean * scale)

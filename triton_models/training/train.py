@@ -26,8 +26,8 @@ from tqdm import tqdm
 from triton_models.training import loss
 from triton_models.training.augment import light_view, strong_view
 from triton_models.training.data import Pictures, is_validation, load
-from triton_models.training.network import Network, detail, load_imagenet
-from triton_models.training.whiten import fit_projections, rewhiten
+from triton_models.training.network import Network, detail, load_imagenet, load_served
+from triton_models.training.whiten import fit_projections, rescale, rewhiten
 
 Draw = tuple[int, int, int]  # picture, seed, size of the views
 VALIDATION_PICTURES, VALIDATION_RATE = 500, 1e-4  # for the curve; `evaluate` measures in earnest
@@ -146,7 +146,8 @@ def recall_at(found: Tensor, references: Tensor, rate: float) -> float:
 class Run:
     """One training run: its network, its average, its optimiser, and how far it has come."""
 
-    def __init__(self, pictures: Pictures, recipe: Recipe, output: Path, seed: int) -> None:
+    def __init__(self, pictures: Pictures, recipe: Recipe, output: Path, seed: int, start: Path | None = None) -> None:
+        """`start` is an exported model to begin with, in place of the ImageNet weights."""
         self.pictures, self.recipe, self.output, self.seed = pictures, recipe, output, seed
         held_out = np.array([is_validation(name) for name in pictures.names])
         self.members, self.validation = np.flatnonzero(~held_out), np.flatnonzero(held_out)[:VALIDATION_PICTURES]
@@ -165,8 +166,12 @@ class Run:
             self.step, self.spent_s, self.history = state["step"], state["spent_s"], state["history"]
             self.vectors = state["vectors"]
         else:
-            load_imagenet(self.network)
-            fit_projections(self.network, self.sample(4000, 128))
+            if start is None:
+                load_imagenet(self.network)
+                fit_projections(self.network, self.sample(4000, 128))
+            else:
+                load_served(self.network, start)
+                rescale(self.network.projection)
             self.average = copy.deepcopy(self.network)
             self.vectors[self.members] = embed(self.network, pictures.pixels, self.members, 128)
         self.queue = Queue(recipe.queue, recipe.dim)
@@ -321,6 +326,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="folder of pictures")
     parser.add_argument("--cache", type=Path, default=Path(".cache/training"), help="where decoded pictures are kept")
     parser.add_argument("--output", type=Path, required=True, help="where checkpoints and curves go")
+    parser.add_argument("--start", type=Path, metavar="ONNX", help="exported model to begin with")
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--minutes", type=float, default=0.0, help="length of the run by the clock")
     length.add_argument("--steps", type=int, default=0, help="length of the run in steps")
@@ -334,7 +340,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     recipe = Recipe(triplet_margin=arguments.triplet)
-    run = Run(load(arguments.images, arguments.cache), recipe, arguments.output, arguments.seed)
+    run = Run(load(arguments.images, arguments.cache), recipe, arguments.output, arguments.seed, arguments.start)
     train(
         run,
         minutes=arguments.minutes,

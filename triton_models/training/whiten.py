@@ -48,6 +48,14 @@ def rewhiten(network: Network, pixels: NDArray[np.uint8], batch: int = 64, power
         layer.bias.copy_(turn @ (layer.bias - mean))
 
 
+def rescale(layer: nn.Linear) -> None:
+    """Give a projection the scale that training wants, see `WEIGHT_SCALE`; its normalised output stays the same."""
+    with torch.no_grad():
+        factor = WEIGHT_SCALE / layer.weight.square().mean().sqrt()
+        layer.weight *= factor
+        layer.bias *= factor
+
+
 def _fit(layer: nn.Linear | nn.Conv2d, features: torch.Tensor, power: float) -> None:
     mean = features.mean(0)
     variances, components = torch.linalg.eigh((features - mean).T.cov())
