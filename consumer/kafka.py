@@ -110,6 +110,7 @@ class UploadsConsumer:
         self._on_revoke = on_revoke
         self._numbers: dict[int, int] = {}
         self._last_number = 0
+        # What the client has paused, held or not: it stays paused when it goes to another process and comes back.
         self._paused: set[int] = set()
         self._early: list[Leased] = []
         # Asking the consumer itself would wait for its poll to return.
@@ -132,10 +133,9 @@ class UploadsConsumer:
 
         Raises Misconfigured when the brokers will not have this member.
         """
-        if self._paused:
-            held = set(self._numbers)
-            self.raw.resume([TopicPartition(self.topic, p) for p in self._paused & held])
-            self._paused.clear()
+        if paused := self._paused & set(self._numbers):
+            self.raw.resume([TopicPartition(self.topic, p) for p in paused])
+            self._paused -= paused
         leased, self._early = self._early[:most], self._early[most:]
         if not leased:
             leased = self._consume(1, first_s)
@@ -218,7 +218,6 @@ class UploadsConsumer:
         try:
             for partition in partitions:
                 self._numbers.pop(partition.partition, None)
-                self._paused.discard(partition.partition)
         finally:
             if locked:
                 self.commit_lock.release()

@@ -106,6 +106,7 @@ class Member:
 
     def __post_init__(self) -> None:
         self._stop = threading.Event()
+        self.busy = threading.Event()  # no room for records: it only stays in the group
         self._thread = threading.Thread(target=self._poll)
         self._thread.start()
 
@@ -121,6 +122,9 @@ class Member:
     def _poll(self) -> None:
         while not self._stop.is_set():
             try:
+                if self.busy.is_set():
+                    self.consumer.idle(0.1)
+                    continue
                 for record, lease in self.consumer.poll(10, 0.1, 0.01):
                     self.got.append((record.value or b"", lease))
             except BaseException as error:
@@ -274,6 +278,24 @@ def test_a_partition_moves_without_loss_and_its_lease_ends(
     second.stop()
     soon(lambda: first.partitions == {0, 1})
     assert not first.consumer.holds(leases[moved]), "the old lease came back to life"
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_a_partition_that_went_while_it_was_paused_runs_when_it_comes_back(
+    topics: Topics, join: Callable[..., Member], protocol: str
+) -> None:
+    first = join(group_protocol=protocol)
+    soon(lambda: first.partitions == {0, 1})
+    first.busy.set()
+    soon(lambda: first.consumer._paused == {0, 1})
+    second = join(group_protocol=protocol)
+    soon(lambda: len(first.partitions) == len(second.partitions) == 1)
+    second.stop()
+    soon(lambda: first.partitions == {0, 1})
+    first.busy.clear()
+    for partition in range(PARTITIONS):
+        topics.upload(b"%d" % partition, partition=partition)
+    soon(lambda: {value for value, _ in first.got} == {b"0", b"1"})
 
 
 def test_two_processes_under_one_name_end_with_one(topics: Topics, join: Callable[..., Member]) -> None:
