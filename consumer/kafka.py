@@ -32,6 +32,8 @@ SOCKET_TIMEOUT_MS = 10_000
 MAX_MESSAGE_BYTES = 64 << 20
 # A probe has to answer before its asker gives up, usually after some seconds.
 CHECK_TIMEOUT_S = 2.0
+# How the client words that a static member of the same name is not given up yet: the code itself it keeps to itself.
+NAME_IN_USE = KafkaError(KafkaError.UNRELEASED_INSTANCE_ID).str()
 # A stop is not held up by a consumer that hangs in close(): the group's session time-out does the rest.
 CLOSE_TIMEOUT_S = 5.0
 
@@ -115,23 +117,26 @@ class UploadsConsumer:
         self._early: list[Leased] = []
         # Asking the consumer itself would wait for its poll to return.
         self._admin = AdminClient(client_options(settings))
-        self.raw = Consumer(
-            {
-                **client_options(settings),
-                **_membership(settings),
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "earliest",
-                "fetch.wait.max.ms": FETCH_WAIT_MS,
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-            }
-        )
+        self._options = {
+            **client_options(settings),
+            **_membership(settings),
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": FETCH_WAIT_MS,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+        }
+        self._join()
+
+    def _join(self) -> None:
+        self.raw = Consumer(self._options)
         self.raw.subscribe([self.topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
     def poll(self, most: int, first_s: float, more_s: float) -> list[Leased]:
         """Up to `most` records: waits `first_s` for the first one and `more_s` for those after it.
 
-        Raises Misconfigured when the brokers will not have this member.
+        Raises Misconfigured when the brokers will not have this member, and Unavailable as long as the one that had its
+        name before, and was killed, counts as alive.
         """
         if paused := self._paused & set(self._numbers):
             self.raw.resume([TopicPartition(self.topic, p) for p in paused])
@@ -190,6 +195,11 @@ class UploadsConsumer:
             if error is None:
                 record = _record(message)
                 leased.append((record, Lease(record.partition, self._numbers.get(record.partition, -1))))
+            elif NAME_IN_USE in error.str():
+                # KIP-848 makes an heir wait until the session has ended, and the client gives up at once.
+                self.close()
+                self._join()
+                raise Unavailable("kafka", f"{error.str()}: {self._options['group.instance.id']!r}")
             elif error.fatal() or error.code() == KafkaError._FATAL:
                 raise Misconfigured(f"the consumer cannot go on: {error.str()}")
             else:
@@ -240,7 +250,7 @@ class Publisher:
     so that after a crash in between the same verdicts, with the same ids, are published again.
     """
 
-    def __init__(self, settings: KafkaSettings, consumer: Consumer) -> None:
+    def __init__(self, settings: KafkaSettings, consumer: UploadsConsumer) -> None:
         self._settings = settings
         self._consumer = consumer
         self._transactional = settings.delivery == "exactly-once"
@@ -265,7 +275,7 @@ class Publisher:
                 self._in_transaction(producer, messages, offsets)
             else:
                 self._deliver(producer, messages)
-                self._consumer.commit(offsets=list(offsets), asynchronous=False)
+                self._consumer.raw.commit(offsets=list(offsets), asynchronous=False)
         except _Undelivered as undelivered:
             # A new producer, because the client miscounts after a refusal: its next transaction would fail too.
             self._abort()
@@ -318,7 +328,7 @@ class Publisher:
     ) -> None:
         producer.begin_transaction()
         self._deliver(producer, messages)
-        group = self._consumer.consumer_group_metadata()
+        group = self._consumer.raw.consumer_group_metadata()
         _again(lambda: producer.send_offsets_to_transaction(list(offsets), group, BROKER_TIMEOUT_S))
         # From here until the brokers answer, the transaction may stand or not: its offsets will tell.
         self._unsure = True
@@ -329,7 +339,7 @@ class Publisher:
         """Whether the group's offsets already stand where a commit of unknown outcome would have put them."""
         wanted = {offset.partition: offset.offset for offset in offsets}
         return all(
-            at.offset >= wanted[at.partition] for at in self._consumer.committed(list(offsets), BROKER_TIMEOUT_S)
+            at.offset >= wanted[at.partition] for at in self._consumer.raw.committed(list(offsets), BROKER_TIMEOUT_S)
         )
 
     def _deliver(self, producer: Producer, messages: Sequence[Outgoing]) -> None:

@@ -59,9 +59,7 @@ class Pipeline:
         self._settings = settings.pipeline
         self._window = window
         self._metrics = metrics
-        self.consumer = UploadsConsumer(
-            settings.kafka, self._drain_revoked, lambda change: metrics.rebalances.labels(change).inc()
-        )
+        self.consumer = UploadsConsumer(settings.kafka, self._drain_revoked, self._rebalanced)
         self._steps = Steps(settings, fetcher, encoder, window, metrics, self.consumer)
         self._most = min(settings.pipeline.batch_size, encoder.info.max_batch_size)
         self._stop = threading.Event()
@@ -122,7 +120,12 @@ class Pipeline:
         if not room:
             self.consumer.idle(POLL_WAIT_S)
             return
-        leased = self.consumer.poll(self._most, POLL_WAIT_S, self._settings.batch_wait_ms / 1000)
+        try:
+            leased = self.consumer.poll(self._most, POLL_WAIT_S, self._settings.batch_wait_ms / 1000)
+        except Unavailable as error:
+            self._away(error)
+            self._stop.wait(BACKOFF_S[1])
+            return
         if not leased:
             return
         batch = self._steps.begin(leased)
@@ -214,6 +217,11 @@ class Pipeline:
                 log.warning(
                     "dropping %d batches in flight after %s s; they stay uncommitted", self._in_flight, timeout_s
                 )
+
+    def _rebalanced(self, change: str) -> None:
+        self._metrics.rebalances.labels(change).inc()
+        if change == "assigned":
+            self._back("kafka")
 
     def _drain_revoked(self) -> None:
         self._drain(self._settings.revoke_timeout_s)

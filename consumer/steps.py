@@ -105,7 +105,7 @@ class Steps:
         self._verifier = Verifier(window, encoder.info)
         self._metrics = metrics
         self._consumer = consumer
-        self._publisher = Publisher(settings.kafka, consumer.raw)
+        self._publisher = Publisher(settings.kafka, consumer)
         self._model = Model(name=encoder.info.name, version=encoder.info.version)
         self._fetchers = ThreadPoolExecutor(settings.fetch.concurrency, "fetch")
         self._decoders = ThreadPoolExecutor(settings.decode.threads or os.cpu_count() or 1, "decode")

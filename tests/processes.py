@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+ABORT_TIMEOUT_S = 2.0
 STOP_TIMEOUT_S = 20.0
 
 # Kills the process groups whose ids come in, once the other end of its standard input is gone: a test run that is
@@ -109,13 +110,20 @@ class Child:
         self._reaper.watch(self._process.pid)
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> int | None:
-        """Asks it to end (SIGTERM) and returns its status; None if it had to be killed or did not run."""
+        """Asks it to end (SIGTERM) and returns its status; None if it had to be killed or did not run.
+
+        Before it is killed it gets SIGABRT: with PYTHONFAULTHANDLER its log then says where it hangs.
+        """
         status = None
         if self._process:
             self.thaw()
             self._process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            try:
                 status = self._process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                self._process.send_signal(signal.SIGABRT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(ABORT_TIMEOUT_S)
         self.kill()
         return status
 

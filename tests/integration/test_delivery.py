@@ -127,6 +127,8 @@ class Member:
                     continue
                 for record, lease in self.consumer.poll(10, 0.1, 0.01):
                     self.got.append((record.value or b"", lease))
+            except Unavailable as error:
+                self.error = error
             except BaseException as error:
                 self.error = error
                 return
@@ -158,7 +160,7 @@ def test_verdicts_and_offsets_stand_together(topics: Topics, join: Callable[...,
     topics.upload(b"one", b"two")
     member = join(group_protocol=protocol)
     soon(lambda: len(member.got) == 2)
-    publisher = Publisher(topics.settings, member.consumer.raw)
+    publisher = Publisher(topics.settings, member.consumer)
     publisher.publish([topics.verdict(b"on one"), topics.verdict(b"on two")], topics.offsets(2))
     assert sorted(topics.read(topics.settings.output_topic)) == [b"on one", b"on two"]
     assert topics.committed() == {0: 2}
@@ -169,7 +171,7 @@ def test_a_batch_without_verdicts_commits_its_offsets(topics: Topics, join: Call
     topics.upload(b"a deletion")
     member = join()
     soon(lambda: member.got)
-    publisher = Publisher(topics.settings, member.consumer.raw)
+    publisher = Publisher(topics.settings, member.consumer)
     publisher.publish([], topics.offsets(1))
     assert topics.committed() == {0: 1}
     publisher.close()
@@ -181,7 +183,7 @@ def test_what_a_broker_refuses_leaves_nothing_and_can_be_tried_again(
     topics.upload(b"one")
     member = join()
     soon(lambda: member.got)
-    publisher = Publisher(topics.settings, member.consumer.raw)
+    publisher = Publisher(topics.settings, member.consumer)
     nowhere = Outgoing("there-is-no-such-topic", b"key", b"lost", ())
     with pytest.raises(Unavailable, match="there-is-no-such-topic"):
         publisher.publish([topics.verdict(b"first try"), nowhere], topics.offsets(1))
@@ -204,7 +206,7 @@ def test_a_dead_letter_larger_than_its_topic_takes_goes_without_its_value(
     topics.upload(b"one", b"two")
     member = join()
     soon(lambda: len(member.got) == 2)
-    publisher = Publisher(topics.settings, member.consumer.raw)
+    publisher = Publisher(topics.settings, member.consumer)
     reason = Unprocessable("not-an-image", "no decoder knows it")
     letters = [
         dead_letter(Record("in", 0, n, b"key", value, (("content-type", b"image/jpeg"),), 0), reason, "x", narrow)
@@ -225,7 +227,7 @@ def test_a_broker_that_comes_and_goes_never_doubles_a_verdict(
     topics.upload(*(b"%d" % n for n in range(count)))
     member = join()
     soon(lambda: len(member.got) == count)
-    publisher = Publisher(topics.settings, member.consumer.raw)
+    publisher = Publisher(topics.settings, member.consumer)
     failures: list[str] = []
 
     def publish_all() -> None:
@@ -308,12 +310,26 @@ def test_two_processes_under_one_name_end_with_one(topics: Topics, join: Callabl
     assert "fenced" in str(first.error)
 
 
+def test_an_heir_waits_until_the_name_is_free(topics: Topics, join: Callable[..., Member]) -> None:
+    first = join(instance_id="same", group_protocol="consumer")
+    soon(lambda: first.partitions == {0, 1})
+    second = join(instance_id="same", group_protocol="consumer")
+    soon(lambda: second.error is not None)
+    assert isinstance(second.error, Unavailable)
+    assert "'same'" in str(second.error)
+    assert first.error is None
+    first.stop()
+    soon(lambda: second.partitions == {0, 1})
+    topics.upload(b"late")
+    soon(lambda: [value for value, _ in second.got] == [b"late"])
+
+
 def test_a_fenced_publisher_commits_nothing(topics: Topics, join: Callable[..., Member]) -> None:
     topics.upload(b"one")
     member = join()
     soon(lambda: member.got)
     named = topics.settings.model_copy(update={"instance_id": "same"})
-    zombie, heir = Publisher(named, member.consumer.raw), Publisher(named, member.consumer.raw)
+    zombie, heir = Publisher(named, member.consumer), Publisher(named, member.consumer)
     zombie.publish([topics.verdict(b"once")], topics.offsets(1))
     heir.publish([], topics.offsets(1))
     with pytest.raises(Unavailable, match="FENCED"):
