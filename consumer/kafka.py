@@ -115,6 +115,7 @@ class UploadsConsumer:
         # What the client has paused, held or not: it stays paused when it goes to another process and comes back.
         self._paused: set[int] = set()
         self._early: list[Leased] = []
+        self._begun: dict[int, int] = {}  # by partition, the number of the lease whose first record was in its place
         # Asking the consumer itself would wait for its poll to return.
         self._admin = AdminClient(client_options(settings))
         self._options = {
@@ -147,7 +148,7 @@ class UploadsConsumer:
         if leased and len(leased) < most:
             leased += self._consume(most - len(leased), more_s)
         # A rebalance in a later call has withdrawn the leases of records from an earlier one.
-        return [(record, lease) for record, lease in leased if self.holds(lease)]
+        return self._uncommitted([(record, lease) for record, lease in leased if self.holds(lease)])
 
     def idle(self, wait_s: float) -> None:
         """Stay in the group without taking more records, for as long as there is no room for them."""
@@ -206,6 +207,36 @@ class UploadsConsumer:
                 # The client retries by itself; leases tell whether partitions were lost.
                 log.warning("kafka: %s", error.str())
         return leased
+
+    def _uncommitted(self, leased: list[Leased]) -> list[Leased]:
+        """The records, without those of partitions that began before the group's offset; these begin again there.
+
+        A client that asks for its offsets while a transaction over them is open, as that of a process just killed, has
+        to wait. Should its assignment change meanwhile, librdkafka takes the missing answer for a partition without any
+        offset, and begins at the start of it (seen in 2.15). So the first record of each lease is held against the
+        group's offset. While that cannot be told, nothing is handed out.
+        """
+        fresh = {lease.partition: lease for _, lease in leased if self._begun.get(lease.partition) != lease.number}
+        if not fresh:
+            return leased
+        asked = [TopicPartition(self.topic, partition) for partition in fresh]
+        try:
+            committed = {at.partition: at for at in self.raw.committed(asked, CHECK_TIMEOUT_S)}
+            if any(at.error is not None for at in committed.values()):
+                raise KafkaException(KafkaError(KafkaError.UNSTABLE_OFFSET_COMMIT))
+            first = {record.partition: record.offset for record, _ in reversed(leased)}
+            rewound = [at for partition, at in committed.items() if at.offset > first[partition]]
+            for at in rewound:
+                log.warning("partition %d began at %d, it goes on at %d", at.partition, first[at.partition], at.offset)
+                self.raw.seek(at)
+        except KafkaException as exception:
+            log.debug("cannot tell the committed offsets: %s", exception.args[0].str())
+            self._early = leased + self._early
+            self.idle(0.0)
+            return []
+        self._begun |= {partition: lease.number for partition, lease in fresh.items()}
+        again = {at.partition for at in rewound}
+        return [(record, lease) for record, lease in leased if lease.partition not in again]
 
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         with self.commit_lock:
@@ -338,9 +369,11 @@ class Publisher:
     def _committed(self, offsets: Sequence[TopicPartition]) -> bool:
         """Whether the group's offsets already stand where a commit of unknown outcome would have put them."""
         wanted = {offset.partition: offset.offset for offset in offsets}
-        return all(
-            at.offset >= wanted[at.partition] for at in self._consumer.raw.committed(list(offsets), BROKER_TIMEOUT_S)
-        )
+        found = self._consumer.raw.committed(list(offsets), BROKER_TIMEOUT_S)
+        for at in found:
+            if at.error is not None:
+                raise KafkaException(at.error)
+        return all(at.offset >= wanted[at.partition] for at in found)
 
     def _deliver(self, producer: Producer, messages: Sequence[Outgoing]) -> None:
         self._errors.clear()
@@ -400,11 +433,14 @@ def _membership(settings: KafkaSettings) -> dict[str, Any]:
         options["group.instance.id"] = settings.instance_id
     if settings.group_protocol == "consumer":
         return options  # the rest is the brokers' business
+    # A cooperative rebalance has two rounds. A static member killed between them comes back to its share of the first
+    # without a second one, and what it had given up is nobody's from then on.
+    strategy = "range" if settings.instance_id else "cooperative-sticky"
     return {
         **options,
         "session.timeout.ms": settings.session_timeout_ms,
         "heartbeat.interval.ms": settings.session_timeout_ms // 10,
-        "partition.assignment.strategy": "cooperative-sticky",
+        "partition.assignment.strategy": strategy,
     }
 
 

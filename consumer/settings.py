@@ -43,8 +43,8 @@ class KafkaSettings(Section):
     )
     group_protocol: Literal["classic", "consumer"] = Field(
         default="classic",
-        description="How the group shares partitions: `classic` (cooperative-sticky), or `consumer` (KIP-848, from "
-        "Kafka 4.0 on), in which the brokers set the session time-out.",
+        description="How the group shares partitions: `classic` (cooperative-sticky; range for processes with a stable "
+        "name), or `consumer` (KIP-848, from Kafka 4.0 on), in which the brokers set the session time-out.",
     )
     session_timeout_ms: int = Field(
         default=45_000, ge=6_000, description="Silence after which the group gives a process up."

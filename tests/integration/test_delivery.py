@@ -300,6 +300,30 @@ def test_a_partition_that_went_while_it_was_paused_runs_when_it_comes_back(
     soon(lambda: {value for value, _ in first.got} == {b"0", b"1"})
 
 
+def test_a_partition_goes_on_where_it_was_although_a_transaction_stood_open(
+    topics: Topics, join: Callable[..., Member]
+) -> None:
+    for partition in range(PARTITIONS):
+        topics.upload(*(b"%d" % n for n in range(8)), partition=partition)
+    killed = join()
+    soon(lambda: len(killed.got) == 8 * PARTITIONS)
+    publisher = Publisher(topics.settings, killed.consumer)
+    publisher.publish([], [topics.offset(3, partition) for partition in range(PARTITIONS)])
+    producer = publisher._ready_producer()
+    producer.begin_transaction()
+    further = [topics.offset(6, partition) for partition in range(PARTITIONS)]
+    producer.send_offsets_to_transaction(further, killed.consumer.raw.consumer_group_metadata(), WAIT_S)
+    killed.stop()
+    # While the brokers hold the open transaction's offsets back, the group changes once more.
+    first = join()
+    soon(lambda: first.partitions == {0, 1})
+    second = join()
+    soon(lambda: len(first.partitions) == len(second.partitions) == 1)
+    soon(lambda: first.got and second.got)
+    assert first.got[0][0] == second.got[0][0] == b"3"
+    publisher.close()
+
+
 def test_two_processes_under_one_name_end_with_one(topics: Topics, join: Callable[..., Member]) -> None:
     first = join(instance_id="same")
     soon(lambda: first.partitions == {0, 1})
