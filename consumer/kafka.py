@@ -150,6 +150,10 @@ class UploadsConsumer:
         # A rebalance in a later call has withdrawn the leases of records from an earlier one.
         return self._uncommitted([(record, lease) for record, lease in leased if self.holds(lease)])
 
+    def put_back(self, leased: Sequence[Leased]) -> None:
+        """Let records that were just polled come once more, before all others."""
+        self._early[:0] = leased
+
     def idle(self, wait_s: float) -> None:
         """Stay in the group without taking more records, for as long as there is no room for them."""
         running = set(self._numbers) - self._paused

@@ -20,6 +20,7 @@ from consumer.errors import Dependency, Unavailable
 from consumer.fetch import Fetcher
 from consumer.kafka import UploadsConsumer
 from consumer.metrics import Metrics
+from consumer.poison import Suspicion
 from consumer.recent import RecentWindow
 from consumer.settings import Settings
 from consumer.steps import Batch, Steps
@@ -55,10 +56,12 @@ class Pipeline:
         encoder: Encoder,
         window: RecentWindow,
         metrics: Metrics,
+        suspicion: Suspicion,
     ) -> None:
         self._settings = settings.pipeline
         self._window = window
         self._metrics = metrics
+        self._suspicion = suspicion
         self.consumer = UploadsConsumer(settings.kafka, self._drain_revoked, self._rebalanced)
         self._steps = Steps(settings, fetcher, encoder, window, metrics, self.consumer)
         self._most = min(settings.pipeline.batch_size, encoder.info.max_batch_size)
@@ -121,14 +124,20 @@ class Pipeline:
             self.consumer.idle(POLL_WAIT_S)
             return
         try:
-            leased = self.consumer.poll(self._most, POLL_WAIT_S, self._settings.batch_wait_ms / 1000)
+            polled = self.consumer.poll(self._most, POLL_WAIT_S, self._settings.batch_wait_ms / 1000)
         except Unavailable as error:
             self._away(error)
             self._stop.wait(BACKOFF_S[1])
             return
-        if not leased:
+        if not polled:
             return
-        batch = self._steps.begin(leased)
+        leased, suspect = self._suspicion.first(polled)
+        self.consumer.put_back(polled[len(leased) :])
+        if suspect and not self._empty(PAUSE_AFTER_S):
+            self.consumer.put_back(leased)
+            self.consumer.idle(POLL_WAIT_S)
+            return
+        batch = self._steps.begin(leased, suspect)
         closed_by = "size" if len(leased) == self._most else "time"
         self._metrics.batch_uploads.labels(closed_by).observe(len(batch.items))
         with self._room:
@@ -212,11 +221,13 @@ class Pipeline:
             self._room.notify_all()
 
     def _drain(self, timeout_s: float) -> None:
+        if not self._empty(timeout_s):
+            log.warning("dropping %d batches in flight after %s s; they stay uncommitted", self._in_flight, timeout_s)
+
+    def _empty(self, timeout_s: float) -> bool:
+        """Whether nothing is in flight any more, or ever will be, within that time."""
         with self._room:
-            if not self._room.wait_for(lambda: self._in_flight == 0 or self._failure is not None, timeout_s):
-                log.warning(
-                    "dropping %d batches in flight after %s s; they stay uncommitted", self._in_flight, timeout_s
-                )
+            return self._room.wait_for(lambda: self._in_flight == 0 or self._failure is not None, timeout_s)
 
     def _rebalanced(self, change: str) -> None:
         self._metrics.rebalances.labels(change).inc()

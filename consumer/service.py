@@ -17,6 +17,7 @@ from consumer.health import HealthServer
 from consumer.lag import Lag
 from consumer.metrics import Metrics
 from consumer.pipeline import BACKOFF_S, Pipeline
+from consumer.poison import Suspicion
 from consumer.recent import RecentWindow
 from consumer.settings import RedisSettings, Settings
 
@@ -65,7 +66,9 @@ class Service:
                     self._settings.redis.key_prefix,
                     radius_l2=None if look is None else look.candidate_l2,
                 )
-                self._pipeline = Pipeline(self._settings, fetcher, encoder, window, self._metrics)
+                self._pipeline = Pipeline(
+                    self._settings, fetcher, encoder, window, self._metrics, Suspicion(self._redis, self._settings)
+                )
                 self._metrics.windows = window.windows
                 threading.Thread(target=self._observe, args=(window,), name="observe", daemon=True).start()
                 if self._stop.is_set():

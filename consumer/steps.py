@@ -27,6 +27,7 @@ from consumer.fetch import Fetcher
 from consumer.kafka import Lease, Leased, Outgoing, Publisher, UploadsConsumer, dead_letter
 from consumer.match import Decision, decide
 from consumer.metrics import Metrics
+from consumer.quarantine import Quarantine
 from consumer.recent import Earlier, NewRow, Placed, Position, RecentWindow, Source
 from consumer.settings import Settings
 from consumer.verify import Verifier
@@ -41,6 +42,7 @@ class Item:
     record: Record
     lease: Lease
     event: Event
+    suspect: bool = False  # fetched and decoded in quarantine
     fetching: Future[bytes] | None = None
     data: bytes = b""  # until it is decoded
     digest: bytes = b""
@@ -107,6 +109,7 @@ class Steps:
         self._consumer = consumer
         self._publisher = Publisher(settings.kafka, consumer)
         self._model = Model(name=encoder.info.name, version=encoder.info.version)
+        self._quarantine = Quarantine(encoder.info.size, settings)
         self._fetchers = ThreadPoolExecutor(settings.fetch.concurrency, "fetch")
         self._decoders = ThreadPoolExecutor(settings.decode.threads or os.cpu_count() or 1, "decode")
 
@@ -114,21 +117,23 @@ class Steps:
         """Take on nothing more, and end the producer."""
         self._fetchers.shutdown(wait=False, cancel_futures=True)
         self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._quarantine.close()
         self._publisher.close()
 
-    def begin(self, leased: list[Leased]) -> Batch:
-        """Parse what was polled, and let its pictures be fetched."""
+    def begin(self, leased: list[Leased], suspect: bool = False) -> Batch:
+        """Parse what was polled, and let its pictures be fetched; those of a suspect record later, in quarantine."""
         with self.timed("poll"):
-            items = [Item(record, lease, event) for record, lease in leased for event in parse(record)]
+            items = [Item(record, lease, event, suspect) for record, lease in leased for event in parse(record)]
             for item in items:
                 if isinstance(item.event.body, Unprocessable):
                     item.failure = item.event.body
-                elif isinstance(item.event.body, ImageUpload):
+                elif isinstance(item.event.body, ImageUpload) and not suspect:
                     item.fetching = self._fetchers.submit(self._fetch, item.event.body)
         return Batch(items, datetime.now(UTC))
 
     def look_up(self, batch: Batch) -> None:
         """Exact copies need neither decoding nor inference: they are found by content before either."""
+        self._decode_apart([item for item in batch.uploads() if item.suspect])
         self._await_fetched(batch.uploads())
         uploads = batch.uploads()
         known = self._window.exact([item.content for item in uploads])
@@ -137,6 +142,8 @@ class Steps:
             item.exact = earlier
             if earlier is not None:
                 item.data = b""
+                continue
+            if item.decoding is not None:
                 continue
             # What a picture is announced as can make it unprocessable, so only the same announcement is the same work.
             content = (item.event.tenant, item.digest, item.upload.content_type)
@@ -149,7 +156,7 @@ class Steps:
         pixels: list[NDArray[np.uint8]] = []
         rows: dict[Future[Picture], int | None] = {}
         for item in batch.uploads():
-            if item.decoding is None:
+            if item.decoding is None or item.exact is not None:
                 continue
             try:
                 picture = item.decoding.result()
@@ -223,6 +230,23 @@ class Steps:
         if away is not None:
             raise away
 
+    def _decode_apart(self, suspects: list[Item]) -> None:
+        """Have suspect items fetched and decoded in quarantine; what cannot be tried there takes its ordinary way."""
+        if not suspects:
+            self._quarantine.close()
+        for item in suspects:
+            if item.digest or item.fetching is not None:
+                continue
+            try:
+                found = self._quarantine.decode(item.upload)
+            except Unprocessable as error:
+                item.failure = error
+                continue
+            if found is None:
+                item.fetching = self._fetchers.submit(self._fetch, item.upload)
+            else:
+                item.digest, item.decoding = found
+
     def _fetch(self, upload: ImageUpload) -> bytes:
         if upload.data_base64 is not None:
             return upload.data_base64
@@ -283,7 +307,11 @@ class Steps:
         for item, earlier in zip(items, found, strict=True):
             if earlier is None:
                 try:
-                    picture = self._decode(self._fetch(item.upload), item.upload)
+                    picture = (
+                        self._decode(self._fetch(item.upload), item.upload)
+                        if item.decoding is None
+                        else item.decoding.result()
+                    )
                 except Unprocessable as error:
                     item.failure = error
                     continue

@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from consumer.client import Published, VerdictsReader
+from consumer.errors import Unavailable
 from consumer.events import Verdict
 from consumer.local.process import Server, answers, wait_until_ready
 from consumer.settings import KafkaSettings
@@ -32,7 +33,7 @@ class Service:
     folder: Path
 
     def __post_init__(self) -> None:
-        self._reader = VerdictsReader(self.kafka, from_beginning=True)
+        self._reader = self._open_reader()
         self._producer = Producer({"bootstrap.servers": self.kafka.bootstrap_servers, "message.max.bytes": 64 << 20})
         self.verdicts: list[Verdict] = []
         self.published: list[Published] = []
@@ -94,6 +95,17 @@ class Service:
             letters += [message for message in consumer.consume(count, 0.2) if message.error() is None]
         consumer.close()
         return letters
+
+    def _open_reader(self) -> VerdictsReader:
+        """A new topic's leader may not know of it yet."""
+        deadline_s = time.monotonic() + VERDICT_TIMEOUT_S
+        while True:
+            try:
+                return VerdictsReader(self.kafka, from_beginning=True)
+            except Unavailable:
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.1)
 
     def close(self) -> None:
         """Stop the consumers and let go of the topics."""

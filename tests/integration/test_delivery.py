@@ -155,6 +155,25 @@ def soon(true: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
+def test_records_that_are_put_back_come_again_before_others(topics: Topics) -> None:
+    topics.upload(*(b"%d" % n for n in range(5)))
+    consumer = UploadsConsumer(topics.settings, lambda: None)
+    polled: list[bytes] = []
+
+    def poll(most: int) -> None:
+        leased = consumer.poll(most, 0.2, 0.01)
+        consumer.put_back(leased[1:])
+        polled.extend(record.value or b"" for record, _ in leased[:1])
+
+    try:
+        soon(lambda: poll(5) or len(polled) == 3)
+        topics.upload(b"later")
+        soon(lambda: poll(2) or len(polled) == 6)
+    finally:
+        consumer.close()
+    assert polled == [b"0", b"1", b"2", b"3", b"4", b"later"]
+
+
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_verdicts_and_offsets_stand_together(topics: Topics, join: Callable[..., Member], protocol: str) -> None:
     topics.upload(b"one", b"two")
