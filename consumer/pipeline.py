@@ -24,6 +24,7 @@ from consumer.poison import Suspicion
 from consumer.recent import RecentWindow
 from consumer.settings import Settings
 from consumer.steps import Batch, Steps
+from consumer.tracing import OFF, Tracing
 
 log = logging.getLogger(__name__)
 
@@ -57,13 +58,14 @@ class Pipeline:
         window: RecentWindow,
         metrics: Metrics,
         suspicion: Suspicion,
+        tracing: Tracing = OFF,
     ) -> None:
         self._settings = settings.pipeline
         self._window = window
         self._metrics = metrics
         self._suspicion = suspicion
         self.consumer = UploadsConsumer(settings.kafka, self._drain_revoked, self._rebalanced)
-        self._steps = Steps(settings, fetcher, encoder, window, metrics, self.consumer)
+        self._steps = Steps(settings, fetcher, encoder, window, metrics, self.consumer, tracing)
         self._most = min(settings.pipeline.batch_size, encoder.info.max_batch_size)
         self._stop = threading.Event()
         self._abandon = threading.Event()
@@ -155,7 +157,7 @@ class Pipeline:
         """A step's thread: one batch after the other, until the end mark or the abandonment of what is left."""
         try:
             while (batch := self._next(name, batches)) is not None:
-                with self._steps.timed(name):
+                with self._steps.timed(name, batch.trace):
                     done = self._persist(step, batch)
                 if out is not None and done:
                     out.put(batch)

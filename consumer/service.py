@@ -20,6 +20,7 @@ from consumer.pipeline import BACKOFF_S, Pipeline
 from consumer.poison import Suspicion
 from consumer.recent import RecentWindow
 from consumer.settings import RedisSettings, Settings
+from consumer.tracing import start
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._metrics = Metrics()
+        self._tracing = start(settings)
         self._pipeline: Pipeline | None = None
         self._encoder: Encoder | None = None
         self._redis: redis.Redis | RedisCluster | None = None
@@ -66,8 +68,9 @@ class Service:
                     self._settings.redis.key_prefix,
                     radius_l2=None if look is None else look.candidate_l2,
                 )
+                suspicion = Suspicion(self._redis, self._settings)
                 self._pipeline = Pipeline(
-                    self._settings, fetcher, encoder, window, self._metrics, Suspicion(self._redis, self._settings)
+                    self._settings, fetcher, encoder, window, self._metrics, suspicion, self._tracing
                 )
                 self._metrics.windows = window.windows
                 threading.Thread(target=self._observe, args=(window,), name="observe", daemon=True).start()
@@ -79,6 +82,7 @@ class Service:
                     self._stop.set()
         finally:
             self._health.close()
+            self._tracing.close()
             if self._redis is not None:
                 self._redis.close()
 

@@ -169,6 +169,14 @@ class LogSettings(Section):
     )
 
 
+class TracingSettings(Section):
+    enabled: bool = Field(
+        default=False,
+        description="Send traces; the standard `OTEL_*` variables say where to (`OTEL_EXPORTER_OTLP_ENDPOINT`) and how "
+        "many (`OTEL_TRACES_SAMPLER`).",
+    )
+
+
 class Settings(BaseSettings):
     """All sections. Use `load`, which says in one sentence what is wrong."""
 
@@ -185,6 +193,7 @@ class Settings(BaseSettings):
     pipeline: PipelineSettings = PipelineSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @classmethod
     def load(cls) -> Self:

@@ -30,6 +30,7 @@ from consumer.metrics import Metrics
 from consumer.quarantine import Quarantine
 from consumer.recent import Earlier, NewRow, Placed, Position, RecentWindow, Source
 from consumer.settings import Settings
+from consumer.tracing import OFF, UNTRACED, Trace, Tracing
 from consumer.verify import Verifier
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class Item:
     evidence: dict[Position, Evidence] = field(default_factory=dict)
     failure: Unprocessable | None = None
     decided_at: datetime | None = None
+    trace: Trace = UNTRACED
 
     @property
     def upload(self) -> ImageUpload:
@@ -82,6 +84,7 @@ class Batch:
     # Pictures in parts that the model takes at once, and what comes of each. One message may hold many uploads.
     pixels: list[NDArray[np.uint8]] = field(default_factory=list)
     inferences: list[Future[Encoded]] = field(default_factory=list)
+    trace: Trace = UNTRACED
 
     def uploads(self) -> list[Item]:
         """Items that are uploads and have not failed."""
@@ -99,6 +102,7 @@ class Steps:
         window: RecentWindow,
         metrics: Metrics,
         consumer: UploadsConsumer,
+        tracing: Tracing = OFF,
     ) -> None:
         self._settings = settings
         self._fetcher = fetcher
@@ -107,6 +111,7 @@ class Steps:
         self._verifier = Verifier(window, encoder.info)
         self._metrics = metrics
         self._consumer = consumer
+        self._tracing = tracing
         self._publisher = Publisher(settings.kafka, consumer)
         self._model = Model(name=encoder.info.name, version=encoder.info.version)
         self._quarantine = Quarantine(encoder.info.size, settings)
@@ -124,12 +129,13 @@ class Steps:
         """Parse what was polled, and let its pictures be fetched; those of a suspect record later, in quarantine."""
         with self.timed("poll"):
             items = [Item(record, lease, event, suspect) for record, lease in leased for event in parse(record)]
+            trace = self._tracing.begin(items)
             for item in items:
                 if isinstance(item.event.body, Unprocessable):
                     item.failure = item.event.body
                 elif isinstance(item.event.body, ImageUpload) and not suspect:
-                    item.fetching = self._fetchers.submit(self._fetch, item.event.body)
-        return Batch(items, datetime.now(UTC))
+                    item.fetching = self._fetchers.submit(self._fetch, item.event.body, item.trace)
+        return Batch(items, datetime.now(UTC), trace=trace)
 
     def look_up(self, batch: Batch) -> None:
         """Exact copies need neither decoding nor inference: they are found by content before either."""
@@ -148,7 +154,7 @@ class Steps:
             # What a picture is announced as can make it unprocessable, so only the same announcement is the same work.
             content = (item.event.tenant, item.digest, item.upload.content_type)
             if content not in same:
-                same[content] = self._decoders.submit(self._decode, item.data, item.upload)
+                same[content] = self._decoders.submit(self._decode, item.data, item.upload, item.trace)
             item.decoding = same[content]
 
     def encode(self, batch: Batch) -> None:
@@ -172,7 +178,7 @@ class Steps:
             item.row = rows[item.decoding]
         most = self._encoder.info.max_batch_size
         batch.pixels = [np.stack(pixels[start : start + most]) for start in range(0, len(pixels), most)]
-        batch.inferences = [self._infer(part) for part in batch.pixels]
+        batch.inferences = [self._infer(batch, number) for number in range(len(batch.pixels))]
 
     def match(self, batch: Batch) -> None:
         """Append to the window, compare with what stood before, decide; carry out deletions in between."""
@@ -201,13 +207,15 @@ class Steps:
             offsets = [TopicPartition(topic, partition, offset) for partition, offset in next_offsets.items()]
             self._publisher.publish(list(self._messages(items, batch.received_at)), offsets)
         self._count(items)
+        batch.trace.published(items)
 
     @contextmanager
-    def timed(self, step: str) -> Iterator[None]:
+    def timed(self, step: str, trace: Trace = UNTRACED) -> Iterator[None]:
         """Count the time and the processor time of the block as the step's."""
         began_s, cpu_s = time.perf_counter(), time.thread_time()
         try:
-            yield
+            with trace.step(step):
+                yield
         finally:
             self._metrics.step_seconds.labels(step).observe(time.perf_counter() - began_s)
             self._metrics.step_cpu_seconds.labels(step).inc(time.thread_time() - cpu_s)
@@ -226,7 +234,7 @@ class Steps:
                 item.failure = error
             except Unavailable as error:
                 away = error
-                item.fetching = self._fetchers.submit(self._fetch, item.upload)
+                item.fetching = self._fetchers.submit(self._fetch, item.upload, item.trace)
         if away is not None:
             raise away
 
@@ -238,31 +246,33 @@ class Steps:
             if item.digest or item.fetching is not None:
                 continue
             try:
-                found = self._quarantine.decode(item.upload)
+                with item.trace.step("quarantine"):
+                    found = self._quarantine.decode(item.upload)
             except Unprocessable as error:
                 item.failure = error
                 continue
             if found is None:
-                item.fetching = self._fetchers.submit(self._fetch, item.upload)
+                item.fetching = self._fetchers.submit(self._fetch, item.upload, item.trace)
             else:
                 item.digest, item.decoding = found
 
-    def _fetch(self, upload: ImageUpload) -> bytes:
+    def _fetch(self, upload: ImageUpload, trace: Trace) -> bytes:
         if upload.data_base64 is not None:
             return upload.data_base64
-        with self.timed("fetch"):
+        with self.timed("fetch", trace):
             return self._fetcher.fetch(upload.url or "")
 
-    def _decode(self, data: bytes, upload: ImageUpload) -> Picture:
-        with self.timed("decode"):
+    def _decode(self, data: bytes, upload: ImageUpload, trace: Trace) -> Picture:
+        with self.timed("decode", trace):
             return decode(data, self._encoder.info.size, self._settings.decode, upload.content_type)
 
     def _has_detail(self, picture: Picture) -> bool:
         return picture.detail >= self._settings.decode.min_detail
 
-    def _infer(self, pixels: NDArray[np.uint8]) -> Future[Encoded]:
-        began_s = time.perf_counter()
-        inference = self._encoder.submit(pixels)
+    def _infer(self, batch: Batch, number: int) -> Future[Encoded]:
+        began_s, most = time.perf_counter(), self._encoder.info.max_batch_size
+        inference = self._encoder.submit(batch.pixels[number])
+        batch.trace.follow("infer", inference, range(number * most, (number + 1) * most))
         seconds = self._metrics.step_seconds.labels("infer")
         inference.add_done_callback(lambda _: seconds.observe(time.perf_counter() - began_s))
         return inference
@@ -276,7 +286,7 @@ class Steps:
                 parts.append(inference.result())
             except Unavailable as error:
                 away = error
-                batch.inferences[number] = self._infer(batch.pixels[number])
+                batch.inferences[number] = self._infer(batch, number)
         if away is not None:
             raise away
         if len(parts) < 2:
@@ -308,7 +318,7 @@ class Steps:
             if earlier is None:
                 try:
                     picture = (
-                        self._decode(self._fetch(item.upload), item.upload)
+                        self._decode(self._fetch(item.upload, item.trace), item.upload, item.trace)
                         if item.decoding is None
                         else item.decoding.result()
                     )
@@ -339,7 +349,7 @@ class Steps:
                 continue
             message = to_message(self._verdict(item, received_at), item.event)
             key = message.key.encode() if isinstance(message.key, str) else message.key
-            yield Outgoing(kafka.output_topic, key, message.value, tuple(message.headers.items()))
+            yield Outgoing(kafka.output_topic, key, message.value, (*message.headers.items(), *item.trace.headers()))
             # One letter a message, however many of its uploads failed.
             if item.failure is not None and item.record is not lettered:
                 lettered = item.record

@@ -87,14 +87,18 @@ class Service:
 
     def dead_letters(self, count: int) -> list[Message]:
         """The first so many dead letters."""
+        return self.messages(self.kafka.dead_letter_topic, count)
+
+    def messages(self, topic: str, count: int) -> list[Message]:
+        """The first so many messages of a topic, as they stand there."""
         consumer = Consumer({"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": uuid.uuid4().hex})
-        consumer.assign([TopicPartition(self.kafka.dead_letter_topic, p, 0) for p in range(PARTITIONS)])
-        letters: list[Message] = []
+        consumer.assign([TopicPartition(topic, p, 0) for p in range(PARTITIONS)])
+        found: list[Message] = []
         deadline_s = time.monotonic() + VERDICT_TIMEOUT_S
-        while len(letters) < count and time.monotonic() < deadline_s:
-            letters += [message for message in consumer.consume(count, 0.2) if message.error() is None]
+        while len(found) < count and time.monotonic() < deadline_s:
+            found += [message for message in consumer.consume(count, 0.2) if message.error() is None]
         consumer.close()
-        return letters
+        return found
 
     def _open_reader(self) -> VerdictsReader:
         """A new topic's leader may not know of it yet."""

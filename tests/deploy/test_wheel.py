@@ -77,7 +77,11 @@ def test_it_checks_and_runs_with_the_locked_dependencies_alone(seenit: Path, ser
         lambda _: [str(seenit), "run"],
         lambda ports: answers(ports[0], "/readyz"),
         log=tmp_path / "consumer.log",
-        environment=lambda ports: {**service.environment, "SEENIT_HTTP_PORT": str(ports[0])},
+        environment=lambda ports: {
+            **service.environment,
+            "SEENIT_HTTP_PORT": str(ports[0]),
+            "SEENIT_TRACING_ENABLED": "true",  # what it needs is in the image too
+        },
     )
     with serving(consumer):
         service.picture("junk", b"no picture")
