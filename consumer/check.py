@@ -44,7 +44,7 @@ class Finding:
 
 def check(settings: Settings) -> Iterator[Finding]:
     """Try broker, Redis, Triton and object stores. Harmless to a service that runs with the same settings."""
-    yield from check_kafka(settings.kafka)
+    yield from check_kafka(settings.kafka, settings.window.retention_s)
     yield from check_redis(settings.redis)
     yield from check_triton(settings)
     yield from check_fetch(settings.fetch)
@@ -53,7 +53,7 @@ def check(settings: Settings) -> Iterator[Finding]:
 # Kafka
 
 
-def check_kafka(settings: KafkaSettings) -> Iterator[Finding]:
+def check_kafka(settings: KafkaSettings, window_s: float = 0.0) -> Iterator[Finding]:
     """Brokers, topics, rights, and transactions if they are used."""
     topics = Topics(settings)
     try:
@@ -69,8 +69,10 @@ def check_kafka(settings: KafkaSettings) -> Iterator[Finding]:
         return
     brokers = len(topics.admin.list_topics(timeout=ASK_TIMEOUT_S).brokers)
     yield Finding("kafka: brokers", "ok", f"{settings.bootstrap_servers}: {brokers} in the cluster")
-    yield from _topics(topics, settings)
-    rights = ((settings.input_topic, "READ"), (settings.output_topic, "WRITE"), (settings.dead_letter_topic, "WRITE"))
+    yield from _topics(topics, settings, window_s)
+    rights = [(settings.input_topic, "READ"), (settings.output_topic, "WRITE"), (settings.dead_letter_topic, "WRITE")]
+    if settings.embeddings_topic:
+        rights += [(settings.embeddings_topic, "WRITE"), (settings.embeddings_topic, "READ")]
     for topic, right in rights:
         if topic in found:
             yield _right_on_topic(topics, topic, right)
@@ -79,8 +81,8 @@ def check_kafka(settings: KafkaSettings) -> Iterator[Finding]:
         yield _transactions(settings)
 
 
-def _topics(topics: Topics, settings: KafkaSettings) -> Iterator[Finding]:
-    wants = wanted(settings, partitions=1, replicas=2, retention_days=1)
+def _topics(topics: Topics, settings: KafkaSettings, window_s: float) -> Iterator[Finding]:
+    wants = wanted(settings, partitions=1, replicas=2, retention_days=1, window_s=window_s)
     found = topics.describe([want.name for want in wants])
     less = list(differences(found, wants))
     for difference in less:

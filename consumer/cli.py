@@ -4,7 +4,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ import typer
 from PIL import Image, ImageOps
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from consumer import logs
@@ -23,14 +24,17 @@ from consumer.check import Finding
 from consumer.check import check as try_all
 from consumer.client import Published, UploadsProducer, VerdictsReader
 from consumer.draw import side_by_side
-from consumer.encode import ImageEncoder
+from consumer.encode import Encoder, ImageEncoder
 from consumer.errors import Misconfigured, SeenitError
 from consumer.events import Edit, ImageUpload
 from consumer.local import stack as local
 from consumer.local import state
 from consumer.local.demo import demonstrate
 from consumer.local.pictures import pictures_in
-from consumer.service import Service
+from consumer.rebuild import Progress as Rebuilt
+from consumer.rebuild import rebuild_window
+from consumer.recent import RecentWindow
+from consumer.service import Service, connect
 from consumer.settings import KafkaSettings, Settings, TritonSettings
 from consumer.topics import Topics, differences, wanted
 from consumer.verify import verify
@@ -100,12 +104,13 @@ def topics(
     replicas: Annotated[int, typer.Option(min=1, help="Copies of each partition, at least.")] = 3,
     retention_days: Annotated[float, typer.Option(min=0.01, help="How long input and output are kept, at least.")] = 7,
 ) -> None:
-    """Check the input, output and dead-letter topics, and say what differs from what they should be.
+    """Check the topics (input, output, dead letters, and embeddings if they are published), and say what differs from
+    what they should be.
 
     Exits with 1 when something does.
     """
     settings = _kafka()
-    wants = wanted(settings, partitions, replicas, retention_days)
+    wants = wanted(settings, partitions, replicas, retention_days, Settings.load().window.retention_s)
     brokers = Topics(settings)
     for name in brokers.create(list(wants)) if create else ():
         out.print(f"created {name}", highlight=False)
@@ -120,6 +125,28 @@ def topics(
         out.print(f"[red]{each.topic}[/]: {each.what} is {each.has}, should be {each.wants}", highlight=False)
         out.print(f"    {each.mend}", highlight=False, soft_wrap=True)
     raise typer.Exit(1 if less else 0)
+
+
+@app.command(epilog="Example:  SEENIT_KAFKA_EMBEDDINGS_TOPIC=image-embeddings seenit rebuild")
+def rebuild() -> None:
+    """Fill an empty Redis with the window again, from the topic that SEENIT_KAFKA_EMBEDDINGS_TOPIC names.
+
+    Tenants that have a window already are left alone, so it can be run beside a service at work, which waits for the
+    tenants that are being rebuilt. Interrupted, it can be run again.
+    """
+    settings = Settings.load()
+    if not settings.kafka.embeddings_topic:
+        raise Misconfigured("there is nothing to rebuild from: SEENIT_KAFKA_EMBEDDINGS_TOPIC names no topic")
+    with Encoder(settings.triton) as encoder:
+        model = encoder.info
+    redis = connect(settings.redis)
+    window = RecentWindow(redis, model, settings.window, settings.redis.key_prefix)
+    try:
+        with _bars() as (show, rate):
+            done = rebuild_window(settings.kafka, model, window.scripts, window.guard, show)
+    finally:
+        redis.close()
+    out.print(f"rebuilt {_plain(done.summary)}; {rate(done)}", highlight=False, soft_wrap=True)
 
 
 @app.command(epilog="Example:  seenit up --json | jq -r .kafka")
@@ -298,6 +325,29 @@ def _progress(findings: Iterator[Finding]) -> Iterator[Finding]:
         for finding in findings:
             status.update(f"{finding.what}: {finding.outcome}")
             yield finding
+
+
+@contextmanager
+def _bars() -> Iterator[tuple[Callable[[Rebuilt], None], Callable[[Rebuilt], str]]]:
+    """Two bars on a terminal, for what is read and what is put in order; and how fast it was."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    began_s = time.monotonic()
+    with Progress(*columns, TextColumn("{task.fields[more]}"), console=err) as bars:
+        reading = bars.add_task("reading messages", total=None, more="")
+        restoring = bars.add_task("restoring rows", total=None, more="", visible=False)
+
+        def show(done: Rebuilt) -> None:
+            each_s = f"{(done.messages + done.rows) / (time.monotonic() - began_s):,.0f}/s"
+            bars.update(reading, completed=done.messages, total=done.of_messages, more="" if done.of_rows else each_s)
+            if done.of_rows:
+                more = f"{done.tenants} tenants"
+                bars.update(restoring, completed=done.rows, total=done.of_rows, more=more, visible=True)
+
+        def rate(done: Rebuilt) -> str:
+            took_s = time.monotonic() - began_s
+            return f"{took_s:.1f} s, {done.messages / took_s:,.0f} messages a second"
+
+        yield show, rate
 
 
 def _kafka() -> KafkaSettings:

@@ -19,7 +19,8 @@ Problems = Mapping[str, str]
 class HealthServer:
     """Answers probes from threads of its own, so that a busy or waiting pipeline still answers.
 
-    `live` and `ready` return what is wrong, by name; nothing wrong is status 200, anything else 503.
+    `live` and `ready` return what is wrong, by name; nothing wrong is status 200, anything else 503. `notes` is what
+    whoever reads `/readyz` should know besides.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class HealthServer:
         live: Callable[[], Problems],
         ready: Callable[[], Problems],
         registry: CollectorRegistry = REGISTRY,
+        notes: Callable[[], Problems] = dict,
     ) -> None:
         probes = {"/livez": live, "/readyz": ready}
 
@@ -42,7 +44,10 @@ class HealthServer:
                     self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
                 elif path in probes:
                     problems = dict(probes[path]())
-                    body = json.dumps({"ok": not problems, "problems": problems}).encode()
+                    answer: dict[str, object] = {"ok": not problems, "problems": problems}
+                    if path == "/readyz" and (noted := dict(notes())):
+                        answer["notes"] = noted
+                    body = json.dumps(answer).encode()
                     self._answer(503 if problems else 200, "application/json", body)
                 else:
                     self._answer(404, "text/plain", b"there are /livez, /readyz and /metrics\n")

@@ -61,7 +61,6 @@ class Pipeline:
         tracing: Tracing = OFF,
     ) -> None:
         self._settings = settings.pipeline
-        self._window = window
         self._metrics = metrics
         self._suspicion = suspicion
         self.consumer = UploadsConsumer(settings.kafka, self._drain_revoked, self._rebalanced)
@@ -180,7 +179,7 @@ class Pipeline:
 
     def _refresh(self) -> None:
         try:
-            self._window.refresh()
+            self._steps.refresh()
         except Unavailable as error:
             self._away(error)
         else:

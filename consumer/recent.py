@@ -8,38 +8,46 @@ with what stood before it then. The Lua scripts in `lua/` do what has to be atom
 """
 
 import heapq
+import logging
 import threading
 import time
-import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from hashlib import sha1
-from importlib.resources import files
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import numpy as np
 from redis import Redis
 from redis.cluster import RedisCluster
-from redis.exceptions import NoScriptError, RedisError
 
 from consumer.encode import ModelInfo
 from consumer.errors import Unavailable
+from consumer.loss import WAITING, Guard
 from consumer.mirror import Hit, Mirror, Query, Reach
-from consumer.rows import NewRow, Position, Source, decode_name, encode_name, pack, to_datetime, unpack
+from consumer.rows import (
+    Earlier,
+    Forgotten,
+    Near,
+    NewRow,
+    Placed,
+    Position,
+    Source,
+    Stored,
+    decode_name,
+    encode_name,
+    pack,
+    to_datetime,
+    unpack,
+)
+from consumer.scripts import KEYS, Call, Scripts, WindowGone, WindowRebuilding
 from consumer.settings import WindowSettings
 
-__all__ = ["Earlier", "Near", "NewRow", "Placed", "Position", "RecentWindow", "Source", "Stats"]
+__all__ = ["KEYS", "Earlier", "Near", "NewRow", "Placed", "Position", "RecentWindow", "Source", "Stats"]
 
-# A tenant's keys, in the order that the scripts take them in.
-KEYS = ("log", "rows", "ids", "digests", "patches", "deleted", "meta")
+log = logging.getLogger(__name__)
+
 # Entries read from the log at once: 500 rows are about 300 KB, which keeps Redis from others for about a millisecond.
 PAGE_ENTRIES = 500
-# Rows stay this share of the retention longer than they are compared with, so that an upload repeated within that time
-# gets the same verdict. An exact copy is stored again only when the newest of its bytes is older than this.
-GRACE = 1 / 24
 # Rows reported for an upload, beside the earliest within the threshold.
 NEAREST = 32
 # Tenants mirrored in this process; the one idle the longest makes room, and is read again when it comes back.
@@ -50,45 +58,15 @@ STALE_S = 1.0
 STALE_WITH_ADD = 8
 STALE_WITH_REFRESH = 64
 
-_Call = tuple[str, Sequence[bytes | str | int]]
-
-
-@dataclass(frozen=True, slots=True)
-class Near:
-    """An earlier picture at Euclidean distance `l2`."""
-
-    image_id: str
-    position: Position
-    l2: float
-    uploaded_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Earlier:
-    """The earliest other picture of the same bytes."""
-
-    image_id: str
-    position: Position
-    uploaded_at: datetime
-    l2: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """Where an upload stands and what stands before it. `position` is None for an exact copy that is not stored."""
-
-    position: Position | None = None
-    exact: Earlier | None = None
-    near: tuple[Near, ...] = ()
-
 
 class Stats(NamedTuple):
-    """What this process mirrors, and how often Redis came back without what it had."""
+    """What this process mirrors, and how often and when Redis came back without what it had."""
 
     tenants: int
     rows: int
     bytes: int
     resets: int
+    lost_at: datetime | None
 
 
 class WindowStats(NamedTuple):
@@ -108,7 +86,7 @@ class _Page(NamedTuple):
     oldest: bytes
     cursor: bytes
     more: int
-    outcomes: list[list[bytes]]
+    outcomes: list[list[Any]]
     rows: list[bytes]
     gone: list[bytes]
 
@@ -119,12 +97,17 @@ class _Window:
     def __init__(self, new_mirror: Callable[[], Mirror]) -> None:
         self._new_mirror = new_mirror
         self.read_at_s = 0.0
+        self.marker: bytes | None = None  # the guard's, when it was read
         self.reset()
 
     def reset(self) -> None:
         self.mirror = self._new_mirror()
         self.epoch = b""
         self.cursor = b"-"
+
+    def newer_than(self, ms: int) -> bool:
+        """Whether something that was read here still has its time, so that Redis should have it too."""
+        return self.cursor != b"-" and Position.parse(self.cursor).ms > ms
 
     def is_of(self, page: _Page) -> bool:
         """Whether a page goes on where the last one ended; if not, Redis lost the log, or the end of it."""
@@ -167,18 +150,16 @@ class RecentWindow:
 
         `progress(tenant, rows)` is called after each page while a tenant's window is read into its mirror.
         """
-        self._redis = redis
+        self.scripts = Scripts(redis, model, settings, prefix)
+        self.guard = Guard(self.scripts, settings.on_loss)
         self._dim = model.dim
-        self._model = quote(f"{model.name}@{model.version}x{model.dim}", safe="@")
-        self._prefix = prefix
-        self._max_bytes = settings.max_bytes
-        self._retention_ms = max(1, round(settings.retention_s * 1000))
         radius_l2 = model.threshold_l2 if radius_l2 is None else radius_l2
         self._reach = Reach(radius_l2, model.threshold_l2, max(NEAREST, settings.others + 1))
         self._progress = progress
-        self._scripts = {name: _script(name) for name in ("sync", "exact", "forget")}
         self._windows: OrderedDict[str, _Window] = OrderedDict()
+        self._beginning: set[str] = set()
         self._resets = 0
+        self._lost_at: datetime | None = None
         self._lock = threading.Lock()
 
     def exact(self, uploads: Sequence[tuple[str, str, bytes, datetime]]) -> list[Earlier | None]:
@@ -187,9 +168,13 @@ class RecentWindow:
         One round trip. Needs no vector, so it can be asked before inference.
         """
         by_tenant = _group(upload[0] for upload in uploads)
-        calls: list[_Call] = [(t, [pack(*uploads[index][1:]) for index in indexes]) for t, indexes in by_tenant.items()]
+        calls: list[Call] = [
+            # A window that is not there may be lost: `add` finds that out, before anything is decided.
+            (t, ["", *(pack(*uploads[index][1:]) for index in indexes)])
+            for t, indexes in by_tenant.items()
+        ]
         found: list[Earlier | None] = [None] * len(uploads)
-        for indexes, replies in zip(by_tenant.values(), self._run("exact", calls), strict=True):
+        for indexes, replies in zip(by_tenant.values(), self._exact(calls), strict=True):
             for index, reply in zip(indexes, replies, strict=True):
                 found[index] = _earlier(*reply) if reply else None
         return found
@@ -202,45 +187,48 @@ class RecentWindow:
         """
         by_tenant = _group(row.tenant for row in rows)
         placed: list[Placed] = [Placed()] * len(rows)
+        parts = [_parts(row) for row in rows]
         with self._lock:
             windows = {tenant: self._window(tenant) for tenant in by_tenant}
             windows |= self._stale(STALE_WITH_ADD)
-            outcomes = self._sync(windows, {t: [rows[index] for index in indexes] for t, indexes in by_tenant.items()})
+            records = {t: [part for index in indexes for part in parts[index]] for t, indexes in by_tenant.items()}
+            outcomes = self._sync(windows, records)
             for tenant, indexes in by_tenant.items():
                 queries: dict[int, Query] = {}
-                for index, (own, *exact) in zip(indexes, outcomes[tenant], strict=True):
+                for index, (own, earlier, head, kept) in zip(indexes, outcomes[tenant], strict=True):
                     position = Position.parse(own) if own else None
-                    placed[index] = Placed(position, _earlier(*exact) if exact[0] else None)
+                    stored = Stored(position, *parts[index][:2]) if position is not None and kept else None
+                    placed[index] = Placed(position, _earlier(earlier, head) if earlier else None, (), stored)
                     row = rows[index]
-                    if position is not None and not exact[0] and row.vector is not None:
+                    if position is not None and not earlier and row.vector is not None:
                         queries[index] = Query(position, encode_name(row.image_id), row.vector.astype(np.float16))
                 hits = windows[tenant].mirror.search(list(queries.values()))
                 for (index, query), near in zip(queries.items(), hits, strict=True):
-                    placed[index] = Placed(query.position, None, tuple(map(_near, near)))
+                    placed[index] = Placed(query.position, None, tuple(map(_near, near)), placed[index].own)
             while len(self._windows) > MIRRORS:
                 self._windows.popitem(last=False)
         return placed
 
-    def forget(self, tenant: str, image_id: str, source: Source | None = None) -> int:
-        """Delete all that was seen under an image id, everywhere. Returns how many rows that were.
+    def forget(self, tenant: str, image_id: str, source: Source | None = None) -> Forgotten:
+        """Delete all that was seen under an image id, everywhere.
 
         With the `source` of the deletion, uploads of the same partition before it are not stored any more: a process
         that was frozen in mid-flight cannot bring back what others have deleted meanwhile.
         """
         with self._lock:
-            [count] = self._run("forget", [(tenant, [encode_name(image_id), _order(source)])])
+            [(count, position)] = self._run("forget", lambda: [(tenant, [encode_name(image_id), _order(source)])])
             if tenant in self._windows:
                 self._sync({tenant: self._windows[tenant]}, {})
-        return int(count)
+        return Forgotten(count, Position.parse(position))
 
     def patches(self, rows: Sequence[tuple[str, Position]]) -> list[bytes | None]:
         """The local features stored with each (tenant, position), in one round trip; None where there are none."""
         if not rows:
             return []
-        pipeline = self._pipeline()
+        pipeline = self.scripts.pipeline()
         for tenant, position in rows:
-            pipeline.execute_command("HGET", self._key(tenant, "patches"), str(position))
-        return self._execute(pipeline)
+            pipeline.execute_command("HGET", self.scripts.key(tenant, "patches"), str(position))
+        return self.scripts.execute(pipeline)
 
     def refresh(self) -> None:
         """Follow what other processes appended and deleted. For idle moments; `add` does so for its own tenants."""
@@ -254,29 +242,30 @@ class RecentWindow:
 
     def stats(self) -> Stats:
         mirrors = [window.mirror for window in list(self._windows.values())]
-        return Stats(len(mirrors), sum(map(len, mirrors)), sum(m.nbytes for m in mirrors), self._resets)
+        return Stats(len(mirrors), sum(map(len, mirrors)), sum(m.nbytes for m in mirrors), self._resets, self._lost_at)
 
-    def _sync(self, windows: dict[str, _Window], appends: dict[str, list[NewRow]]) -> dict[str, list[list[bytes]]]:
-        """Append, and read each window to its end. Returns the outcome of each append."""
-        records = {tenant: [part for row in rows for part in _parts(row)] for tenant, rows in appends.items()}
-        outcomes: dict[str, list[list[bytes]]] = {}
+    def _sync(self, windows: dict[str, _Window], records: dict[str, list[bytes | str]]) -> dict[str, list[list[Any]]]:
+        """Append what `_parts` made of rows, and read each window to its end. Returns the outcome of each append."""
+        outcomes: dict[str, list[list[Any]]] = {}
         unread = dict.fromkeys(windows, True)  # and whether its rows are still to be placed
         while unread:
-            calls: list[_Call] = [
-                (tenant, [windows[tenant].cursor, PAGE_ENTRIES, *(records.get(tenant, ()) if to_place else ())])
-                for tenant, to_place in unread.items()
-            ]
+
+            def calls(unread: dict[str, bool] = unread) -> list[Call]:
+                return [
+                    (tenant, [windows[tenant].cursor, PAGE_ENTRIES, *(records.get(tenant, ()) if to_place else ())])
+                    for tenant, to_place in unread.items()
+                ]
+
             still_unread: dict[str, bool] = {}
             for (tenant, placing), reply in zip(unread.items(), self._run("sync", calls), strict=True):
                 window, page = windows[tenant], _Page(*reply)
                 if not window.is_of(page):
-                    self._resets += 1 if len(window.mirror) else 0
-                    window.reset()
+                    self._reset(tenant, window)
                     # Rows placed in the log that is no more have to be placed in this one; where they stand, they stay.
                     still_unread[tenant] = True
                     continue
                 window.take(page, self._dim)
-                window.read_at_s = time.monotonic()
+                window.read_at_s, window.marker = time.monotonic(), self.guard.seen.marker
                 if placing:
                     outcomes[tenant] = page.outcomes
                 if page.more:
@@ -288,7 +277,7 @@ class RecentWindow:
 
     def _window(self, tenant: str) -> _Window:
         if tenant not in self._windows:
-            self._windows[tenant] = _Window(lambda: Mirror(self._dim, self._reach, self._retention_ms))
+            self._windows[tenant] = _Window(lambda: Mirror(self._dim, self._reach, self.scripts.retention_ms))
         self._windows.move_to_end(tenant)
         return self._windows[tenant]
 
@@ -297,51 +286,59 @@ class RecentWindow:
         stale = ((tenant, window) for tenant, window in self._windows.items() if window.read_at_s < before_s)
         return dict(heapq.nsmallest(most, stale, key=lambda entry: entry[1].read_at_s))
 
-    def _key(self, tenant: str, kind: str) -> str:
-        # Names are any Unicode, braces and colons among them. `%` alone is nothing that quoting gives, so it can stand
-        # for the empty name, which a cluster would take for no hash tag at all.
-        tag = quote(tenant, safe="", errors="surrogatepass") or "%"
-        return f"{self._prefix}:{{{tag}}}:{self._model}:{kind}"
+    def _reset(self, tenant: str, window: _Window) -> bool:
+        """Forget what was read of a window that is no more; whether it was lost, and not only past its time."""
+        lost = window.newer_than(round(time.time() * 1000) - self.scripts.retention_ms - self.scripts.grace_ms)
+        if lost:
+            self._resets += 1
+            self._lost_at = datetime.now(UTC)
+            log.warning("Redis came back without what it had of tenant %r: %d rows", tenant, len(window.mirror))
+        window.reset()
+        return lost
 
-    def _run(self, name: str, calls: Sequence[_Call]) -> list[Any]:
-        """The replies of one script to a call for each tenant, in one round trip."""
-        if not calls:
-            return []
-        script = self._scripts[name]
-        try:
-            return self._execute(self._scripted("EVALSHA", sha1(script, usedforsecurity=False).hexdigest(), calls))
-        except NoScriptError:
-            # A server that has not seen the script yet. What others of a cluster did already is harmless to repeat.
-            return self._execute(self._scripted("EVAL", script, calls))
+    def _run(self, name: str, calls: Callable[[], Sequence[Call]]) -> list[Any]:
+        """The replies of a script that may begin a window: only where there was none before.
 
-    def _scripted(self, command: str, script: str | bytes, calls: Sequence[_Call]) -> Any:
-        common = (self._retention_ms, round(self._retention_ms * GRACE), self._max_bytes)
-        pipeline = self._pipeline()
-        for tenant, arguments in calls:
-            keys = [self._key(tenant, kind) for kind in KEYS]
-            pipeline.execute_command(command, script, len(keys), *keys, *common, uuid.uuid4().hex, *arguments)
-        return pipeline
+        `calls` are asked for again after windows were reset.
+        """
+        while True:
+            begun: list[str] = []
+            marked: list[Call] = []
+            for tenant, arguments in calls():
+                has_to_exist = self.guard.rebuilds and tenant not in self._beginning
+                begun += [] if has_to_exist or not self.guard.rebuilds else [tenant]
+                marked.append((tenant, ["1" if has_to_exist else "", *arguments]))
+            try:
+                replies = self.scripts.run(name, marked)
+            except WindowRebuilding as half:
+                self.guard.half_rebuilt(half.tenants)
+            except WindowGone as gone:
+                self._find_out(gone.tenants)
+            else:
+                if begun:
+                    self._beginning.clear()
+                    self.guard.check(begun)
+                return replies
 
-    def _pipeline(self) -> Any:
-        # Not a transaction: each script is atomic by itself, and a cluster keeps tenants on different servers.
-        return self._redis.pipeline(transaction=False)
+    def _exact(self, calls: Sequence[Call]) -> list[Any]:
+        while True:
+            try:
+                return self.scripts.run("exact", calls)
+            except WindowRebuilding as half:
+                self.guard.half_rebuilt(half.tenants)
 
-    def _execute(self, pipeline: Any) -> list[Any]:
-        try:
-            replies: list[Any] = pipeline.execute(raise_on_error=False)
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-        except NoScriptError:
-            raise
-        except (RedisError, OSError) as error:
-            raise Unavailable("redis", str(error) or type(error).__name__) from error
-        return replies
-
-
-def _script(name: str) -> bytes:
-    folder = files("consumer") / "lua"
-    return b"\n".join((folder / f"{part}.lua").read_bytes() for part in ("window", name))
+    def _find_out(self, tenants: Sequence[str]) -> None:
+        """Let windows begin that are not in Redis. Raises Unavailable where they were lost."""
+        marker = self.guard.marker()
+        for tenant in tenants:
+            window = self._windows.get(tenant)
+            if window is not None and self._reset(tenant, window) and marker is not None and window.marker == marker:
+                # The marker is there and the window is not: one server of a cluster came back empty.
+                self.guard.unmark(marker)
+                marker = None
+        if marker is None:
+            raise Unavailable("redis", WAITING)
+        self._beginning.update(tenants)
 
 
 def _group(tenants: Iterable[str]) -> dict[str, list[int]]:
@@ -360,9 +357,11 @@ def _order(source: Source | None) -> str:
     return "" if source is None else f"{source.partition} {source.offset}"
 
 
-def _earlier(position: bytes, record: bytes) -> Earlier:
+def _earlier(position: bytes, record: bytes, *own: bytes) -> Earlier:
+    """Of an earlier copy's position and record, and position, record and patches of the upload's own row."""
     row = unpack(position, record)
-    return Earlier(decode_name(row.image_id), row.position, to_datetime(row.uploaded_us))
+    stored = Stored(Position.parse(own[0]), own[1], own[2]) if own else None
+    return Earlier(decode_name(row.image_id), row.position, to_datetime(row.uploaded_us), own=stored)
 
 
 def _near(hit: Hit) -> Near:

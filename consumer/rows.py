@@ -1,5 +1,6 @@
-"""A picture in the window: what is stored of it, and where it stands."""
+"""A picture in the window: what is stored of it, where it stands, and what stands before it."""
 
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -52,6 +53,23 @@ class NewRow(NamedTuple):
     source: Source | None = None
 
 
+class Stored(NamedTuple):
+    """A row as Redis keeps it: where, its record, and its local features or b""."""
+
+    position: Position
+    record: bytes
+    patches: bytes
+
+
+class Content(NamedTuple):
+    """What a record holds; `vector` is float16 [D] as bytes, little endian, or b""."""
+
+    image_id: bytes
+    digest: bytes
+    uploaded_us: int
+    vector: bytes
+
+
 class Row(NamedTuple):
     """A stored row; `vector` is float16 [D], or [0] for a picture that matches only exactly."""
 
@@ -61,14 +79,68 @@ class Row(NamedTuple):
     vector: NDArray[np.float16]
 
 
+@dataclass(frozen=True, slots=True)
+class Near:
+    """An earlier picture at Euclidean distance `l2`."""
+
+    image_id: str
+    position: Position
+    l2: float
+    uploaded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """The earliest other picture of the same bytes; `own` is the asking upload's row, when it has one as well."""
+
+    image_id: str
+    position: Position
+    uploaded_at: datetime
+    l2: float = 0.0
+    own: Stored | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where an upload stands and what stands before it. `position` is None for an exact copy that is not stored.
+
+    `own` is its row; None also for an upload that was deleted before it came.
+    """
+
+    position: Position | None = None
+    exact: Earlier | None = None
+    near: tuple[Near, ...] = ()
+    own: Stored | None = field(default=None, compare=False)
+
+
+class Forgotten(NamedTuple):
+    """How many rows were forgotten, and the position at or before which they stood."""
+
+    rows: int
+    position: Position
+
+
 def pack(image_id: str, digest: bytes, uploaded_at: datetime, vector: NDArray[np.float32] | None = None) -> bytes:
     """The record of a picture as `lua/window.lua` describes it."""
-    name = encode_name(image_id)
     # The first and the last day of the calendar can lie outside of it in UTC.
     uploaded_us = min(max((uploaded_at - _EPOCH) // _MICROSECOND, _FIRST_US), _LAST_US)
-    lengths = len(digest).to_bytes(1, "big") + len(name).to_bytes(2, "big")
     values = b"" if vector is None else vector.astype("<f2").tobytes()
+    return join(Content(encode_name(image_id), digest, uploaded_us, values))
+
+
+def join(content: Content) -> bytes:
+    """The record of a picture. Raises OverflowError for what has no room in one."""
+    name, digest, uploaded_us, values = content
+    lengths = len(digest).to_bytes(1, "big") + len(name).to_bytes(2, "big")
     return b"".join((uploaded_us.to_bytes(8, "big", signed=True), lengths, digest, name, values))
+
+
+def split(record: bytes) -> Content:
+    """The inverse of `join`."""
+    start = HEADER_BYTES + record[8]
+    end = start + int.from_bytes(record[9:11], "big")
+    uploaded_us = int.from_bytes(record[:8], "big", signed=True)
+    return Content(record[start:end], record[HEADER_BYTES:start], uploaded_us, record[end:])
 
 
 def unpack(position: bytes, record: bytes) -> Row:

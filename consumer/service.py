@@ -5,12 +5,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from types import FrameType
 
 import redis
 from redis.cluster import RedisCluster
 
-from consumer.encode import Encoder
+from consumer.encode import Encoder, ModelInfo
 from consumer.errors import Misconfigured, Unavailable
 from consumer.fetch import Fetcher
 from consumer.health import HealthServer
@@ -18,6 +19,7 @@ from consumer.lag import Lag
 from consumer.metrics import Metrics
 from consumer.pipeline import BACKOFF_S, Pipeline
 from consumer.poison import Suspicion
+from consumer.rebuild import Progress, rebuild_window
 from consumer.recent import RecentWindow
 from consumer.settings import RedisSettings, Settings
 from consumer.tracing import start
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 STALLED_AFTER_S = 60.0
 # How often dependencies are tried and the lag is asked for: a little more often than Prometheus asks us.
 OBSERVE_EVERY_S = 5.0
+# How often it is looked whether the window has been lost, by a process that has nothing else to ask Redis.
+LOOK_EVERY_S = 1.0
 
 
 class Service:
@@ -41,9 +45,10 @@ class Service:
         self._pipeline: Pipeline | None = None
         self._encoder: Encoder | None = None
         self._redis: redis.Redis | RedisCluster | None = None
+        self._window: RecentWindow | None = None
         self._starting: dict[str, str] = {"start": "starting"}
         self._stop = threading.Event()
-        self._health = HealthServer(settings.http.host, settings.http.port, self._live, self._ready)
+        self._health = HealthServer(settings.http.host, settings.http.port, self._live, self._ready, notes=self._notes)
 
     def run(self) -> None:
         """Wait for the dependencies, then work until stopped."""
@@ -68,6 +73,11 @@ class Service:
                     self._settings.redis.key_prefix,
                     radius_l2=None if look is None else look.candidate_l2,
                 )
+                self._window = window
+                if window.guard.rebuilds:
+                    if not self._await(window.guard.marker):
+                        return
+                    threading.Thread(target=self._rebuild, args=(window, info), name="rebuild", daemon=True).start()
                 suspicion = Suspicion(self._redis, self._settings)
                 self._pipeline = Pipeline(
                     self._settings, fetcher, encoder, window, self._metrics, suspicion, self._tracing
@@ -138,6 +148,47 @@ class Service:
                 if not self._stop.is_set():  # what is asked may be closed by then
                     log.exception("cannot observe")
 
+    def _rebuild(self, window: RecentWindow, model: ModelInfo) -> None:
+        """Rebuild the window whenever Redis has lost it, unless another process does; until stopped."""
+        guard, said = window.guard, ""
+        topic = self._settings.kafka.embeddings_topic
+
+        def tell(progress: Progress) -> None:
+            guard.problem = (
+                f"the window is being rebuilt: {progress.messages} of {progress.of_messages} messages read, "
+                f"{progress.rows} rows restored"
+            )
+            if self._stop.is_set():
+                raise Unavailable("redis", "stopped in the midst of a rebuild")
+
+        while not self._stop.wait(LOOK_EVERY_S):
+            try:
+                if guard.marker() is None:
+                    if not said:
+                        log.warning("Redis does not have the window: it has to be rebuilt from %r", topic)
+                    done = rebuild_window(self._settings.kafka, model, window.scripts, guard, tell)
+                    log.info("rebuilt the window from %r: %s", topic, done.summary)
+                said = ""
+            except Unavailable as error:
+                guard.problem = f"the window has to be rebuilt: {error}"
+                if said != str(error):
+                    log.warning("the window is not rebuilt yet: %s", error)
+                said = str(error)
+            except Exception:
+                if not self._stop.is_set():  # what is asked may be closed by then
+                    log.exception("cannot rebuild the window")
+
+    def _notes(self) -> dict[str, str]:
+        """What an operator should know though the service is ready."""
+        lost_at = None if self._window is None else self._window.stats().lost_at
+        if lost_at is None or self._window is None or self._window.guard.rebuilds:
+            return {}
+        complete_at = lost_at + timedelta(seconds=self._settings.window.retention_s)
+        if datetime.now(UTC) > complete_at:
+            return {}
+        lost, complete = (at.isoformat(timespec="seconds") for at in (lost_at, complete_at))
+        return {"window": f"Redis came back without the window at {lost}; copies may be called unique until {complete}"}
+
     def _live(self) -> dict[str, str]:
         if self._pipeline is None:
             return {}
@@ -159,6 +210,8 @@ class Service:
             self._connect()
         except Unavailable as error:
             problems["redis"] = str(error)
+        if self._window is not None and self._window.guard.rebuilds and self._window.guard.problem:
+            problems["redis"] = self._window.guard.problem
         return problems
 
     def _connect(self) -> None:

@@ -38,6 +38,11 @@ class KafkaSettings(Section):
     dead_letter_topic: str = Field(
         default="image-uploads.dlq", description="Topic for events that could not be processed."
     )
+    embeddings_topic: str = Field(
+        default="",
+        description="Topic that each stored embedding is published to as well, in the same transaction, and that a "
+        "lost window can be rebuilt from: `image-embeddings`, say. Empty: none.",
+    )
     delivery: Literal["exactly-once", "at-least-once"] = Field(
         default="exactly-once", description="`exactly-once` needs a broker with transactions."
     )
@@ -99,6 +104,11 @@ class WindowSettings(Section):
         default=1 << 30,
         ge=1 << 20,
         description="Bound on Redis memory for one tenant's window, in bytes; the oldest go first.",
+    )
+    on_loss: Literal["continue", "rebuild"] = Field(
+        default="continue",
+        description="When Redis comes back without the window: `continue` with an empty one, or `rebuild` it from "
+        "`SEENIT_KAFKA_EMBEDDINGS_TOPIC` before any further verdict.",
     )
     others: int = Field(default=5, ge=0, le=100, description="Further matches listed in a verdict, at most.")
 
@@ -199,7 +209,7 @@ class Settings(BaseSettings):
     def load(cls) -> Self:
         """The settings of this process. Raises Misconfigured that names the variables and what is wrong with each."""
         try:
-            return cls()
+            settings = cls()
         except ValidationError as error:
             problems = [
                 f"SEENIT_{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
@@ -208,6 +218,9 @@ class Settings(BaseSettings):
             raise Misconfigured("; ".join(problems)) from None
         except SettingsError as error:
             raise Misconfigured(f'{error}; lists are given as JSON, as ["a", "b"]') from None
+        if settings.window.on_loss == "rebuild" and not settings.kafka.embeddings_topic:
+            raise Misconfigured("SEENIT_WINDOW_ON_LOSS=rebuild needs SEENIT_KAFKA_EMBEDDINGS_TOPIC to rebuild from")
+        return settings
 
     @classmethod
     def settings_customise_sources(

@@ -19,6 +19,7 @@ import numpy as np
 from confluent_kafka import TopicPartition
 from numpy.typing import NDArray
 
+from consumer import embeddings
 from consumer.decode import Picture, decode
 from consumer.encode import Encoded, Encoder
 from consumer.errors import Unavailable, Unprocessable
@@ -29,8 +30,10 @@ from consumer.match import Decision, decide
 from consumer.metrics import Metrics
 from consumer.quarantine import Quarantine
 from consumer.recent import Earlier, NewRow, Placed, Position, RecentWindow, Source
+from consumer.rows import Stored
 from consumer.settings import Settings
 from consumer.tracing import OFF, UNTRACED, Trace, Tracing
+from consumer.unsettled import Account, Done, Unsettled
 from consumer.verify import Verifier
 
 log = logging.getLogger(__name__)
@@ -51,6 +54,8 @@ class Item:
     decoding: Future[Picture] | None = None
     row: int | None = None
     encoded: Encoded | None = None  # of this picture alone, when it was not encoded with its batch
+    stored: Stored | None = None  # its row in the window
+    deleted_at: Position | None = None  # of a deletion: where in the window
     decision: Decision | None = None
     evidence: dict[Position, Evidence] = field(default_factory=dict)
     failure: Unprocessable | None = None
@@ -85,6 +90,7 @@ class Batch:
     pixels: list[NDArray[np.uint8]] = field(default_factory=list)
     inferences: list[Future[Encoded]] = field(default_factory=list)
     trace: Trace = UNTRACED
+    account: Account = field(default_factory=Account)  # of what it did to the window
 
     def uploads(self) -> list[Item]:
         """Items that are uploads and have not failed."""
@@ -109,6 +115,7 @@ class Steps:
         self._encoder = encoder
         self._window = window
         self._verifier = Verifier(window, encoder.info)
+        self._unsettled = Unsettled(window)
         self._metrics = metrics
         self._consumer = consumer
         self._tracing = tracing
@@ -183,22 +190,28 @@ class Steps:
     def match(self, batch: Batch) -> None:
         """Append to the window, compare with what stood before, decide; carry out deletions in between."""
         encoded = self._inferred(batch)
+        self._unsettled.settle()
+        self._unsettled.open(batch.account)
         undecided = (item for item in batch.items if item.failure is None and item.decided_at is None)
         for deletions, segment in groupby(undecided, lambda item: isinstance(item.event.body, ImageDeleted)):
             items = list(segment)
             if deletions:
                 for item in items:
-                    self._window.forget(item.event.tenant, item.event.image_id, item.source)
+                    forgotten = self._window.forget(item.event.tenant, item.event.image_id, item.source)
+                    item.deleted_at = forgotten.position
             else:
                 self._place(items, encoded)
             for item in items:
                 item.decided_at = datetime.now(UTC)
+                if item.stored is not None or deletions:
+                    batch.account.done.append(Done(item.event.tenant, item.event.image_id, item.source, item.stored))
 
     def publish(self, batch: Batch) -> None:
         """Publish verdicts and dead letters, and commit; only for partitions still held."""
         with self._consumer.commit_lock:
             items = [item for item in batch.items if self._consumer.holds(item.lease)]
             if not items:
+                batch.account.commit()
                 return
             next_offsets: dict[int, int] = {}
             for item in items:
@@ -206,8 +219,14 @@ class Steps:
             topic = self._settings.kafka.input_topic
             offsets = [TopicPartition(topic, partition, offset) for partition, offset in next_offsets.items()]
             self._publisher.publish(list(self._messages(items, batch.received_at)), offsets)
+        batch.account.commit()
         self._count(items)
         batch.trace.published(items)
+
+    def refresh(self) -> None:
+        """What is to be done in the window while no batch comes."""
+        self._unsettled.settle()
+        self._window.refresh()
 
     @contextmanager
     def timed(self, step: str, trace: Trace = UNTRACED) -> Iterator[None]:
@@ -305,7 +324,9 @@ class Steps:
         looks = self._verifier.look([(item.event.tenant, place) for item, place in zip(new, placed, strict=True)])
         found = iter(zip(placed, looks, strict=True))
         for item in items:
-            place, item.evidence = next(found) if item.exact is None else (Placed(exact=item.exact), {})
+            exact = item.exact
+            place, item.evidence = next(found) if exact is None else (Placed(exact=exact, own=exact.own), {})
+            item.stored = place.own
             verified = {position for position, evidence in item.evidence.items() if evidence.verified}
             item.decision = decide(place, self._encoder.info.threshold_l2, self._settings.window.others, verified)
 
@@ -345,6 +366,8 @@ class Steps:
         kafka = self._settings.kafka
         lettered: Record | None = None
         for item in items:
+            if kafka.embeddings_topic:
+                yield from self._embedding(item)
             if isinstance(item.event.body, ImageDeleted):
                 continue
             message = to_message(self._verdict(item, received_at), item.event)
@@ -354,6 +377,14 @@ class Steps:
             if item.failure is not None and item.record is not lettered:
                 lettered = item.record
                 yield dead_letter(item.record, item.failure, item.event.image_id, kafka.dead_letter_topic)
+
+    def _embedding(self, item: Item) -> Iterator[Outgoing]:
+        """What became of the window by this event, for whoever has to rebuild it."""
+        topic, model, event = self._settings.kafka.embeddings_topic, self._encoder.info, item.event
+        if item.stored is not None:
+            yield embeddings.kept(topic, model, event.tenant, item.stored)
+        elif item.deleted_at is not None:
+            yield embeddings.deleted(topic, model, event.tenant, event.image_id, item.deleted_at, item.source)
 
     def _verdict(self, item: Item, received_at: datetime) -> Verdict:
         decision = item.decision

@@ -1,5 +1,6 @@
-"""The three topics: what they should be like, what they are, and what to do about the difference."""
+"""The topics: what they should be like, what they are, and what to do about the difference."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from consumer.errors import Misconfigured, Unavailable
 from consumer.kafka import client_options
+from consumer.scripts import GRACE
 from consumer.settings import KafkaSettings
 
 # How long one question to the brokers may take; the first one also connects.
@@ -71,16 +73,25 @@ class Difference:
     fatal: bool = False
 
 
-def wanted(settings: KafkaSettings, partitions: int, replicas: int, retention_days: float) -> tuple[Wanted, ...]:
-    """Input, output and dead-letter topic, in this order."""
+def wanted(
+    settings: KafkaSettings, partitions: int, replicas: int, retention_days: float, window_s: float = 0.0
+) -> tuple[Wanted, ...]:
+    """Input, output and dead-letter topic, in this order, and that of embeddings where there is one.
+
+    `window_s` is the retention of the window: embeddings are kept for as long as it keeps them.
+    """
     retention_ms = round(retention_days * DAY_MS)
     longer_ms = max(retention_ms, DEAD_LETTER_RETENTION_DAYS * DAY_MS)
     dead_letter_bytes = MESSAGE_BYTES + DEAD_LETTER_HEADERS_BYTES
-    return (
+    window_ms = math.ceil(window_s * (1 + GRACE) * 1000)
+    topics = (
         Wanted(settings.input_topic, partitions, replicas, retention_ms, MESSAGE_BYTES),
         Wanted(settings.output_topic, partitions, replicas, retention_ms, MESSAGE_BYTES),
         Wanted(settings.dead_letter_topic, 1, replicas, longer_ms, dead_letter_bytes),
     )
+    if not settings.embeddings_topic:
+        return topics
+    return (*topics, Wanted(settings.embeddings_topic, partitions, replicas, window_ms, MESSAGE_BYTES))
 
 
 class Topics:
@@ -154,8 +165,8 @@ class Topics:
 
 
 def differences(topics: Mapping[str, Topic], wants: tuple[Wanted, ...]) -> Iterator[Difference]:
-    """What of the wanted topics (input, output, dead letters) is missing or less than wanted."""
-    source, _, dead_letters = (topics.get(want.name) for want in wants)
+    """What of the wanted topics (input, output, dead letters, perhaps more) is missing or less than wanted."""
+    source, _, dead_letters, *_ = (topics.get(want.name) for want in wants)
     too_small = None if source is None or dead_letters is None else _too_small(source, dead_letters)
     for want in wants:
         if want.name not in topics:

@@ -1,10 +1,11 @@
 -- Look uploads up by content alone.
 --
---   ARGV  5.. a record without vector for each upload
---   out   for each upload: position and record, without the vector, of the earliest other picture of the same bytes; or ''
+--   ARGV  6.. a record without vector for each upload
+--   out   for each upload: position and record, without the vector, of the earliest other picture of the same bytes, and
+--         position, record and patches of its own row, if it has one; or ''
 
 local found, stored = {}, false
-for index = 5, #ARGV do
+for index = 6, #ARGV do
   local image_id, digest = parse(ARGV[index])
   local own, earlier, newest
   if epoch then
@@ -15,10 +16,14 @@ for index = 5, #ARGV do
     local fresh = redis.call('HEXISTS', DELETED, redis.sha1hex(image_id)) == 0
     if fresh and not own and ms_of(newest) < now_ms - grace_ms then
       local _, _, vector = parse(redis.call('HGET', ROWS, newest))
-      store(ARGV[index] .. vector, redis.call('HGET', PATCHES, newest) or '')
+      own = store(ARGV[index] .. vector, redis.call('HGET', PATCHES, newest) or '')
       stored = true
     end
-    found[#found + 1] = {earlier, head(redis.call('HGET', ROWS, earlier))}
+    local match = {earlier, head(redis.call('HGET', ROWS, earlier))}
+    if own then
+      match[3], match[4], match[5] = own, redis.call('HGET', ROWS, own), redis.call('HGET', PATCHES, own) or ''
+    end
+    found[#found + 1] = match
   else
     found[#found + 1] = ''
   end

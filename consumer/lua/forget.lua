@@ -1,15 +1,19 @@
 -- Forget all that was seen under an image id.
 --
---   ARGV  5 image id  6 source of the deletion, or ''
---   out   how many rows that were
+--   ARGV  6 image id  7 source of the deletion, or ''
+--   out   how many rows that were, and the position that they stand at or before
+
+local function at()
+  return string.format('%.0f-%.0f', now_ms, serial)
+end
 
 if not epoch then
-  return 0
+  return {0, at()}
 end
-local image_id, source = ARGV[5], ARGV[6]
+local image_id, source = ARGV[6], ARGV[7]
 -- A deletion that a frozen process carries out late, or a second time, takes nothing that came after it.
 if is_deleted(image_id, source) then
-  return 0
+  return {0, string.match(redis.call('HGET', DELETED, redis.sha1hex(image_id)), '%S+$')}
 end
 local positions = list(IDS, image_id)
 for _, position in ipairs(positions) do
@@ -21,4 +25,4 @@ if source ~= '' then
 end
 save()
 keep_alive()
-return #positions
+return {#positions, at()}

@@ -1,13 +1,14 @@
 -- Append rows, then read the log from a mirror's cursor on.
 --
---   ARGV  5 cursor  6 most entries read  7.. for each row a record, its patches and its source
+--   ARGV  6 cursor  7 most entries read  8.. for each row a record, its patches and its source
 --   out   epoch, newest serial, oldest position, cursor, 1 if there is more to read,
---         for each row {position or '', position of the exact copy or '', its record without the vector},
+--         for each row {position or '', position of the exact copy or '', its record without the vector,
+--         1 if the row itself is in the window},
 --         positions and records of living rows after the cursor, one after the other,
 --         positions forgotten after the cursor
 
 local outcomes, rows, gone = {}, {}, {}
-local appends = (#ARGV - 6) / 3
+local appends = (#ARGV - 7) / 3
 
 if appends > 0 then
   ensure()
@@ -18,7 +19,7 @@ end
 -- First make room: a full server refuses a script whose first write needs memory.
 trim(TRIM_STEPS + 2 * appends)
 
-for index = 7, #ARGV, 3 do
+for index = 8, #ARGV, 3 do
   local record, patches, source = ARGV[index], ARGV[index + 1], ARGV[index + 2]
   local image_id, digest = parse(record)
   local own, earlier, newest = find(image_id, digest)
@@ -26,13 +27,12 @@ for index = 7, #ARGV, 3 do
     if not own and ms_of(newest) < now_ms - grace_ms and not is_deleted(image_id, source) then
       own = store(record, patches)
     end
-    outcomes[#outcomes + 1] = {own or '', earlier, head(redis.call('HGET', ROWS, earlier))}
+    outcomes[#outcomes + 1] = {own or '', earlier, head(redis.call('HGET', ROWS, earlier)), own and 1 or 0}
   else
-    if not own then
-      -- An upload deleted already is compared with what stands, but not stored again.
-      own = is_deleted(image_id, source) and next_position() or store(record, patches)
-    end
-    outcomes[#outcomes + 1] = {own, '', ''}
+    -- An upload deleted already is compared with what stands, but not stored again.
+    local unwanted = not own and is_deleted(image_id, source)
+    own = own or unwanted and next_position() or store(record, patches)
+    outcomes[#outcomes + 1] = {own, '', '', unwanted and 0 or 1}
   end
 end
 
@@ -41,7 +41,7 @@ if appends > 0 then
   keep_alive()
 end
 
-local cursor, limit = ARGV[5], tonumber(ARGV[6])
+local cursor, limit = ARGV[6], tonumber(ARGV[7])
 local entries = redis.call('XRANGE', LOG, cursor == '-' and '-' or '(' .. cursor, '+', 'COUNT', limit)
 local asked = {}
 for _, entry in ipairs(entries) do

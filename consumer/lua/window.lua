@@ -10,7 +10,7 @@
 --   patches  hash: position -> local features, for pictures that have some
 --   deleted  hash: SHA-1 of an image id -> partition, offset and position of its deletion. A process that was frozen
 --            with an upload in its hands may append it after others have carried out its deletion.
---   meta     hash: epoch, serial, ms, bytes
+--   meta     hash: epoch, serial, ms, bytes; while the window is rebuilt also rebuilding, and how many entries are done
 --
 -- A record is `uploaded_us:int64 digest_len:uint8 id_len:uint16` (big endian), then digest, image id and vector.
 -- A row's position in both `ids` and `digests` makes its upload known: that is how an append is idempotent.
@@ -28,19 +28,28 @@ local VERSIONS = 16
 local TRIM_STEPS = 64
 
 local retention_ms, grace_ms, max_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local fresh_epoch = ARGV[4]
+-- The epoch that a window begun here is given, and whether there has to be one already.
+local fresh_epoch, has_to_exist = ARGV[4], ARGV[5] == '1'
 
-local meta = redis.call('HMGET', META, 'epoch', 'serial', 'ms', 'bytes')
-local epoch = meta[1]
+local meta = redis.call('HMGET', META, 'epoch', 'serial', 'ms', 'bytes', 'rebuilding')
+local epoch, rebuilding = meta[1], meta[5]
 local serial, now_ms, bytes = tonumber(meta[2] or 0), tonumber(meta[3] or 0), tonumber(meta[4] or 0)
 -- A server short of memory may have evicted a part: what is left is of no use.
-if epoch and (redis.call('EXISTS', LOG) == 0 or redis.call('EXISTS', ROWS, IDS, DIGESTS) % 3 > 0) then
+if epoch and not rebuilding and (redis.call('EXISTS', LOG) == 0 or redis.call('EXISTS', ROWS, IDS, DIGESTS) % 3 > 0) then
   epoch, now_ms = false, 0
 end
 local clock = redis.call('TIME')
 now_ms = math.max(now_ms, clock[1] * 1000 + math.floor(clock[2] / 1000))
 -- Before this a row is no more, whether it is trimmed already or not.
 local oldest_ms = now_ms - retention_ms - grace_ms
+
+-- Half a window is nobody's but the rebuild's that began it, which goes by its epoch.
+if rebuilding and epoch ~= fresh_epoch then
+  return {err = 'WINDOWREBUILDING the window is being rebuilt'}
+end
+if not epoch and has_to_exist then
+  return {err = 'WINDOWGONE the window is not there'}
+end
 
 -- Begin anew where there is nothing, or only a part of something. A new epoch tells mirrors to forget all they hold.
 local function ensure()

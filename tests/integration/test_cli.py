@@ -40,7 +40,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "up", "down", "status", "upload", "watch", "demo", "compare", "embed", "calibrate"]
+    "command", ["run", "up", "down", "status", "upload", "watch", "demo", "compare", "embed", "calibrate", "rebuild"]
 )
 def test_help_shows_an_example(command: str) -> None:
     result = seenit(command, "--help")

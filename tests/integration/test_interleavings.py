@@ -281,7 +281,7 @@ def test_a_deleted_picture_comes_back_nowhere(redis: Redis, monkeypatch: pytest.
         living = len(stored_order(redis, tenant))
         for one in processes:
             window = one.window
-            window._redis = redis
+            window.scripts.redis = redis
             window.refresh()
             assert window.stats().rows in (0, living)
         assert "a" not in stored_order(redis, tenant)

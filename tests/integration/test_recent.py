@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from redis import Redis
 
-from consumer import recent
+from consumer import recent, scripts
 from consumer import rows as rows_module
 from consumer.encode import ModelInfo
 from consumer.errors import Unavailable
@@ -163,7 +163,7 @@ class TestAgainstAModel:
                 window.refresh()
             elif action == "forget":
                 gone = [row for row in stored if row.image_id == what and not row.deleted]
-                assert window.forget(tenant, str(what)) == len(gone)
+                assert window.forget(tenant, str(what)).rows == len(gone)
                 for row in gone:
                     row.deleted = True
             elif action == "exact":
@@ -265,7 +265,7 @@ def test_versions_of_one_image_do_not_match_each_other(process: Open, redis: Red
         assert (placed.exact, placed.near) == (None, ())
     assert redis.hlen(keys()["rows"]) == 16
     assert near(window.add([upload("b", 1, 50)])[0]) == ["a"] * 16
-    assert window.forget("t", "a") == 16
+    assert window.forget("t", "a").rows == 16
     assert near(window.add([upload("c", 1, 51)])[0]) == ["b"]
 
 
@@ -348,7 +348,7 @@ def test_the_mark_of_a_deletion_leaves_with_its_time(process: Open, redis: Redis
     for n in range(3):
         window.forget("t", "a", Source(0, n))
     assert redis.hlen(keys()["deleted"]) == 1
-    window._max_bytes = 1
+    window.scripts.max_bytes = 1
     for n in range(3):
         window.add([upload(f"b{n}", 2)])
     assert redis.hlen(keys()["deleted"]) == 0
@@ -378,7 +378,7 @@ class TestExpiry:
     def test_what_left_the_window_does_not_match_whether_trimmed_or_not(
         self, process: Open, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(recent, "GRACE", 100)
+        monkeypatch.setattr(scripts, "GRACE", 100)
         window = process(retention_s=1.2)
         window.add([upload("a", 1), upload("x", 2)])
         time.sleep(1.3)
@@ -389,7 +389,7 @@ class TestExpiry:
         assert window.stats().rows == 5
 
     def test_a_repeat_in_the_grace_gives_the_same_answer(self, process: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(recent, "GRACE", 1)
+        monkeypatch.setattr(scripts, "GRACE", 1)
         window = process(retention_s=2.0)
         window.add([upload("a", 1)])
         time.sleep(1.2)
@@ -418,7 +418,7 @@ class TestExpiry:
         window = process()
         for start in range(0, 400, 100):
             window.add([upload(str(n), n) for n in range(start, start + 100)])
-        window._max_bytes = 1
+        window.scripts.max_bytes = 1
         left = []
         for n in range(8):
             window.add([upload(f"new-{n}", 2_000 + n)])
@@ -570,7 +570,7 @@ class TestTenants:
         tags = {key.split(b":")[1] for key in redis.keys("*")}
         assert len(tags) == len(NAMES)
         assert all(key.startswith(b"seenit:{") for key in redis.keys("*"))
-        assert window.forget("{", "a") == 1
+        assert window.forget("{", "a").rows == 1
         assert look_up(window, upload("c", 1, tenant="}")) is not None
 
     @pytest.mark.parametrize("image_id", ["{a}", "1-1", "a b", "\ud800", "\x00", "日本" * 300, "-"])
@@ -578,7 +578,7 @@ class TestTenants:
         window = process()
         window.add([upload(image_id, 1)])
         assert near(process().add([upload("b", 1, 1)])[0]) == [image_id]
-        assert window.forget("t", image_id) == 1
+        assert window.forget("t", image_id).rows == 1
 
     def test_other_models_are_other_windows(self, process: Open, redis: Redis) -> None:
         process().add([upload("a", 1)])

@@ -56,6 +56,8 @@ class PlayedEncoder:
 class PlayedWindow:
     """Remembers what is appended; says of every content in `known` that it stands before."""
 
+    guard = SimpleNamespace(rebuilds=False)
+
     def __init__(self) -> None:
         self.known: dict[bytes, Earlier] = {}
         self.rows: list[NewRow] = []

@@ -8,6 +8,17 @@ from consumer.topics import Difference, Topic, Wanted, differences, wanted
 WANTS = wanted(KafkaSettings(), partitions=6, replicas=3, retention_days=7)
 
 
+def test_embeddings_are_kept_as_long_as_the_window_keeps_them() -> None:
+    settings = KafkaSettings(embeddings_topic="image-embeddings")
+    *others, embeddings = wanted(settings, partitions=6, replicas=3, retention_days=7, window_s=86_400)
+    assert tuple(others) == WANTS
+    assert (embeddings.name, embeddings.partitions, embeddings.retention_ms) == ("image-embeddings", 6, 90_000_000)
+    short = as_wanted(embeddings, retention_ms="86400000")
+    there = {want.name: as_wanted(want) for want in WANTS} | {short.name: short}
+    [difference] = differences(there, (*WANTS, embeddings))
+    assert (difference.topic, difference.what) == ("image-embeddings", "retention.ms")
+
+
 def as_wanted(want: Wanted, **changes: str) -> Topic:
     config = want.config() | {name.replace("_", "."): value for name, value in changes.items()}
     return Topic(want.name, want.partitions, want.replicas, config)

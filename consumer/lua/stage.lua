@@ -1,0 +1,21 @@
+-- Lay rows by for a rebuild, under names of their own, until `restore` has all of them to put in order.
+--
+--   ARGV  6.. for each row a name, its record and its patches
+--   out   1, or 0 where there is a window already
+
+if epoch and not rebuilding then
+  return 0
+end
+if not epoch then
+  ensure()
+  redis.call('HSET', META, 'rebuilding', 1)
+end
+for index = 6, #ARGV, 3 do
+  redis.call('HSET', ROWS, ARGV[index], ARGV[index + 1])
+  if #ARGV[index + 2] > 0 then
+    redis.call('HSET', PATCHES, ARGV[index], ARGV[index + 2])
+  end
+end
+save()
+keep_alive()
+return 1
