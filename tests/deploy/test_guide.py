@@ -1,15 +1,20 @@
 """The operator's guide holds: its names exist, its links lead somewhere, and its Redis user has rights enough."""
 
 import re
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
+from redis import Redis
 
-from consumer.check import check_redis
+from consumer.check import TRIAL_MODEL, check_redis
 from consumer.local.binaries import Binaries
 from consumer.metrics import Metrics
-from consumer.settings import RedisSettings, Settings
+from consumer.recent import RecentWindow
+from consumer.rows import pack
+from consumer.settings import RedisSettings, Settings, WindowSettings
 from tests.redis_servers import client_of, redis_like
 from tests.stack_fixtures import serving
 
@@ -65,3 +70,15 @@ def test_the_redis_user_may_do_all_it_has_to(binaries: Binaries, tmp_path: Path)
         findings = list(check_redis(RedisSettings(url=url)))
         assert [finding for finding in findings if finding.outcome != "ok"] == []
         assert "redis: window" in {finding.what for finding in findings}
+        with Redis.from_url(url.get_secret_value()) as user:
+            window = RecentWindow(user, TRIAL_MODEL, WindowSettings(on_loss="rebuild"), "seenit")
+            assert window.guard.marker() is None
+            assert window.guard.lock()
+            window.guard.renew()
+            record = pack("a", b"digest", datetime(2026, 1, 1, tzinfo=UTC))
+            window.scripts.run("stage", [("t", ["", "name", record, b"patches"])], "epoch")
+            now_ms = round(time.time() * 1000)
+            assert window.scripts.run("restore", [("t", ["1", 0, 0, "1", now_ms, "name", b"", ""])], "epoch") == [1]
+            window.guard.mark()
+            window.guard.unlock()
+            assert window.exact([("t", "b", b"digest", datetime(2026, 1, 1, tzinfo=UTC))])[0] is not None

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from consumer.check import check_kafka
 from consumer.lag import Lag
-from consumer.settings import KafkaSettings, Settings
+from consumer.settings import KafkaSettings, Settings, WindowSettings
 from consumer.topics import Topics, differences, wanted
 from deploy.kubernetes.prometheus_rule import FILE, prometheus_rule
 from tests.deploy import tools
@@ -245,6 +245,7 @@ def test_the_configuration_is_one_that_the_service_takes(
     settings = Settings()
     assert settings.kafka.security_protocol == "sasl_ssl"
     assert settings.http.host == "0.0.0.0"  # noqa: S104
+    assert settings.kafka.embeddings_topic in of_kind(manifests, "KafkaTopic")
 
 
 def test_the_kafka_user_may_do_all_it_has_to_and_the_topics_are_as_wanted(kafka_secured: KafkaCluster) -> None:
@@ -261,7 +262,7 @@ def test_the_kafka_user_may_do_all_it_has_to_and_the_topics_are_as_wanted(kafka_
     assert "kafka: transactions" in {finding.what for finding in findings}
     assert Lag(settings).ask(range(12)) == dict.fromkeys(range(12), 0)
     # As `seenit topics` wants them, but for the copies, of which this cluster has one.
-    wants = wanted(settings, partitions=12, replicas=1, retention_days=7)
+    wants = wanted(settings, partitions=12, replicas=1, retention_days=7, window_s=WindowSettings().retention_s)
     assert list(differences(Topics(settings).describe([want.name for want in wants]), wants)) == []
     # The autoscaler may ask for the lag, and no more.
     grant(kafka_secured, users["seenit-scaler"]["spec"]["authorization"]["acls"], "stranger")
@@ -278,6 +279,7 @@ def as_user(cluster: KafkaCluster, user: str) -> KafkaSettings:
         sasl_username=user,
         sasl_password=SecretStr(USERS[user]),
         ssl_ca_file=str(cluster.ca_file),
+        embeddings_topic="image-embeddings",
     )
 
 
