@@ -25,11 +25,26 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **{name: value for name, value in record.__dict__.items() if name not in _STANDARD},
+            **_extra(record),
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """Logger and message, then whatever the call gave as `extra` and is not None."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, and the traceback of an exception below it."""
+        # As Python writes it: what comes from strangers has no say in the terminal.
+        extra = "".join(f" {name}={value!r}" for name, value in _extra(record).items() if value is not None)
+        line = f"{record.name}: {record.getMessage()}{extra}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _extra(record: logging.LogRecord) -> dict[str, object]:
+    return {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
 
 
 def configure(settings: LogSettings) -> None:
@@ -41,7 +56,7 @@ def configure(settings: LogSettings) -> None:
         handler.setFormatter(JsonFormatter())
     else:
         handler = RichHandler(console=Console(stderr=True), show_path=False)
-        handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+        handler.setFormatter(TextFormatter())
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
     # The HTTP client tells of every request at this level.
     logging.getLogger("httpx").setLevel(logging.WARNING)
