@@ -14,7 +14,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from consumer.encode import ModelInfo
 from consumer.errors import Unavailable
-from consumer.kafka import Outgoing, client_options
+from consumer.kafka import client_options
+from consumer.publish import Outgoing
 from consumer.rows import Content, Position, Source, Stored, decode_name, encode_name, join, split
 from consumer.settings import KafkaSettings
 

@@ -25,9 +25,10 @@ from consumer.encode import Encoded, Encoder
 from consumer.errors import Unavailable, Unprocessable
 from consumer.events import Event, Evidence, ImageDeleted, ImageUpload, Match, Model, Record, Verdict, parse, to_message
 from consumer.fetch import Fetcher
-from consumer.kafka import Lease, Leased, Outgoing, Publisher, UploadsConsumer, dead_letter
+from consumer.kafka import Lease, Leased, UploadsConsumer
 from consumer.match import Decision, decide
 from consumer.metrics import Metrics
+from consumer.publish import Outgoing, Publisher, dead_letter
 from consumer.quarantine import Quarantine
 from consumer.recent import Earlier, NewRow, Placed, Position, RecentWindow, Source
 from consumer.rows import Stored

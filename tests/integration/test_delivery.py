@@ -1,4 +1,4 @@
-"""What `consumer.kafka` promises, on real Apache Kafka: committed once or not at all, and never for somebody else."""
+"""What `consumer.kafka` and `consumer.publish` promise, on real Apache Kafka: committed once or not at all, and never for somebody else."""
 
 import random
 import threading
@@ -13,7 +13,8 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from consumer.errors import Misconfigured, Unavailable, Unprocessable
 from consumer.events import Record
-from consumer.kafka import Lease, Outgoing, Publisher, UploadsConsumer, dead_letter
+from consumer.kafka import Lease, UploadsConsumer
+from consumer.publish import Outgoing, Publisher, dead_letter
 from consumer.settings import KafkaSettings
 from tests.kafka_cluster import KafkaCluster
 

@@ -14,10 +14,10 @@ from redis import Redis
 
 from consumer import embeddings, rebuild, scripts
 from consumer.errors import Unavailable
-from consumer.kafka import Outgoing
 from consumer.local.binaries import Binaries
 from consumer.local.process import Server
 from consumer.loss import WAITING
+from consumer.publish import Outgoing
 from consumer.rebuild import Progress, rebuild_window
 from consumer.recent import NewRow, RecentWindow, Source
 from consumer.rows import split
