@@ -16,6 +16,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import Future
 from contextlib import suppress
 from hashlib import sha256
@@ -44,7 +45,7 @@ LEAST_FREE_BYTES = 256 << 20
 
 
 class Quarantine:
-    """At most one child, started when it is needed. Not thread-safe, but for `close`."""
+    """At most one child, started when it is needed. Thread-safe: one picture goes after the other."""
 
     def __init__(self, size: int, settings: Settings) -> None:
         self._orders = {
@@ -54,6 +55,7 @@ class Quarantine:
             "timeout_s": round(2 * settings.fetch.timeout_s) + DECODE_TIMEOUT_S,
         }
         self._child: subprocess.Popen[bytes] | None = None
+        self._at_work = threading.Lock()
 
     def decode(self, upload: ImageUpload) -> tuple[bytes, Future[Picture]] | None:
         """The SHA-256 of the upload's bytes, and the picture, or why they are none.
@@ -61,8 +63,16 @@ class Quarantine:
         None if it takes too long or cannot be tried, which says nothing about the upload. Raises Unprocessable when
         there are no bytes, or `poison` when they bring the child down; Unavailable when a store cannot be asked.
         """
-        data = upload.data_base64 or b""
-        task = {"url": upload.url, "content_type": upload.content_type, "bytes": len(data)}
+        with self._at_work:
+            return self._decode({"url": upload.url, "content_type": upload.content_type}, upload.data_base64 or b"")
+
+    def close(self) -> None:
+        """End a child that is not at work; one that is ends with this process."""
+        if self._at_work.acquire(blocking=False):
+            self._end()
+            self._at_work.release()
+
+    def _decode(self, task: dict[str, Any], data: bytes) -> tuple[bytes, Future[Picture]] | None:
         status = 0
         for _ in range(DEATHS):
             child = self._child or self._start()
@@ -74,7 +84,7 @@ class Quarantine:
             if reply is not None:
                 return _result(*reply)
             status = child.wait()
-            self.close()
+            self._end()
             if status >= 0 or status == -signal.SIGALRM:  # its own decision, or time is up
                 log.error("a picture cannot be tried out: the process ended with %s", _said(status))
                 return None
@@ -84,8 +94,7 @@ class Quarantine:
             f"Decoding the picture ends the process that does it ({_said(status)}); report the decoder's fault.",
         )
 
-    def close(self) -> None:
-        """End the child, if there is one."""
+    def _end(self) -> None:
         child, self._child = self._child, None
         if child is not None:
             child.kill()
@@ -104,7 +113,7 @@ class Quarantine:
             log.error("pictures cannot be tried out in another process: %s", error)
         else:
             log.error("pictures cannot be tried out in another process: it ended with %s", _said(child.wait()))
-        self.close()
+        self._end()
         return None
 
 
@@ -114,7 +123,8 @@ def main() -> None:
     # What stops the service, or switches its log, may be sent to its children too; they end with their input.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    Path("/proc/self/oom_score_adj").write_text("1000")
+    with suppress(OSError):  # where that may not be, the limit has to do
+        Path("/proc/self/oom_score_adj").write_text("1000")
     tasks, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no reply
     orders, _ = _receive(tasks) or sys.exit()

@@ -10,8 +10,11 @@ from pydantic import SecretStr
 from redis import Redis
 
 from consumer.check import TRIAL_MODEL, check_redis
+from consumer.events import Record
+from consumer.kafka import Lease
 from consumer.local.binaries import Binaries
 from consumer.metrics import Metrics
+from consumer.poison import Suspicion
 from consumer.recent import RecentWindow
 from consumer.rows import pack
 from consumer.settings import RedisSettings, Settings, WindowSettings
@@ -82,3 +85,7 @@ def test_the_redis_user_may_do_all_it_has_to(binaries: Binaries, tmp_path: Path)
             window.guard.mark()
             window.guard.unlock()
             assert window.exact([("t", "b", b"digest", datetime(2026, 1, 1, tzinfo=UTC))])[0] is not None
+            Suspicion(user, Settings()).first([(Record("in", 0, 7, None, b"", (), 1), Lease(0, 1))])
+        with client_of(server) as client:
+            assert client.hgetall("seenit:starts:seenit") == {b"in/0": b"7 1"}
+            assert client.pttl("seenit:starts:seenit") > 0

@@ -1,4 +1,4 @@
-"""What `consumer.kafka` and `consumer.publish` promise, on real Apache Kafka: committed once or not at all, and never for somebody else."""
+"""What `kafka` and `publish` promise, on real Apache Kafka: committed once or not at all, never for somebody else."""
 
 import random
 import threading

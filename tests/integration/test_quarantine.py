@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -153,6 +154,16 @@ def test_nothing_is_left_after_closing(apart: Quarantine) -> None:
     pid = apart._child.pid
     apart.close()
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_closing_does_not_disturb_it_at_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A stop that has waited long enough must not make an upload look like poison."""
+    monkeypatch.setattr(quarantine, "DECODE_TIMEOUT_S", 1)
+    with opened(FetchSettings(timeout_s=0.5)) as apart, ThreadPoolExecutor() as pool:
+        found = pool.submit(apart.decode, upload(deadly_picture("hang")))
+        until((tmp_path / "mark").exists, 20, "the child does not decode")
+        apart.close()
+        assert found.result() is None
 
 
 PARENT = """
