@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGES ?=
 
-.PHONY: help setup demo test torture lint types test-training bench docs lock clean
+.PHONY: help setup demo test torture lint types test-training bench soak docs lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -61,6 +61,10 @@ docs: setup ## write what is made from code: JSON Schemas, the README's table of
 
 bench: setup ## images a second of the service beside its bounds; needs an otherwise idle machine
 	$(BIN)/python -m tests.benchmarks.bench_service
+
+MINUTES ?= 30
+soak: setup ## the service at full load for MINUTES: do memory, descriptors and threads stay flat? Writes a plot
+	$(BIN)/python -m tests.benchmarks.soak --minutes $(MINUTES) --results out/soak
 
 PIN = $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url \
   --no-emit-trusted-host --no-emit-find-links
