@@ -3,18 +3,41 @@
 All tests share them: name topics, groups and keys of your own, and leave the servers running.
 """
 
+import importlib.util
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 import pytest
 
 from consumer.local.binaries import Binaries, find_binaries
 from consumer.local.process import Server, wait_until_ready
-from consumer.local.servers import TritonServer, tansu, valkey
+from consumer.local.servers import MODEL, REPOSITORY, TritonServer, tansu, valkey
 
 _AnyServer = TypeVar("_AnyServer", bound=Server)
+
+
+def model_code() -> ModuleType:
+    """The Python model of the CPU configuration, with nothing in place of the module that only Triton has."""
+    path = REPOSITORY / MODEL / "1" / "model.py"
+    spec = importlib.util.spec_from_file_location("served_model", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["triton_python_backend_utils"] = ModuleType("triton_python_backend_utils")
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules["triton_python_backend_utils"]
+    return module
+
+
+def served_graph() -> Path:
+    """The ONNX file that Triton serves on this machine."""
+    return Path(model_code().graph(REPOSITORY / MODEL / "1"))
 
 
 @contextmanager

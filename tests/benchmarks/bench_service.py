@@ -39,12 +39,12 @@ from consumer.events import Model, Record, Verdict, parse, to_message
 from consumer.local.binaries import find_binaries
 from consumer.local.pictures import photographs
 from consumer.local.process import Server
-from consumer.local.servers import REPOSITORY, TritonServer, tansu, valkey
+from consumer.local.servers import TritonServer, tansu, valkey
 from consumer.match import decide
 from consumer.recent import NewRow, RecentWindow
 from consumer.settings import DecodeSettings, TritonSettings, WindowSettings
 from tests.service_fixtures import Service, new_service
-from tests.stack_fixtures import serving
+from tests.stack_fixtures import served_graph, serving
 
 SIZE = (640, 480)
 BATCH = 32
@@ -209,7 +209,7 @@ def session() -> onnxruntime.InferenceSession:
     """The served encoder, in this process, on every core."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = CORES
-    return onnxruntime.InferenceSession(REPOSITORY / "image_encoder" / "1" / "model.onnx", options)
+    return onnxruntime.InferenceSession(served_graph(), options)
 
 
 def main() -> None:

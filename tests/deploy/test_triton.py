@@ -20,6 +20,7 @@ from consumer.local.process import answers
 from consumer.local.servers import REPOSITORY, TritonServer
 from consumer.settings import DecodeSettings, TritonSettings
 from deploy.triton import build_plan, verify
+from tests.stack_fixtures import served_graph
 
 MODEL = REPOSITORY / "image_encoder"
 GRAPH = MODEL / "1" / "model.onnx"
@@ -89,7 +90,7 @@ def test_the_graph_in_half_precision_is_the_same_encoder(pixels: np.ndarray, tmp
 def test_verify_tells_the_encoder_from_another(triton: str, pixels: np.ndarray) -> None:
     with Encoder(TritonSettings(url=triton, timeout_s=60.0)) as encoder:
         found = verify.served(encoder, pixels, 4)
-        expected = verify.reference(GRAPH, pixels, 8)
+        expected = verify.reference(served_graph(), pixels, 8)
         assert np.sum(expected * found, axis=1).min() >= verify.MIN_COSINE
         assert verify.turned(expected, found, encoder.info.threshold_l2) == 0
         assert verify.images_per_second(encoder, pixels, 2, 0.5) > 0

@@ -28,7 +28,7 @@ from consumer.local.binaries import Binaries
 from consumer.local.process import free_ports, wait_until_ready
 from consumer.local.servers import MODEL, REPOSITORY, TritonServer
 from consumer.settings import TritonSettings
-from tests.stack_fixtures import serving
+from tests.stack_fixtures import served_graph, serving
 
 
 def address(server: TritonServer) -> str:
@@ -47,7 +47,7 @@ def encoder(triton: str) -> Iterator[Encoder]:
 
 @pytest.fixture(scope="module")
 def session() -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(REPOSITORY / MODEL / "1" / "model.onnx")
+    return onnxruntime.InferenceSession(served_graph())
 
 
 @pytest.mark.parametrize("count", [1, 3, 32])

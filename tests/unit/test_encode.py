@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -9,6 +10,7 @@ from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 from consumer.encode import ModelInfo
 from consumer.errors import Misconfigured
 from consumer.local.servers import MODEL, REPOSITORY
+from tests.stack_fixtures import model_code
 
 GPU = REPOSITORY / MODEL / "config.pbtxt"
 CPU = REPOSITORY / MODEL / "configs" / "cpu.pbtxt"
@@ -98,3 +100,18 @@ def test_a_model_without_the_contract_is_refused_with_what_is_wrong(spoil: Calla
         ModelInfo.from_config(served)
     assert said in str(refusal.value)
     assert "image_encoder" in str(refusal.value)
+
+
+def test_the_8_bit_graph_is_served_only_where_it_is_exact(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = model_code()
+    plain, quantised = tmp_path / "model.onnx", tmp_path / "model.int8.onnx"
+    cpuinfo = "flags : fpu avx2 avx512_vnni"
+    monkeypatch.setattr(model.Path, "read_text", lambda _: cpuinfo)
+    monkeypatch.setattr(model.platform, "machine", lambda: "x86_64")
+    assert model.graph(tmp_path) == plain
+    quantised.touch()
+    assert model.graph(tmp_path) == quantised
+    cpuinfo = "flags : fpu avx2"
+    assert model.graph(tmp_path) == plain
+    monkeypatch.setattr(model.platform, "machine", lambda: "aarch64")
+    assert model.graph(tmp_path) == quantised
