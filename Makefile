@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGES ?=
 
-.PHONY: help setup demo test torture lint types test-training bench soak docs lock clean
+.PHONY: help setup demo test torture lint types test-training bench soak docs pictures lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -58,6 +58,10 @@ docs: setup ## write what is made from code: JSON Schemas, the README's table of
 	$(BIN)/python -m consumer.docs
 	$(BIN)/python deploy/grafana/dashboards.py
 	$(BIN)/python deploy/kubernetes/prometheus_rule.py
+
+pictures: setup ## plot the dashboards' panels from some minutes of real load; needs Debian's prometheus
+	@command -v prometheus >/dev/null || { echo "there is no prometheus on the PATH (on Debian: apt-get install prometheus)" >&2; exit 1; }
+	$(BIN)/python -m tests.deploy.picture_dashboards
 
 bench: setup ## images a second of the service beside its bounds; needs an otherwise idle machine
 	$(BIN)/python -m tests.benchmarks.bench_service

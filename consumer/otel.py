@@ -174,7 +174,7 @@ class _BatchTrace(Trace):
             return
         for _, trace in self._uploads():
             if trace.span.is_recording():
-                _end(trace.span, "its partition was given up before; whoever has it now answers")
+                _end(trace.span, "not published here: whoever has its partition next answers")
         self._span.end()
 
     def follow(self, name: str, work: Future[Any], rows: range) -> None:

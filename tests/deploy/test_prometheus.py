@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def prometheus(
         url = f"127.0.0.1:{triton.ports[0]}"
         with new_service(broker, redis_server, url, folder) as service:
             consumer = service.consumer()
-            config = write_config(folder, {"seenit": consumer.ports[0], "triton": triton.ports[2]})
+            config = write_config(folder, {"seenit": [consumer.ports[0]], "triton": [triton.ports[2]]})
             with (
                 serving(server(config, folder)) as running,
                 httpx.Client(base_url=f"http://127.0.0.1:{running.ports[0]}/api/v1", trust_env=False) as client,
@@ -94,13 +94,13 @@ def prometheus(
             consumer.stop()
 
 
-def write_config(folder: Path, ports: dict[str, int]) -> Path:
+def write_config(folder: Path, ports: Mapping[str, Sequence[int]]) -> Path:
     """The deployed configuration; only where the servers are, and how often they are asked, is the test's own."""
     config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     for job in config["scrape_configs"]:
         del job["dns_sd_configs"]
-        job["static_configs"] = [{"targets": [f"127.0.0.1:{ports[job['job_name']]}"]}]
+        job["static_configs"] = [{"targets": [f"127.0.0.1:{port}" for port in ports[job["job_name"]]]}]
     (folder / "rules.yml").write_text(RULES.read_text())
     path = folder / "prometheus.yml"
     path.write_text(yaml.safe_dump(config))
