@@ -92,7 +92,7 @@ class OpenTelemetry(Tracing):
             f"process {record.topic}",
             _w3c.extract(_carrier(record)),
             SpanKind.CONSUMER,
-            {**where, "seenit.image_id": _text(item.event.image_id), "seenit.tenant": _text(item.event.tenant)},
+            {**where, "seenit.image_id": item.event.image_id, "seenit.tenant": item.event.tenant},
         )
         if span.is_recording():
             return _UploadTrace(self._rest, span, None if isinstance(item.event.body, ImageDeleted) else self._kafka)
@@ -134,7 +134,7 @@ class _UploadTrace(Trace):
             self.span.set_attribute("seenit.verdict", decision.verdict)
             if decision.kind is not None and decision.match is not None:
                 self.span.set_attribute("seenit.kind", decision.kind)
-                self.span.set_attribute("seenit.match.image_id", _text(decision.match.image_id))
+                self.span.set_attribute("seenit.match.image_id", decision.match.image_id)
                 self.span.set_attribute("seenit.match.l2", decision.match.l2)
         if self._verdict is not None:
             self._verdict.add_link(batch)
@@ -251,8 +251,3 @@ def _end(span: Span, problem: str = "") -> None:
     if problem:
         span.set_status(StatusCode.ERROR, problem)
     span.end()
-
-
-def _text(text: str) -> str:
-    """Halves of surrogate pairs would make the whole request unfit to be sent."""
-    return text.encode("utf-8", "backslashreplace").decode()
