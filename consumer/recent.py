@@ -13,7 +13,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,6 +57,8 @@ MIRRORS = 1000
 STALE_S = 1.0
 STALE_WITH_ADD = 8
 STALE_WITH_REFRESH = 64
+# Within this time of one another, losses of several tenants are one, and one line in the log.
+SAME_LOSS = timedelta(seconds=10)
 
 
 class Stats(NamedTuple):
@@ -216,7 +218,8 @@ class RecentWindow:
         that was frozen in mid-flight cannot bring back what others have deleted meanwhile.
         """
         with self._lock:
-            [(count, position)] = self._run("forget", lambda: [(tenant, [encode_name(image_id), _order(source)])])
+            name = encode_name(image_id)
+            [(count, position)] = self._run("forget", lambda: [(tenant, [name, _order(source)])], [tenant])
             if tenant in self._windows:
                 self._sync({tenant: self._windows[tenant]}, {})
         return Forgotten(count, Position.parse(position))
@@ -256,8 +259,10 @@ class RecentWindow:
                     for tenant, to_place in unread.items()
                 ]
 
+            # What was never read and is not appended to may as well not be there.
+            needed = [t for t, to_place in unread.items() if windows[t].epoch or (to_place and t in records)]
             still_unread: dict[str, bool] = {}
-            for (tenant, placing), reply in zip(unread.items(), self._run("sync", calls), strict=True):
+            for (tenant, placing), reply in zip(unread.items(), self._run("sync", calls, needed), strict=True):
                 window, page = windows[tenant], _Page(*reply)
                 if not window.is_of(page):
                     self._reset(tenant, window)
@@ -290,24 +295,24 @@ class RecentWindow:
         """Forget what was read of a window that is no more; whether it was lost, and not only past its time."""
         lost = window.newer_than(round(time.time() * 1000) - self.scripts.retention_ms - self.scripts.grace_ms)
         if lost:
+            now = datetime.now(UTC)
+            level = logging.WARNING if self._lost_at is None or now - self._lost_at > SAME_LOSS else logging.DEBUG
+            log.log(level, "Redis came back without what it had of tenant %r: %d rows", tenant, len(window.mirror))
             self._resets += 1
-            self._lost_at = datetime.now(UTC)
-            log.warning("Redis came back without what it had of tenant %r: %d rows", tenant, len(window.mirror))
+            self._lost_at = now
         window.reset()
         return lost
 
-    def _run(self, name: str, calls: Callable[[], Sequence[Call]]) -> list[Any]:
-        """The replies of a script that may begin a window: only where there was none before.
+    def _run(self, name: str, calls: Callable[[], Sequence[Call]], needed: Sequence[str]) -> list[Any]:
+        """The replies of a script that may begin a window: if it is to be rebuilt, only where there was none before.
 
-        `calls` are asked for again after windows were reset.
+        `calls` are asked for again after windows were reset. Those `needed` are there, or have to begin.
         """
         while True:
-            begun: list[str] = []
-            marked: list[Call] = []
-            for tenant, arguments in calls():
-                has_to_exist = self.guard.rebuilds and tenant not in self._beginning
-                begun += [] if has_to_exist or not self.guard.rebuilds else [tenant]
-                marked.append((tenant, ["1" if has_to_exist else "", *arguments]))
+            guarded = set(needed) if self.guard.rebuilds else set()
+            begun = sorted(guarded & self._beginning)
+            guarded -= self._beginning
+            marked: list[Call] = [(tenant, ["1" if tenant in guarded else "", *rest]) for tenant, rest in calls()]
             try:
                 replies = self.scripts.run(name, marked)
             except WindowRebuilding as half:

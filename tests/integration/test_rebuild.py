@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import Producer
 from redis import Redis
 
-from consumer import embeddings, rebuild, scripts
+from consumer import embeddings, rebuild, recent, scripts
 from consumer.errors import Unavailable
 from consumer.local.binaries import Binaries
 from consumer.local.process import Server
@@ -496,8 +496,10 @@ class TestWhileOthersWork:
         process = Process(redis, topic, on_loss="rebuild", retention_s=0.5)
         topic.rebuild(process.window)
         process.add(upload("a", 1))
-        time.sleep(0.7)
+        time.sleep(recent.STALE_S)
         assert redis.keys("*:log") == []
+        process.window.refresh()
+        assert process.window.stats().rows == 0
         assert process.add(upload("b", 1, 1))[0].near == ()
         assert process.window.stats().resets == 0
 
