@@ -29,13 +29,16 @@ class Harm:
 class Nemesis(threading.Thread):
     """Does harm until told to stop, then mends everything."""
 
-    def __init__(self, seed: int, world: World, fleet: Fleet, topics: tuple[str, ...], session_s: float) -> None:
+    def __init__(
+        self, seed: int, world: World, fleet: Fleet, topics: tuple[str, ...], session_s: float, *, rebuilt: bool
+    ) -> None:
         super().__init__(name="nemesis", daemon=True)
         self._random = random.Random(f"nemesis {seed}")
         self._world = world
         self._fleet = fleet
         self._topics = topics
         self._session_s = session_s
+        self._data_losses = () if rebuilt else ("redis loses its data", "redis is flushed")
         self._enough = threading.Event()
         self.history: list[Harm] = []
         self.error: BaseException | None = None
@@ -67,7 +70,7 @@ class Nemesis(threading.Thread):
             self.error = error
 
     def _do(self, name: str, fault: Callable[[random.Random], None], dice: random.Random) -> None:
-        harm = Harm(name, time.time(), loses_data=name in ("redis loses its data", "redis is flushed"))
+        harm = Harm(name, time.time(), loses_data=name in self._data_losses)
         self.history.append(harm)
         try:
             fault(dice)

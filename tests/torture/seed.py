@@ -43,7 +43,8 @@ def run_seed(world: World, seed: int, uploads: int, rate: float, keep: Path | No
     started = time.monotonic()
     dice = random.Random(f"seed {seed}")
     topics = Topics(f"uploads-{seed}", f"verdicts-{seed}", f"letters-{seed}")
-    for topic in topics:
+    embeddings = f"embeddings-{seed}"
+    for topic in (*topics, embeddings):
         world.kafka.create_topic(topic, PARTITIONS)
     workload = plan(seed, uploads, PARTITIONS, world.store)
     size, static, protocol = (
@@ -51,9 +52,15 @@ def run_seed(world: World, seed: int, uploads: int, rate: float, keep: Path | No
         dice.random() < 0.3,
         dice.choice(("classic", "classic", "consumer")),
     )
-    fleet = Fleet(world, size, lambda number: environment(topics, seed, number, static=static, protocol=protocol))
+    rebuilt = dice.random() < 0.5  # what Redis loses comes back: nothing is excused then
+    common = kept_window(embeddings) if rebuilt else {}
+
+    def of(number: int) -> dict[str, str]:
+        return environment(topics, seed, number, static=static, protocol=protocol) | common
+
+    fleet = Fleet(world, size, of)
     violations: list[tuple[str, str]] = []
-    nemesis = Nemesis(seed, world, fleet, topics, SESSION_S)
+    nemesis = Nemesis(seed, world, fleet, topics, SESSION_S, rebuilt=rebuilt)
     checker = Checker(world.kafka.bootstrap_servers, topics, topics.uploads, workload, nemesis.history)
     drained_s = 0.0
     try:
@@ -91,6 +98,7 @@ def run_seed(world: World, seed: int, uploads: int, rate: float, keep: Path | No
         window.flushall()
     harm = Counter(harm.name for harm in nemesis.history)
     report.counts.update({f"harm: {name}": count for name, count in harm.items()})
+    report.counts["seeds whose window is rebuilt"] = int(rebuilt)
     report.counts["violations"] = len(violations)
     return Result(
         seed,
@@ -107,6 +115,11 @@ def leftovers(world: World) -> list[str]:
     """Files and processes that stopped consumers left behind."""
     files = [f"left behind: {path}" for path in world.scratch.rglob("*")]
     return files + [f"still runs: {line}" for line in world.consumers()]
+
+
+def kept_window(topic: str) -> dict[str, str]:
+    """Settings of a consumer that keeps its window on a topic, and fills Redis from there when that has lost it."""
+    return {"SEENIT_KAFKA_EMBEDDINGS_TOPIC": topic, "SEENIT_WINDOW_ON_LOSS": "rebuild"}
 
 
 def environment(topics: Topics, seed: int, number: int, *, static: bool, protocol: str = "classic") -> dict[str, str]:

@@ -1,0 +1,95 @@
+"""What the second look costs: uploads a second with it and without it, in turn, on a stream with near copies.
+
+    python -m tests.benchmarks.bench_second_look [--images 2000] [--copies 0.1] [--rounds 3]
+
+Without it means an encoder of the same weights whose configuration has neither local features nor a rule for them: it
+computes, sends and stores none, and decides by distance alone.
+"""
+
+import argparse
+import io
+import re
+import shutil
+import statistics
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from consumer.local.binaries import find_binaries
+from consumer.local.servers import MODEL, REPOSITORY, TritonServer, tansu, valkey
+from tests.benchmarks.bench_service import BATCH, pictures, service_rate
+from tests.service_fixtures import new_service
+from tests.stack_fixtures import serving
+
+LOOK_KEYS = ("candidate_l2", "min_score", "score_per_l2")
+
+
+def stream(images: list[bytes], copies: float) -> list[bytes]:
+    """The images, with a share of `copies` of them followed, some time later, by a brighter crop of themselves."""
+    random = np.random.default_rng(1)
+    uploads: list[tuple[float, bytes]] = [(float(place), data) for place, data in enumerate(images)]
+    for place in random.choice(len(images), round(copies * len(images) / (1 - copies)), replace=False).tolist():
+        with Image.open(io.BytesIO(images[place])) as image:
+            left, top = (int(random.integers(0, side // 5)) for side in image.size)
+            box = (left, top, left + image.width * 4 // 5, top + image.height * 4 // 5)
+            out = io.BytesIO()
+            ImageEnhance.Brightness(image.crop(box).resize(image.size)).enhance(1.2).save(out, "JPEG", quality=85)
+        uploads.append((place + float(random.uniform(1, 200)), out.getvalue()))
+    return [data for _, data in sorted(uploads, key=lambda upload: upload[0])]
+
+
+def without_look(folder: Path) -> Path:
+    """A model repository whose encoder gives vectors alone."""
+    shutil.copytree(REPOSITORY / MODEL, folder / MODEL)
+    config = folder / MODEL / "configs" / "cpu.pbtxt"
+    text = re.sub(r',?\s*\{ name: "patches"[^}]*\}', "", config.read_text())
+    config.write_text("".join(line for line in text.splitlines(True) if not any(key in line for key in LOOK_KEYS)))
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--copies", type=float, default=0.1, help="share of uploads that are near copies")
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    uploads = stream(pictures(round(arguments.images * (1 - arguments.copies))), arguments.copies)
+    rates: dict[str, list[float]] = {"with": [], "without": []}
+    found: dict[str, int] = {}
+    match_us: dict[str, list[float]] = {"with": [], "without": []}
+    with ExitStack() as stack:
+        binaries = find_binaries()
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        broker = stack.enter_context(serving(tansu(binaries, folder)))
+        redis = stack.enter_context(serving(valkey(binaries, folder)))
+        plain = without_look(folder / "plain")
+        tritons = {
+            "with": stack.enter_context(serving(TritonServer(binaries, folder))),
+            "without": stack.enter_context(serving(TritonServer(binaries, folder, repository=plain))),
+        }
+        kafka, store = f"127.0.0.1:{broker.ports[0]}", f"redis://127.0.0.1:{redis.ports[0]}/0"
+        for _ in range(arguments.rounds):
+            for name, triton in tritons.items():
+                with new_service(kafka, store, f"127.0.0.1:{triton.ports[0]}", folder) as service:
+                    consumer = service.consumer()
+                    service_rate(service, consumer, uploads[:BATCH])
+                    load = service_rate(service, consumer, uploads[BATCH:])
+                    rates[name].append(load.rate)
+                    match_us[name].append(load.cpu_us["match"])
+                    found[name] = sum(verdict.verdict == "duplicate" for verdict in service.verdicts)
+                    consumer.stop()
+    ratios = sorted(a / b for a, b in zip(rates["with"], rates["without"], strict=True))
+    print(f"{len(uploads)} JPEGs of 640 x 480, {arguments.copies:.0%} of them near copies, {arguments.rounds} rounds\n")
+    print("| second look | uploads/s, median | each round | match, us an upload | duplicates |\n|---|---|---|---|---|")
+    for name, each in rates.items():
+        told = ", ".join(f"{rate:.0f}" for rate in each)
+        matching = statistics.median(match_us[name])
+        print(f"| {name} | {statistics.median(each):.0f} | {told} | {matching:.0f} | {found[name]} |")
+    print(f"\nwith over without: {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})")
+
+
+if __name__ == "__main__":
+    main()
