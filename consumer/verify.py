@@ -22,7 +22,7 @@ from consumer.recent import Near, Placed, Position, RecentWindow
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
-LOOKS = 4  # candidates of an upload that get a second look, the nearest first
+LOOKS = 4  # candidates of an upload that get a second look, the nearest first; beyond the threshold only one
 CHUNK = 32  # pairs of pictures looked at together: what they take stays in the processor's cache
 
 MIN_COSINE = 0.45  # of two features that may be a pair
@@ -154,8 +154,13 @@ class Verifier:
 
 
 def _worth_a_look(place: Placed, threshold_l2: float) -> list[Near]:
-    """The nearest candidates, and the one that the verdict will name if distance alone decides."""
-    chosen = sorted(place.near, key=lambda near: (near.l2, near.position))[:LOOKS]
+    """The nearest candidate; others that count by distance alone, for their evidence, with the one that will be named.
+
+    Beyond the threshold the nearest alone can be verified. Looking at more finds no more copies at the same rate of
+    false ones, since each is one more chance for a stranger.
+    """
+    nearest = sorted(place.near, key=lambda near: (near.l2, near.position))[:LOOKS]
+    chosen = [near for near in nearest if near is nearest[0] or near.l2 <= threshold_l2]
     within = [near for near in place.near if near.l2 <= threshold_l2]
     named = min(within, key=lambda near: near.position, default=None)
     return chosen if named is None or named in chosen else [*chosen, named]

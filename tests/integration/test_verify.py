@@ -87,7 +87,7 @@ def test_a_repeat_is_judged_by_what_was_stored_at_first(window: RecentWindow) ->
 def test_a_candidate_deleted_meanwhile_is_left_out(window: RecentWindow) -> None:
     verifier = Verifier(window, MODEL)
     window.add([row("original", features(scene(4))), row("other", features(scene(5)))])
-    [placed] = window.add([row("copy", features(scene(4)), 0.5)])
+    [placed] = window.add([row("copy", features(scene(4)), 0.2)])
     assert len(verifier.look([("t", placed)])[0]) == 2
     window.forget("t", "original")
     assert len(verifier.look([("t", placed)])[0]) == 1
@@ -102,6 +102,16 @@ def test_looks_are_bounded_and_see_what_distance_alone_would_name(window: Recent
     [looks] = Verifier(window, MODEL).look([("t", placed)])
     assert len(looks) == LOOKS + 1
     assert looks[placed.near[0].position].verified
+
+
+def test_beyond_the_threshold_the_nearest_alone_is_looked_at(window: RecentWindow) -> None:
+    window.add([row(str(n), features(scene(n)), 0.1 * n) for n in range(3)])
+    [placed] = window.add([row("copy", features(scene(2)), 0.7)])
+    assert len(placed.near) == 3
+    assert min(near.l2 for near in placed.near) > MODEL.threshold_l2
+    [looks] = Verifier(window, MODEL).look([("t", placed)])
+    nearest = min(placed.near, key=lambda near: near.l2)
+    assert list(looks) == [nearest.position]
 
 
 def test_without_a_rule_nothing_is_asked() -> None:

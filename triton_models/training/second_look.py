@@ -37,7 +37,8 @@ MEASURED_EDITS = ("zoom", "strong crop")  # whose boxes are compared with the tr
 class Looks:
     """Distances and scores of copies to their own originals, [K, N], and to the other references near them, [T].
 
-    A copy that has `LOOKS` other references nearer than its original is never looked at, and has a score of -inf.
+    Only the nearest candidate decides: a copy that has another reference nearer than its original is not looked at, and
+    has a score of -inf.
     `of` [T] tells the copy (its place among K * N), `to` [T] the reference; `own` the looks at the originals.
     """
 
@@ -87,6 +88,7 @@ def look_at(
         pairs += len(cosines) - len(set(gone))
         rank[row] = (cosines > own).sum()
         near[row] = np.argpartition(-cosines, LOOKS)[:LOOKS]
+        near[row] = near[row][np.argsort(-cosines[near[row]], kind="stable")]
         own_l2[row], near_l2[row] = distance(own), distance(cosines[near[row]])
     worth_a_look = min(int(CANDIDATE_RATE * pairs), near_l2.size - 1)
     loose = np.partition(near_l2.ravel(), worth_a_look)[worth_a_look]
@@ -97,13 +99,15 @@ def look_at(
     other_looks = _verify(patches[of], vectors.reference_patches[to])
     spent_ms = (time.process_time() - started_s) * 1e3 / (len(own_looks) + len(other_looks))
     scores = np.array([look.score for look in own_looks], np.float32)
-    scores[rank >= LOOKS] = -np.inf
+    scores[rank > 0] = -np.inf
+    other_scores = np.array([look.score for look in other_looks], np.float32)
+    other_scores[(rank[of] == 0) | (place > 0)] = -np.inf  # only the nearest can be verified, here or there
     return Looks(
         pairs,
         own_l2.reshape(kinds, count),
         scores.reshape(kinds, count),
         near_l2[of, place],
-        np.array([look.score for look in other_looks], np.float32),
+        other_scores,
         of,
         to,
         own_looks,
