@@ -142,11 +142,23 @@ def new_service(broker: str, redis_url: str, triton_url: str, folder: Path, **mo
         "SEENIT_TRITON_URL": triton_url,
         **more,
     }
-    service = Service(kafka, environment, folder)
+    service = _opened(kafka, environment, folder)
     try:
         yield service
     finally:
         service.close()
+
+
+def _opened(kafka: KafkaSettings, environment: dict[str, str], folder: Path) -> Service:
+    """On Apache Kafka a new topic can be asked for a moment later than its creation is answered."""
+    deadline_s = time.monotonic() + 10
+    while True:
+        try:
+            return Service(kafka, environment, folder)
+        except Unavailable:
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.1)
 
 
 @pytest.fixture
