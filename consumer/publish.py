@@ -1,9 +1,11 @@
 """Verdicts and dead letters go out, and the commit ties them to the uploads that they answer."""
 
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,9 @@ from consumer.kafka import BROKER_TIMEOUT_S, CLOSE_TIMEOUT_S, MAX_MESSAGE_BYTES,
 from consumer.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
+
+# Longer than a call that looks at the clock may take.
+HANG_TIMEOUT_S = BROKER_TIMEOUT_S + 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,10 @@ class _Undelivered(Exception):
         self.errors = errors
 
 
+class _Hanging(Exception):
+    """The client does not return."""
+
+
 class Publisher:
     """Verdicts and dead letters, then the offsets they answer, in the two ways of delivery.
 
@@ -110,6 +119,9 @@ class Publisher:
                 number, error = min(undelivered.errors.items())
                 raise Unavailable("kafka", f"topic {messages[number].topic!r}: {error.str()}") from None
             self.publish(shrunk, offsets)
+        except _Hanging:
+            self._producer = None  # a new one under the same name ends what this one has begun
+            raise Unavailable("kafka", "the client does not come back from the group's coordinator") from None
         except KafkaException as exception:
             self._abort()
             error = exception.args[0]
@@ -154,7 +166,7 @@ class Publisher:
         producer.begin_transaction()
         self._deliver(producer, messages)
         group = self._consumer.raw.consumer_group_metadata()
-        _again(lambda: producer.send_offsets_to_transaction(list(offsets), group, BROKER_TIMEOUT_S))
+        _returning(lambda: producer.send_offsets_to_transaction(list(offsets), group, BROKER_TIMEOUT_S))
         # From here until the brokers answer, the transaction may stand or not: its offsets will tell.
         self._unsure = True
         _again(lambda: producer.commit_transaction(BROKER_TIMEOUT_S))
@@ -218,6 +230,28 @@ def _shrink(messages: list[Outgoing], errors: Mapping[int, KafkaError]) -> list[
     sizes = {n: messages[n].size_bytes for n in refused if messages[n].may_shrink}
     largest = max(sizes.values(), default=0)
     return [m.shrunk() if sizes.get(n, 0) > largest / 2 else m for n, m in enumerate(messages)]
+
+
+def _returning(call: Callable[[], Any]) -> None:
+    """`_again`, for a call that may not come back in the time it is given. Raises _Hanging when it does not.
+
+    librdkafka waits for a coordinator that is gone without looking at the clock (seen in 2.15, a broker killed). The
+    call is then left behind with its thread.
+    """
+    outcome: Future[None] = Future()
+
+    def make() -> None:
+        try:
+            _again(call)
+            outcome.set_result(None)
+        except BaseException as error:  # goes to whoever waits
+            outcome.set_exception(error)
+
+    threading.Thread(target=make, name="kafka call", daemon=True).start()
+    try:
+        outcome.result(HANG_TIMEOUT_S)
+    except TimeoutError:
+        raise _Hanging from None
 
 
 def _again(call: Callable[[], Any]) -> None:

@@ -1,5 +1,6 @@
 """What `kafka` and `publish` promise, on real Apache Kafka: committed once or not at all, never for somebody else."""
 
+import contextlib
 import random
 import threading
 import time
@@ -82,9 +83,13 @@ class Topics:
 
 @pytest.fixture
 def topics(kafka_cluster: KafkaCluster) -> Topics:
+    return new_topics(kafka_cluster)
+
+
+def new_topics(cluster: KafkaCluster) -> Topics:
     name = uuid.uuid4().hex[:8]
     settings = KafkaSettings(
-        bootstrap_servers=kafka_cluster.bootstrap_servers,
+        bootstrap_servers=cluster.bootstrap_servers,
         group_id=name,
         input_topic=f"in-{name}",
         output_topic=f"out-{name}",
@@ -93,8 +98,8 @@ def topics(kafka_cluster: KafkaCluster) -> Topics:
         transaction_timeout_ms=15_000,
     )
     for topic in (settings.input_topic, settings.output_topic, settings.dead_letter_topic):
-        kafka_cluster.create_topic(topic, PARTITIONS)
-    return Topics(kafka_cluster, settings)
+        cluster.create_topic(topic, PARTITIONS)
+    return Topics(cluster, settings)
 
 
 @dataclass
@@ -237,6 +242,35 @@ def test_a_dead_letter_larger_than_its_topic_takes_goes_without_its_value(
     assert sorted(topics.read(narrow)) == [b"", b"small"]
     assert topics.committed() == {0: 2}
     publisher.close()
+
+
+def test_a_coordinator_that_is_gone_holds_nobody_up_for_ever(kafka_trio: KafkaCluster) -> None:
+    topics = new_topics(kafka_trio)
+    member = Member(UploadsConsumer(topics.settings, lambda: None))
+    publisher = Publisher(topics.settings, member.consumer)
+    try:
+        topics.upload(b"one", b"two")
+        soon(lambda: len(member.got) == 2)
+        publisher.publish([topics.verdict(b"1")], topics.offsets(1))
+        group = topics.settings.group_id
+        admin = kafka_trio.admin()
+        kafka_trio.kill(admin.describe_consumer_groups([group])[group].result(WAIT_S).coordinator.id)
+        time.sleep(3)  # the client hears that there is no such broker any more
+        done = threading.Event()
+
+        def publish() -> None:
+            while not done.is_set():
+                with contextlib.suppress(Unavailable):
+                    publisher.publish([topics.verdict(b"2")], topics.offsets(2))
+                    done.set()
+
+        threading.Thread(target=publish, daemon=True).start()
+        assert done.wait(90), "the client does not come back"
+        assert topics.committed() == {0: 2}
+        assert Counter(topics.read(topics.settings.output_topic)) == {b"1": 1, b"2": 1}
+    finally:
+        member.stop()
+        publisher.close()
 
 
 def test_a_broker_that_comes_and_goes_never_doubles_a_verdict(
