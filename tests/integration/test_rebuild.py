@@ -14,7 +14,6 @@ from redis import Redis
 
 from consumer import embeddings, rebuild, recent, scripts
 from consumer.errors import Unavailable
-from consumer.local.binaries import Binaries
 from consumer.local.process import Server
 from consumer.loss import WAITING
 from consumer.publish import Outgoing
@@ -25,18 +24,9 @@ from consumer.settings import KafkaSettings, WindowSettings
 from consumer.unsettled import Account, Done, Unsettled
 from tests.integration.test_recent import MODEL, PREFIX, assert_coherent, keys, look_up, near, upload
 from tests.kafka_cluster import KafkaCluster
-from tests.redis_servers import KINDS, client_of, redis_like
-from tests.stack_fixtures import serving
+from tests.redis_servers import client_of
 
 PARTITIONS = 3
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def server(
-    request: pytest.FixtureRequest, binaries: Binaries, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    with serving(redis_like(request.param, binaries, tmp_path_factory.mktemp("redis"))) as server:
-        yield server
 
 
 @pytest.fixture

@@ -18,12 +18,10 @@ from consumer import recent, scripts
 from consumer import rows as rows_module
 from consumer.encode import ModelInfo
 from consumer.errors import Unavailable
-from consumer.local.binaries import Binaries
 from consumer.local.process import Server
 from consumer.recent import Earlier, NewRow, Placed, Position, RecentWindow, Source
 from consumer.settings import WindowSettings
-from tests.redis_servers import KINDS, client_of, redis_like
-from tests.stack_fixtures import serving
+from tests.redis_servers import client_of
 
 DIM = 64
 THRESHOLD_L2 = 0.5
@@ -34,14 +32,6 @@ PREFIX = "seenit"
 NAMES = ("", "%", "{", "}", "{}", "}{", "a:b", "%7B", "{t}", "t}x", "日本", "\ud800", "\x00\n", "🖼", "x" * 256)
 
 Open = Callable[..., RecentWindow]
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def server(
-    request: pytest.FixtureRequest, binaries: Binaries, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    with serving(redis_like(request.param, binaries, tmp_path_factory.mktemp("redis"))) as server:
-        yield server
 
 
 @pytest.fixture

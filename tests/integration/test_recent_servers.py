@@ -84,14 +84,6 @@ def test_tenants_spread_over_a_cluster_in_one_batch(cluster: RedisCluster) -> No
         assert len({key_slot(one.scripts.key(name, kind).encode()) for kind in KEYS}) == 1
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def server(
-    request: pytest.FixtureRequest, binaries: Binaries, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    with serving(redis_like(request.param, binaries, tmp_path_factory.mktemp("redis"))) as server:
-        yield server
-
-
 @pytest.fixture
 def redis(server: Server) -> Iterator[Redis]:
     with client_of(server) as client:
