@@ -151,7 +151,7 @@ def load_checkpoint(path: Path) -> Network:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint of a training run")
-    parser.add_argument("--size", type=int, default=144, help="side of the pictures served, in pixels")
+    parser.add_argument("--size", type=int, default=192, help="side of the pictures served, in pixels")
     parser.add_argument("--model-version", required=True, help="embeddings of different versions are never compared")
     parser.add_argument("--threshold-l2", type=float, default=0.0, help="as calibrated; 0 only matches the same vector")
     parser.add_argument("--images", type=Path, help="the training's pictures, by which local features are centred")

@@ -20,6 +20,7 @@ from PIL import Image
 from consumer.encode import SecondLook
 from consumer.events import Box
 from consumer.verify import CHUNK, LOOKS, Look, verify
+from triton_models.training import errors
 from triton_models.training.bench import Bench, Vectors, duplicates, make_bench, vectors_of
 from triton_models.training.edits import Edit
 from triton_models.training.encoders import Floats, OnnxEncoder, Pdq
@@ -101,7 +102,7 @@ def look_at(
     scores = np.array([look.score for look in own_looks], np.float32)
     scores[rank > 0] = -np.inf
     other_scores = np.array([look.score for look in other_looks], np.float32)
-    other_scores[(rank[of] == 0) | (place > 0)] = -np.inf  # only the nearest can be verified, here or there
+    other_scores[place > 0] = -np.inf  # as if the original were not in the window: then the nearest other is looked at
     return Looks(
         pairs,
         own_l2.reshape(kinds, count),
@@ -275,9 +276,12 @@ def main() -> None:
     text = report(bench, looks, patches[0].nbytes)
     (arguments.output / f"second-look-{encoder.name}.md").write_text(text)
     print(text)
+    rule = fit(looks, arguments.fpr)
+    wrong = rule.accepts(looks.others_l2, looks.others_score)
+    found = rule.accepts(looks.copies_l2, looks.copies_score)
+    errors.save(bench, looks.of[wrong], looks.to[wrong], found, arguments.output)
     if arguments.write:
-        shape = (patches.shape[1], patches.shape[2])
-        set_second_look(MODEL_FOLDER, MODEL_FOLDER, shape, parameters(fit(looks, arguments.fpr)))
+        set_second_look(MODEL_FOLDER, MODEL_FOLDER, (patches.shape[1], patches.shape[2]), parameters(rule))
 
 
 if __name__ == "__main__":

@@ -331,7 +331,7 @@ def main() -> None:
     length.add_argument("--minutes", type=float, default=0.0, help="length of the run by the clock")
     length.add_argument("--steps", type=int, default=0, help="length of the run in steps")
     parser.add_argument("--size", type=int, default=128, help="side of the pictures for most of the run")
-    parser.add_argument("--final-size", type=int, default=144, help="side of the pictures at the end, as served")
+    parser.add_argument("--final-size", type=int, default=192, help="side of the pictures at the end, as served")
     parser.add_argument("--final-share", type=float, default=0.15, help="share of the run at that size")
     parser.add_argument(
         "--triplet", type=float, default=0.0, metavar="MARGIN", help="the triplet loss with this margin"

@@ -1,0 +1,56 @@
+"""Sheets of what an encoder gets most wrong: other pictures taken for copies, and copies not found."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from triton_models.training.bench import Bench, open_picture
+
+SIDE, CAPTION, COLUMNS, PAIRS = 150, 20, 6, 36
+
+
+def false_positives(bench: Bench, of: NDArray[np.int64], to: NDArray[np.int64]) -> Image.Image:
+    """Pairs of an original and another picture that copies of it were taken for, the most frequent first.
+
+    `of` [T] are places of copies among K * N, `to` [T] references.
+    """
+    pairs: dict[tuple[int, int], list[int]] = {}
+    for copy, other in zip(of.tolist(), to.tolist(), strict=True):
+        kind, place = divmod(copy, len(bench.originals))
+        pairs.setdefault((place, other), []).append(kind)
+    names = list(bench.edits)
+    cells = []
+    for (place, other), kinds in sorted(pairs.items(), key=lambda pair: -len(pair[1]))[:PAIRS]:
+        pictures = [open_picture(bench.paths[index]) for index in (int(bench.originals[place]), other)]
+        cells.append((pictures, f"{len(kinds)}: {', '.join(names[kind] for kind in kinds)}"))
+    return _sheet(cells)
+
+
+def misses(bench: Bench, found: NDArray[np.bool_]) -> Image.Image:
+    """Copies [K, N] not `found`, of the kinds that are found most often: what should have been easy."""
+    cells: list[tuple[list[Image.Image], str]] = []
+    for kind in np.argsort(-found.mean(axis=1), kind="stable").tolist():
+        for place in np.flatnonzero(~found[kind]).tolist()[: PAIRS - len(cells)]:
+            original = open_picture(bench.paths[int(bench.originals[place])])
+            cells.append(([original, bench.copies(place)[kind]], list(bench.edits)[kind]))
+    return _sheet(cells)
+
+
+def save(bench: Bench, of: NDArray[np.int64], to: NDArray[np.int64], found: NDArray[np.bool_], folder: Path) -> None:
+    """Write both sheets. They show the pictures of the evaluation: mind their licence before you pass them on."""
+    false_positives(bench, of, to).save(folder / "false-positives.png")
+    misses(bench, found).save(folder / "misses.png")
+
+
+def _sheet(cells: list[tuple[list[Image.Image], str]]) -> Image.Image:
+    rows = max(1, -(-len(cells) // COLUMNS))
+    sheet = Image.new("RGB", (COLUMNS * (2 * SIDE + 10), rows * (SIDE + CAPTION)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, (pictures, caption) in enumerate(cells):
+        left, top = index % COLUMNS * (2 * SIDE + 10), index // COLUMNS * (SIDE + CAPTION)
+        for number, picture in enumerate(pictures):
+            sheet.paste(picture.resize((SIDE, SIDE)), (left + number * SIDE, top))
+        draw.text((left, top + SIDE + 4), caption[:48], "black")
+    return sheet
