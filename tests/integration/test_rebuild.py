@@ -360,7 +360,7 @@ def test_no_more_is_laid_by_than_there_is_room_for(redis: Redis, topic: Topic, m
     topic.rebuild(open_window(redis, max_bytes=1 << 20), tell)
     ids = [int(entry.image_id) for entry in contents(redis, "t")]
     assert ids == list(range(400 - len(ids), 400))
-    assert 80 < len(ids) < 100
+    assert 80 < len(ids) <= (1 << 20) // 10_000  # each takes more than its patches
     assert most < 150
 
 
