@@ -97,16 +97,21 @@ class Publisher:
     def publish(self, messages: Iterable[Outgoing], offsets: Sequence[TopicPartition]) -> None:
         """Publish the messages and commit the offsets; returns when both are done.
 
-        Raises Unavailable when the brokers did not confirm it: the same call may be made again while the leases hold.
+        To be called while the leases are known to hold. Raises Unavailable when the brokers did not confirm it: the
+        same call may be made again while the leases hold.
         """
-        messages = list(messages)
+        # Now, not when the offsets are sent: brokers take them from any member of the latest generation, also for a
+        # partition that went to another process meanwhile.
+        self._publish(list(messages), offsets, self._consumer.raw.consumer_group_metadata())
+
+    def _publish(self, messages: list[Outgoing], offsets: Sequence[TopicPartition], group: Any) -> None:
         try:
             producer = self._ready_producer()
             if self._unsure and self._committed(offsets):
                 self._unsure = False
                 return
             if self._transactional:
-                self._in_transaction(producer, messages, offsets)
+                self._in_transaction(producer, messages, offsets, group)
             else:
                 self._deliver(producer, messages)
                 self._consumer.raw.commit(offsets=list(offsets), asynchronous=False)
@@ -118,7 +123,7 @@ class Publisher:
             if shrunk == messages:
                 number, error = min(undelivered.errors.items())
                 raise Unavailable("kafka", f"topic {messages[number].topic!r}: {error.str()}") from None
-            self.publish(shrunk, offsets)
+            self._publish(shrunk, offsets, group)
         except _Hanging:
             self._producer = None  # a new one under the same name ends what this one has begun
             raise Unavailable("kafka", "the client does not come back from the group's coordinator") from None
@@ -161,11 +166,10 @@ class Publisher:
         return self._producer
 
     def _in_transaction(
-        self, producer: Producer, messages: Sequence[Outgoing], offsets: Sequence[TopicPartition]
+        self, producer: Producer, messages: Sequence[Outgoing], offsets: Sequence[TopicPartition], group: Any
     ) -> None:
         producer.begin_transaction()
         self._deliver(producer, messages)
-        group = self._consumer.raw.consumer_group_metadata()
         _returning(lambda: producer.send_offsets_to_transaction(list(offsets), group, BROKER_TIMEOUT_S))
         # From here until the brokers answer, the transaction may stand or not: its offsets will tell.
         self._unsure = True

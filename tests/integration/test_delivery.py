@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -334,6 +334,28 @@ def test_a_partition_moves_without_loss_and_its_lease_ends(
     second.stop()
     soon(lambda: first.partitions == {0, 1})
     assert not first.consumer.holds(leases[moved]), "the old lease came back to life"
+
+
+def test_a_commit_that_outlasts_its_lease_is_refused(topics: Topics, join: Callable[..., Member]) -> None:
+    """Brokers take offsets from any member of the latest generation, also of partitions that are another's by now."""
+    first = join(instance_id="first")
+    soon(lambda: first.partitions == {0, 1})
+    for partition in range(PARTITIONS):
+        topics.upload(b"one", partition=partition)
+    soon(lambda: len(first.got) == PARTITIONS)
+
+    class Slow(Publisher):
+        def _deliver(self, producer: Producer, messages: Sequence[Outgoing]) -> None:
+            super()._deliver(producer, messages)
+            second = join(instance_id="second")
+            soon(lambda: second.got)
+
+    publisher = Slow(topics.settings, first.consumer)
+    with first.consumer.commit_lock, pytest.raises(Unavailable):
+        publisher.publish([topics.verdict(b"late")], [topics.offset(1, partition) for partition in range(PARTITIONS)])
+    assert topics.committed() == {}
+    assert topics.read(topics.settings.output_topic) == []
+    publisher.close()
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
