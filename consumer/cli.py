@@ -1,8 +1,10 @@
 """The `seenit` command."""
 
 import json
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,6 +49,8 @@ app = typer.Typer(
 )
 _OUTCOMES = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "failed": "[bold red]failed[/]"}
 _TOPIC_CONFIG = ("cleanup.policy", "retention.ms", "min.insync.replicas", "max.message.bytes")
+# Of the process, once the service has ended: for what its threads still do.
+EXIT_TIMEOUT_S = 1.0
 
 out = Console()
 err = Console(stderr=True)
@@ -75,7 +79,10 @@ def run() -> None:
     err.print_json(settings.model_dump_json())
     service = Service(settings)
     service.stop_on_signals()
-    service.run()
+    try:
+        service.run()
+    finally:
+        _end_within(EXIT_TIMEOUT_S, 0 if sys.exception() is None else 1)
 
 
 @app.command(epilog="Example:  SEENIT_CONFIG=seenit.toml seenit check")
@@ -325,6 +332,13 @@ def _progress(findings: Iterator[Finding]) -> Iterator[Finding]:
         for finding in findings:
             status.update(f"{finding.what}: {finding.outcome}")
             yield finding
+
+
+def _end_within(timeout_s: float, status: int) -> None:
+    """Python waits for the threads of all pools when it ends, and nothing interrupts one that fetches."""
+    timer = threading.Timer(timeout_s, os._exit, (status,))
+    timer.daemon = True
+    timer.start()
 
 
 @contextmanager

@@ -163,8 +163,11 @@ class Pipeline:
                 else:
                     self._finished()
         except BaseException as error:
-            log.exception("step %s failed", name)
-            self.fail(error)
+            if self._abandon.is_set():  # what it works on is closed by now
+                log.debug("step %s ends: %r", name, error)
+            else:
+                log.exception("step %s failed", name)
+                self.fail(error)
         if out is not None:
             out.put(None)
 
@@ -236,4 +239,5 @@ class Pipeline:
             self._back("kafka")
 
     def _drain_revoked(self) -> None:
-        self._drain(self._settings.revoke_timeout_s)
+        if not self._abandon.is_set():
+            self._drain(self._settings.revoke_timeout_s)

@@ -133,11 +133,11 @@ class Publisher:
             raise Unavailable("kafka", f"{error.name()}: {error.str()}") from None
 
     def close(self) -> None:
-        """Give up what is not yet published."""
-        if self._producer is not None:
-            self._producer.purge()
-            self._producer.flush(CLOSE_TIMEOUT_S)
-            self._producer = None
+        """Give up what is not yet published; from any thread."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.purge()
+            producer.flush(CLOSE_TIMEOUT_S)
 
     def _ready_producer(self) -> Producer:
         if self._producer is None:

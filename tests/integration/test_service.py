@@ -2,6 +2,9 @@
 
 import io
 import json
+import socket
+import threading
+import time
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +21,9 @@ from PIL import Image
 from consumer.docs import schemas
 from consumer.local.pictures import edited, photographs
 from consumer.local.process import Server
+from tests.processes import until
 from tests.service_fixtures import Service, new_service
+from tests.web import serve
 
 PHOTOGRAPHS = dict(photographs())
 CAT, CHINA = PHOTOGRAPHS["chelsea.png"], PHOTOGRAPHS["china.jpg"]
@@ -226,3 +231,34 @@ def test_a_stop_is_graceful(service: Service) -> None:
     log = consumer.tail(50)
     assert "SIGTERM: stopping" in log
     assert "Traceback" not in log
+
+
+def test_a_stop_waits_for_nobody_who_does_not_answer(service: Service) -> None:
+    answering = threading.Event()
+
+    def never(path: str, connection: socket.socket) -> None:
+        answering.wait()
+
+    with serve(never) as server:
+        consumer = service.consumer(
+            {
+                "SEENIT_FETCH_SCHEMES": '["http"]',
+                "SEENIT_FETCH_NETWORKS": '["127.0.0.1/32"]',
+                "SEENIT_FETCH_CONCURRENCY": "2",
+                "SEENIT_FETCH_TIMEOUT_S": "60",
+                "SEENIT_PIPELINE_SHUTDOWN_TIMEOUT_S": "1",
+            }
+        )
+        for number in range(10):
+            data = {"image_id": f"picture {number}", "url": server.url()}
+            event = {"specversion": "1.0", "id": str(number), "source": "test", "type": "image.uploaded", "data": data}
+            service.send(json.dumps(event).encode())
+        until(lambda: len(server.requests) == 2, 30, "nothing was fetched")
+        began_s = time.monotonic()
+        consumer.stop(30)
+        assert time.monotonic() - began_s < 10
+        answering.set()
+    log = consumer.tail(50)
+    assert "they stay uncommitted" in log
+    assert "Traceback" not in log
+    assert "its session will time out" not in log
