@@ -19,6 +19,7 @@ from consumer.errors import Misconfigured, Unavailable, Unprocessable
 from consumer.fetch import STORES, Fetcher
 from consumer.kafka import client_options
 from consumer.recent import NewRow, RecentWindow
+from consumer.scripts import FAILURES
 from consumer.service import connect
 from consumer.settings import FetchSettings, KafkaSettings, RedisSettings, Settings, WindowSettings
 from consumer.topics import ASK_TIMEOUT_S, Topics, differences, wanted
@@ -198,7 +199,7 @@ def check_redis(settings: RedisSettings) -> Iterator[Finding]:
     except redis.AuthenticationError as error:
         yield Finding("redis: connection", "failed", _said(error), "user and password in SEENIT_REDIS_URL")
         return
-    except (redis.RedisError, OSError) as error:
+    except (*FAILURES, Unavailable) as error:
         yield Finding(
             "redis: connection",
             "failed",

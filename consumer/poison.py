@@ -9,10 +9,11 @@ pictures decoded in a `quarantine`, until past all that can have been in flight.
 import logging
 from typing import Any
 
-from redis import Redis, RedisError
+from redis import Redis
 from redis.cluster import RedisCluster
 
 from consumer.kafka import Lease, Leased
+from consumer.scripts import FAILURES
 from consumer.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Suspicion:
             pipeline.hset(self._key, mapping=notes)
             pipeline.pexpire(self._key, REMEMBER_MS)
             pipeline.execute()
-        except (RedisError, OSError) as error:
+        except FAILURES as error:
             # Nothing will be decided while Redis is away, and the next process notes it again.
             log.warning("cannot note where partitions begin: %s", error)
             return

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from redis import Redis
 from redis.cluster import RedisCluster
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from consumer.encode import ModelInfo
 from consumer.errors import SeenitError, Unavailable
@@ -20,6 +20,9 @@ KEYS = ("log", "rows", "ids", "digests", "patches", "deleted", "meta")
 # Rows stay this share of the retention longer than they are compared with, so that an upload repeated within that time
 # gets the same verdict. An exact copy is stored again only when the newest of its bytes is older than this.
 GRACE = 1 / 24
+
+# How a client says that a server cannot be asked. For a cluster that is away there is a word that is no RedisError.
+FAILURES = (RedisError, RedisClusterException, OSError)
 
 # How the scripts' own errors begin.
 _GONE, _REBUILDING = "WINDOWGONE", "WINDOWREBUILDING"
@@ -111,7 +114,7 @@ class Scripts:
                     raise reply
         except NoScriptError:
             raise
-        except (RedisError, OSError) as error:
+        except FAILURES as error:
             raise Unavailable("redis", str(error) or type(error).__name__) from error
         return replies
 

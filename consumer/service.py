@@ -21,6 +21,7 @@ from consumer.pipeline import BACKOFF_S, Pipeline
 from consumer.poison import Suspicion
 from consumer.rebuild import Progress, rebuild_window
 from consumer.recent import RecentWindow
+from consumer.scripts import FAILURES
 from consumer.settings import RedisSettings, Settings
 from consumer.tracing import start
 
@@ -219,14 +220,14 @@ class Service:
         try:
             self._redis = self._redis or connect(self._settings.redis)
             self._redis.ping()
-        except redis.RedisError as error:
+        except FAILURES as error:
             raise Unavailable("redis", str(error) or type(error).__name__) from None
 
 
 def connect(settings: RedisSettings) -> "redis.Redis | RedisCluster":
     """A client of the configured Redis; of a cluster it is connected, else it connects with the first command.
 
-    Raises Misconfigured, without a word of the address, which may hold a password.
+    Raises Misconfigured, without a word of the address, which may hold a password; Unavailable where a cluster is away.
     """
     options = {
         "socket_timeout": settings.timeout_s,
@@ -238,6 +239,8 @@ def connect(settings: RedisSettings) -> "redis.Redis | RedisCluster":
     client = RedisCluster if settings.cluster else redis.Redis
     try:
         return client.from_url(settings.url.get_secret_value(), **options)
+    except redis.exceptions.RedisClusterException as error:
+        raise Unavailable("redis", str(error)) from None
     except ValueError:
         raise Misconfigured(
             "SEENIT_REDIS_URL is no redis:// or rediss:// address; mind to percent-encode a password"

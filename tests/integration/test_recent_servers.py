@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from redis import Redis
+from pydantic import SecretStr
+from redis import Redis, RedisError
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 from redis.crc import key_slot
@@ -14,10 +15,14 @@ from redis.retry import Retry
 
 from consumer import recent
 from consumer.errors import Unavailable
+from consumer.events import Record
+from consumer.kafka import Lease
 from consumer.local.binaries import Binaries
 from consumer.local.process import Server, wait_until_ready
+from consumer.poison import Suspicion
 from consumer.recent import KEYS, RecentWindow
-from consumer.settings import WindowSettings
+from consumer.service import connect
+from consumer.settings import RedisSettings, Settings, WindowSettings
 from tests.integration.test_recent import MODEL, NAMES, PREFIX, look_up, near, upload
 from tests.redis_servers import KINDS, client_of, redis_like
 from tests.stack_fixtures import serving
@@ -82,6 +87,26 @@ def test_tenants_spread_over_a_cluster_in_one_batch(cluster: RedisCluster) -> No
     assert len(nodes) == 2
     for name in names:
         assert len({key_slot(one.scripts.key(name, kind).encode()) for kind in KEYS}) == 1
+
+
+def test_a_cluster_that_is_away_is_unavailable(cluster: RedisCluster) -> None:
+    """The client has an error of its own for it, which is none of its RedisErrors."""
+    window = RecentWindow(cluster, MODEL, WindowSettings(), PREFIX)
+    window.add([upload("a", 1)])
+    suspicion = Suspicion(cluster, Settings())
+    nodes = [node.redis_connection for node in cluster.get_nodes()]
+    settings = RedisSettings(url=SecretStr(f"redis://{cluster.get_nodes()[0].name}"), cluster=True)
+    for node in nodes:
+        assert node is not None
+        with suppress(RedisError):
+            node.shutdown(nosave=True)
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            window.add([upload("b", 1)])
+    leased = [(Record("in", 0, 0, None, b"", (), 0), Lease(0, 1))]
+    assert suspicion.first(leased) == (leased, False)
+    with pytest.raises(Unavailable):
+        connect(settings)
 
 
 @pytest.fixture
