@@ -86,6 +86,7 @@ class UploadsConsumer:
 
     def _join(self) -> None:
         self.raw = Consumer(self._options)
+        self._paused.clear()
         self.raw.subscribe([self.topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
     def poll(self, most: int, first_s: float, more_s: float) -> list[Leased]:
@@ -110,7 +111,7 @@ class UploadsConsumer:
         self._early[:0] = leased
 
     def idle(self, wait_s: float) -> None:
-        """Stay in the group without taking more records, for as long as there is no room for them."""
+        """Stay in the group without taking more records, for as long as there is no room for them; raises as `poll`."""
         running = set(self._numbers) - self._paused
         if running:
             self.raw.pause([TopicPartition(self.topic, p) for p in running])

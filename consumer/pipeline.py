@@ -101,7 +101,11 @@ class Pipeline:
             thread.start()
         try:
             while not self._stop.is_set():
-                self._poll(queues[0])
+                try:
+                    self._poll(queues[0])
+                except Unavailable as error:
+                    self._away(error)
+                    self._stop.wait(BACKOFF_S[1])
         except BaseException as error:
             self.fail(error)
         finally:
@@ -124,12 +128,7 @@ class Pipeline:
         if not room:
             self.consumer.idle(POLL_WAIT_S)
             return
-        try:
-            polled = self.consumer.poll(self._most, POLL_WAIT_S, self._settings.batch_wait_ms / 1000)
-        except Unavailable as error:
-            self._away(error)
-            self._stop.wait(BACKOFF_S[1])
-            return
+        polled = self.consumer.poll(self._most, POLL_WAIT_S, self._settings.batch_wait_ms / 1000)
         if not polled:
             return
         leased, suspect = self._suspicion.first(polled)

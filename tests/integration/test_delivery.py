@@ -8,16 +8,26 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import cast
+from unittest.mock import MagicMock
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from prometheus_client import CollectorRegistry
 
+from consumer.encode import Encoder
 from consumer.errors import Misconfigured, Unavailable, Unprocessable
 from consumer.events import Record
+from consumer.fetch import Fetcher
 from consumer.kafka import Lease, UploadsConsumer
+from consumer.metrics import Metrics
+from consumer.pipeline import Pipeline
+from consumer.poison import Suspicion
 from consumer.publish import Outgoing, Publisher, dead_letter
-from consumer.settings import KafkaSettings
+from consumer.recent import RecentWindow
+from consumer.settings import FetchSettings, KafkaSettings, PipelineSettings, Settings
 from tests.kafka_cluster import KafkaCluster
+from tests.unit.test_steps import PlayedEncoder
 
 WAIT_S = 30.0
 PARTITIONS = 2
@@ -422,6 +432,28 @@ def test_an_heir_waits_until_the_name_is_free(topics: Topics, join: Callable[...
     soon(lambda: second.partitions == {0, 1})
     topics.upload(b"late")
     soon(lambda: [value for value, _ in second.got] == [b"late"])
+
+
+def test_a_pipeline_without_room_waits_for_its_name_too(topics: Topics, join: Callable[..., Member]) -> None:
+    first = join(instance_id="same", group_protocol="consumer")
+    soon(lambda: first.partitions == {0, 1})
+    kafka = topics.settings.model_copy(update={"instance_id": "same", "group_protocol": "consumer"})
+    pipeline = Pipeline(
+        Settings(kafka=kafka, pipeline=PipelineSettings(shutdown_timeout_s=0.1)),
+        Fetcher(FetchSettings()),
+        cast(Encoder, PlayedEncoder()),
+        MagicMock(spec=RecentWindow),
+        Metrics(CollectorRegistry()),
+        cast(Suspicion, None),
+    )
+    pipeline._in_flight = 99
+    running = threading.Thread(target=pipeline.run)
+    running.start()
+    soon(lambda: "kafka" in pipeline.progress.waiting_for or not running.is_alive())
+    assert "'same'" in pipeline.progress.waiting_for["kafka"]
+    assert running.is_alive()
+    pipeline.stop()
+    running.join()
 
 
 def test_a_fenced_publisher_commits_nothing(topics: Topics, join: Callable[..., Member]) -> None:
