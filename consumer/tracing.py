@@ -76,6 +76,6 @@ def start(settings: Settings) -> Tracing:
         if (error.name or "").partition(".")[0] != "opentelemetry":
             raise
         raise Misconfigured(
-            "SEENIT_TRACING_ENABLED is set, but OpenTelemetry is not installed: pip install 'seenit[tracing]'"
+            "SEENIT_TRACING_ENABLED is set, but OpenTelemetry is not installed: pip install '.[tracing]'"
         ) from None
     return OpenTelemetry(settings.kafka)

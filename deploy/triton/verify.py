@@ -2,7 +2,7 @@
 
     python deploy/triton/verify.py --url localhost:8001 --pictures folder
 
-Needs `pip install seenit[local]`. Ends with 0 when every cosine is at least 0.999 and every pair of pictures gets the
+Needs `pip install '.[local]'`. Ends with 0 when every cosine is at least 0.999 and every pair of pictures gets the
 same verdict at the model's threshold, but for pairs that lie on it.
 """
 

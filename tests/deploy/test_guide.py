@@ -5,9 +5,10 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
-from redis import Redis
+from redis import AuthenticationError, Redis
 
 from consumer.check import TRIAL_MODEL, check_redis
 from consumer.events import Record
@@ -64,11 +65,13 @@ def test_every_alert_that_is_named_exists() -> None:
 
 
 def test_the_redis_user_may_do_all_it_has_to(binaries: Binaries, tmp_path: Path) -> None:
-    [line] = re.findall(r"ACL SETUSER .*", GUIDE)
+    users = re.findall(r"^ +user (\w+ (?:on|off).*)$", GUIDE, re.MULTILINE)
+    assert [user.split()[0] for user in users] == ["default", "operator", "seenit"]
     with serving(redis_like("valkey", binaries, tmp_path)) as server:
         with client_of(server) as client:
             client.config_set("appendonly", "yes")
-            client.execute_command(*line.split())
+            for user in users:
+                client.execute_command("ACL", "SETUSER", *user.split())
         url = SecretStr(f"redis://seenit:PASSWORD@127.0.0.1:{server.ports[0]}/0")
         findings = list(check_redis(RedisSettings(url=url)))
         assert [finding for finding in findings if finding.outcome != "ok"] == []
@@ -86,6 +89,13 @@ def test_the_redis_user_may_do_all_it_has_to(binaries: Binaries, tmp_path: Path)
             window.guard.unlock()
             assert window.exact([("t", "b", b"digest", datetime(2026, 1, 1, tzinfo=UTC))])[0] is not None
             Suspicion(user, Settings()).first([(Record("in", 0, 7, None, b"", (), 1), Lease(0, 1))])
-        with client_of(server) as client:
+        with client_of(server, username="operator", password="ANOTHER") as client:
             assert client.hgetall("seenit:starts:seenit") == {b"in/0": b"7 1"}
             assert client.pttl("seenit:starts:seenit") > 0
+            # What is said to remove a model's windows does, and nothing else.
+            [pattern] = set(re.findall(r"--pattern '(.*?)'", GUIDE))
+            keys = list(client.scan_iter(pattern.replace("image_encoder@VERSION", f"{TRIAL_MODEL.name}@0"), 1000))
+            assert {b"seenit:check@0x8:marker", b"seenit:{t}:check@0x8:rows"} <= set(keys)
+            assert b"seenit:starts:seenit" not in keys
+        with client_of(server) as stranger, pytest.raises(AuthenticationError):
+            stranger.ping()

@@ -2,18 +2,27 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import textwrap
+import time
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from confluent_kafka import Producer
 from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 from pydantic import SecretStr
 
 from consumer.check import check_kafka
+from consumer.client import UploadsProducer, VerdictsReader
+from consumer.errors import Unavailable
+from consumer.events import ImageUpload, Model, Verdict
 from consumer.lag import Lag
 from consumer.settings import KafkaSettings, Settings, WindowSettings
 from consumer.topics import Topics, differences, wanted
@@ -32,6 +41,17 @@ OPERATORS = ("keda.sh", "kafka.strimzi.io", "monitoring.coreos.com")
 OVERLAYS = ("cpu", "gpu")
 
 Manifest = dict[str, Any]
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+VERDICT = Verdict(
+    image_id="a",
+    tenant="default",
+    verdict="unique",
+    threshold_l2=0.5,
+    model=Model(name="image_encoder", version="1"),
+    received_at=NOW,
+    decided_at=NOW,
+)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +151,10 @@ def examples() -> list[Manifest]:
 
 
 def built(overlay: str) -> list[Manifest]:
-    folder = DEPLOY / "kubernetes" / "overlays" / overlay
+    return kustomized(DEPLOY / "kubernetes" / "overlays" / overlay)
+
+
+def kustomized(folder: Path) -> list[Manifest]:
     done = subprocess.run([tools.kustomize(), "build", str(folder)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))
@@ -195,6 +218,40 @@ def test_every_container_runs_with_few_rights(manifests: list[Manifest]) -> None
             assert context["capabilities"] == {"drop": ["ALL"]}
             assert container["resources"]["limits"]["memory"]
             assert {"startupProbe", "livenessProbe", "readinessProbe"} <= set(container)
+
+
+def test_the_overlays_of_the_guide_do_what_they_are_said_to(tmp_path: Path) -> None:
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    guide = (DEPLOY / "README.md").read_text()
+    blocks = [textwrap.dedent(block) for block in re.findall(r"(?:^       .*\n)+", guide, re.MULTILINE)]
+    [whole] = [block for block in blocks if block.startswith("# my-overlay/kustomization.yaml")]
+    [without_strimzi] = [block for block in blocks if "$patch: delete" in block]
+
+    def manifests(text: str) -> list[Manifest]:
+        (tmp_path / "my-overlay").mkdir(exist_ok=True)
+        (tmp_path / "my-overlay" / "kustomization.yaml").write_text(text)
+        return kustomized(tmp_path / "my-overlay")
+
+    own = manifests(whole)
+    images = {
+        name: d["spec"]["template"]["spec"]["containers"][0]["image"] for name, d in of_kind(own, "Deployment").items()
+    }
+    assert images == {"seenit-consumer": "REGISTRY/seenit:0.1.0", "triton": "REGISTRY/seenit-triton:0.1.0"}
+    assert "SEENIT_WINDOW_RETENTION_S" in settings_of(own)
+    assert "10.2.3.4/32" in json.dumps(of_kind(own, "NetworkPolicy")["seenit-consumer"]["spec"]["egress"])
+    for kind in ("PodMonitor", "ServiceMonitor", "PrometheusRule"):
+        assert all("release" in each["metadata"]["labels"] for each in of_kind(own, kind).values())
+    head = "namespace: seenit\nresources: [../deploy/kubernetes/overlays/cpu]\n"
+    own = manifests(head + without_strimzi)
+    assert not [each for each in own if each["apiVersion"].startswith("kafka.strimzi.io")]
+    assert settings_of(own)["SEENIT_KAFKA_BOOTSTRAP_SERVERS"] == "BROKER:9093"
+    [trigger] = of_kind(own, "ScaledObject")["seenit-consumer"]["spec"]["triggers"]
+    assert trigger["metadata"]["bootstrapServers"] == "BROKER:9093"
+
+
+def settings_of(manifests: list[Manifest]) -> dict[str, str]:
+    [data] = (each["data"] for each in of_kind(manifests, "ConfigMap").values() if "SEENIT_TRITON_URL" in each["data"])
+    return dict(data)
 
 
 def test_references_between_manifests_hold(manifests: list[Manifest]) -> None:
@@ -269,6 +326,30 @@ def test_the_kafka_user_may_do_all_it_has_to_and_the_topics_are_as_wanted(kafka_
     scaler = as_user(kafka_secured, "stranger")
     assert Lag(scaler).ask(range(12)) == dict.fromkeys(range(12), 0)
     assert len([finding for finding in check_kafka(scaler) if finding.outcome == "failed"]) >= 4
+    # Those of the examples: one may upload, the other read verdicts, and neither what the other may.
+    for name, user in of_kind(examples(), "KafkaUser").items():
+        grant(kafka_secured, user["spec"]["authorization"]["acls"], name)
+    uploader, reader = (as_user(kafka_secured, name) for name in ("uploader", "reader"))
+    upload(uploader)
+    with pytest.raises(Unavailable, match="refused"):
+        upload(reader)
+    producer = Producer({"bootstrap.servers": kafka_secured.bootstrap_servers})
+    producer.produce("image-verdicts", VERDICT.model_dump_json().encode())
+    producer.flush(10)
+    verdicts = VerdictsReader(reader, from_beginning=True)
+    deadline_s = time.monotonic() + 20
+    while not (seen := [published.verdict for published in verdicts.poll(0.5)]):
+        assert time.monotonic() < deadline_s
+    verdicts.close()
+    assert seen == [VERDICT]
+    with pytest.raises(Unavailable, match="image-verdicts"):
+        VerdictsReader(uploader)
+
+
+def upload(settings: KafkaSettings) -> None:
+    producer = UploadsProducer(settings)
+    producer.send(ImageUpload(image_id="a", data_base64=b"picture"))
+    producer.flush()
 
 
 def as_user(cluster: KafkaCluster, user: str) -> KafkaSettings:
