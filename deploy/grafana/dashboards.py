@@ -114,7 +114,8 @@ MODERATION = [
                 **{f"p{100 * q:g}": quantile(q, "seenit_match_l2") for q in (0.1, 0.5, 0.9)},
                 "threshold": "max(seenit_model_threshold_l2)",
             },
-            "Euclidean distance of unit vectors. Drifting towards the threshold: other pictures than it was set for.",
+            "Euclidean distance of unit vectors; beyond the threshold by the second look. Drifting upwards: other "
+            "pictures than it was set for.",
         ),
         Panel(
             "Near matches by distance",
