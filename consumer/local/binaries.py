@@ -36,13 +36,10 @@ class Binaries:
 
 
 def home() -> Path:
-    """The folder for binaries and for the state of a running stack; made if missing."""
+    """The folder for binaries and for the state of a running stack; whoever writes there makes it."""
     if (_CHECKOUT / "pyproject.toml").is_file():
-        folder = _CHECKOUT / ".stack"
-    else:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seenit"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+        return _CHECKOUT / ".stack"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seenit"
 
 
 def silent(_: str) -> None:
@@ -105,6 +102,7 @@ def _libpython_folder() -> str:
 
 
 def _install(folder: Path, version: str) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / "install.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two first uses at once: the second waits and finds it done
         if folder.is_dir():

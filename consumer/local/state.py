@@ -71,9 +71,8 @@ class State:
 
 
 def folder() -> Path:
-    """Where a stack that is left running keeps its logs and its state."""
-    chosen = os.environ.get("XDG_STATE_HOME")
-    path = Path(chosen) / "seenit" if chosen else home() / "run"
+    """Where a stack that is left running keeps its logs and its state; made if missing."""
+    path = _file().parent
     path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -88,8 +87,8 @@ def load() -> State | None:
             shared_memory_prefix=known["shared_memory_prefix"],
             log_dir=known["log_dir"],
         )
-    except FileNotFoundError:
-        return None
+    except OSError:
+        return None  # nor can there be one where nothing may be written, as in the image
     except (ValueError, KeyError, TypeError):
         return None  # of another version: what it named cannot be told
 
@@ -106,7 +105,8 @@ def exclusive() -> Iterator[None]:
 
 
 def _file() -> Path:
-    return folder() / "state.json"
+    chosen = os.environ.get("XDG_STATE_HOME")
+    return (Path(chosen) / "seenit" if chosen else home() / "run") / "state.json"
 
 
 def _started(pid: int) -> str | None:

@@ -226,13 +226,14 @@ def test_a_process_that_got_the_number_of_an_old_one_is_left_alone(
     own_home: Callable[[str], Any], tmp_path: Path
 ) -> None:
     with subprocess.Popen(["/bin/sleep", "60"], start_new_session=True) as innocent:
-        assert own_home("state.load()") is None  # and there is a folder by now
+        assert own_home("state.load()") is None
         known = {
             "addresses": dict.fromkeys(state.Addresses.__dataclass_fields__, "x"),
             "processes": [{"name": "tansu", "pid": innocent.pid, "started": "1", "log": ""}],
             "shared_memory_prefix": "seenit_none",
             "log_dir": "",
         }
+        (tmp_path / "seenit" / "run").mkdir()
         (tmp_path / "seenit" / "run" / "state.json").write_text(json.dumps(known))
         assert own_home("state.load().alive") is False
         assert own_home("stack.down()") is True
@@ -248,6 +249,17 @@ def test_a_state_file_that_cannot_be_read_counts_as_none(
     (tmp_path / "seenit" / "run").mkdir()
     (tmp_path / "seenit" / "run" / "state.json").write_text(text)
     assert own_home("state.load()") is None
+
+
+def test_commands_for_a_cluster_need_no_folder_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the image, whose file system is read-only."""
+    monkeypatch.setattr(binaries_module, "_CHECKOUT", Path("/nowhere"))
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    (tmp_path / "file").touch()
+    for cache in (tmp_path / "file", tmp_path / "none"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+        assert state.load() is None
+    assert not (tmp_path / "none").exists()
 
 
 # Where the binaries come from.
