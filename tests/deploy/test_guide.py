@@ -99,3 +99,18 @@ def test_the_redis_user_may_do_all_it_has_to(binaries: Binaries, tmp_path: Path)
             assert b"seenit:starts:seenit" not in keys
         with client_of(server) as stranger, pytest.raises(AuthenticationError):
             stranger.ping()
+
+
+def test_the_redis_user_of_a_cluster_may_do_all_it_has_to(binaries: Binaries, tmp_path: Path) -> None:
+    [user] = re.findall(r"^ +user (seenit .*)$", GUIDE, re.MULTILINE)
+    [more] = re.findall(r"` (\+cluster.*?)`", GUIDE)
+    with serving(redis_like("valkey", binaries, tmp_path, cluster=True)) as server:
+        with client_of(server) as client:
+            client.config_set("appendonly", "yes")
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            client.execute_command("ACL", "SETUSER", *user.split(), *more.split())
+            while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+                time.sleep(0.05)
+        url = SecretStr(f"redis://seenit:PASSWORD@127.0.0.1:{server.ports[0]}/0")
+        findings = {each.what: each.outcome for each in check_redis(RedisSettings(url=url, cluster=True))}
+        assert findings == {"redis: server": "ok", "redis: window": "ok"}
