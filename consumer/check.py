@@ -219,7 +219,7 @@ def _server(client: Any) -> Iterator[Finding]:
     options = {"target_nodes": RedisCluster.RANDOM} if isinstance(client, RedisCluster) else {}
     try:
         info = client.info(**options)
-    except redis.RedisError as error:
+    except FAILURES as error:
         detail = f"cannot be asked for its version and limits: {_said(error)}"
         yield Finding("redis: server", "warning", detail, "allow this user +info, or look yourself")
         return
