@@ -14,7 +14,7 @@ from tests.stack_fixtures import model_code
 
 GPU = REPOSITORY / MODEL / "config.pbtxt"
 CPU = REPOSITORY / MODEL / "configs" / "cpu.pbtxt"
-ONNX = REPOSITORY / MODEL / "1" / "model.onnx"
+GRAPHS = [REPOSITORY / MODEL / "1" / name for name in ("model.onnx", "model.int8.onnx")]
 ELEMENTS = {"TYPE_UINT8": "UINT8", "TYPE_FP32": "FLOAT", "TYPE_INT8": "INT8"}
 
 
@@ -45,8 +45,9 @@ def test_the_gpu_configuration_uses_cuda_graphs() -> None:
     assert config(GPU).instance_group[0].kind == config(GPU).instance_group[0].KIND_GPU
 
 
-def test_the_configuration_describes_the_model_file() -> None:
-    model = onnx.load(ONNX)
+@pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.name)
+def test_the_configuration_describes_the_model_file(path: Path) -> None:
+    model = onnx.load(path)
     served = config()
     for declared, actual in ((served.input, model.graph.input), (served.output, model.graph.output)):
         assert [tensor.name for tensor in declared] == [tensor.name for tensor in actual]

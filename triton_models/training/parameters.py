@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import onnx
+
 MODEL_FOLDER = Path(__file__).parents[1] / "repository" / "image_encoder"
 CONFIGS = ("config.pbtxt", "configs/cpu.pbtxt")
 
@@ -50,6 +52,15 @@ def set_second_look(source: Path, target: Path, shape: tuple[int, int], paramete
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         (target / name).write_text(with_patches((source / name).read_text(), shape, parameters))
     set_parameters(target, target, parameters)
+
+
+def set_metadata(folder: Path, parameters: dict[str, str]) -> None:
+    """Put `parameters` into the metadata of the ONNX files in `folder`, in place of those of the same keys there."""
+    for path in sorted(folder.glob("*.onnx")):
+        model = onnx.load(path)
+        known = {each.key: each.value for each in model.metadata_props}
+        onnx.helper.set_model_props(model, known | {key: parameters[key] for key in known.keys() & parameters.keys()})
+        onnx.save(model, path)
 
 
 def set_parameters(source: Path, target: Path, parameters: dict[str, str]) -> None:

@@ -25,7 +25,7 @@ from triton_models.training.bench import Bench, Vectors, duplicates, make_bench,
 from triton_models.training.edits import Edit
 from triton_models.training.encoders import Floats, OnnxEncoder, Pdq
 from triton_models.training.measure import distance
-from triton_models.training.parameters import MODEL_FOLDER, set_second_look
+from triton_models.training.parameters import MODEL_FOLDER, set_metadata, set_second_look
 
 CANDIDATE_RATE = 2e-4  # share of other pairs that are worth a look
 SHARES = (0.02, 0.1, 0.25, 0.5)  # of the false positives that distance alone may make
@@ -282,6 +282,7 @@ def main() -> None:
     errors.save(bench, looks.of[wrong], looks.to[wrong], found, arguments.output)
     if arguments.write:
         set_second_look(MODEL_FOLDER, MODEL_FOLDER, (patches.shape[1], patches.shape[2]), parameters(rule))
+        set_metadata(MODEL_FOLDER / "1", parameters(rule))
 
 
 if __name__ == "__main__":
