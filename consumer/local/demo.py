@@ -204,7 +204,7 @@ def contact_sheet(outcomes: list[Outcome], side: int = 140) -> Image.Image:
     rows: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         rows.setdefault(outcome.sent.original or outcome.sent.image_id, []).append(outcome)
-    margin, caption = 8, 32
+    margin, caption = 8, 46
     width, height = side + margin, side + caption + margin
     sheet = Image.new("RGB", (max(map(len, rows.values())) * width + margin, len(rows) * height + margin), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
@@ -220,7 +220,7 @@ def contact_sheet(outcomes: list[Outcome], side: int = 140) -> Image.Image:
             match = outcome.verdict.match
             found = f"{outcome.verdict.kind}, l2 {match.l2:.3f}" if match else outcome.verdict.verdict
             if match is not None and match.image_id != outcome.sent.original:
-                found += f" = {match.image_id}"
+                found += f"\nof {match.image_id}"
             name = outcome.sent.edit if outcome.sent.original else outcome.sent.image_id
             colour = "black" if outcome.right else "red"
             draw.multiline_text((left, top + side + 2), f"{name}\n{found}", fill=colour, font=font, spacing=2)
