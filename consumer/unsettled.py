@@ -13,8 +13,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from consumer.errors import Unavailable
+from consumer.loss import WAITING
 from consumer.recent import NewRow, RecentWindow, Source
 from consumer.rows import Stored, split, to_datetime
+
+# Batches that are kept while a rebuild is waited for: with 32 pictures each, some 70 MB.
+MOST = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +72,13 @@ class Unsettled:
     def settle(self) -> None:
         """Repeat what a rebuilt window may lack. Before anything later is done to it, so that the order stays.
 
-        Raises Unavailable when the window cannot be asked.
+        Raises Unavailable when the window cannot be asked, or has not been rebuilt for so long that no more is kept.
         """
-        if not self._accounts or (seen := self._window.guard.seen).marker is None:
+        if not self._accounts:
+            return
+        if (seen := self._window.guard.seen).marker is None:
+            if len(self._accounts) >= MOST:
+                raise Unavailable("redis", WAITING)
             return
         for account in self._accounts:
             if account.marker != seen.marker:
