@@ -174,7 +174,7 @@ def environment(addresses: Addresses) -> dict[str, str]:
 
 def create_topics(addresses: Addresses) -> None:
     """Create input, output and dead-letter topic. Raises StartFailed."""
-    admin = AdminClient({"bootstrap.servers": addresses.kafka})
+    admin = AdminClient({"bootstrap.servers": addresses.kafka, "log_level": 0})  # what goes wrong is raised
     names = (addresses.input_topic, addresses.output_topic, addresses.dead_letter_topic)
     wanted = [NewTopic(name, num_partitions=_PARTITIONS, replication_factor=1) for name in names]
     for name, created in admin.create_topics(wanted, request_timeout=10.0).items():
