@@ -65,6 +65,7 @@ pictures: setup ## plot the dashboards' panels from some minutes of real load; n
 
 bench: setup ## images a second of the service beside its bounds; needs an otherwise idle machine
 	$(BIN)/python -m tests.benchmarks.bench_service
+	$(BIN)/python -m tests.benchmarks.bench_second_look
 
 MINUTES ?= 30
 soak: setup ## the service at full load for MINUTES: do memory, descriptors and threads stay flat? Writes a plot
