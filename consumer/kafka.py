@@ -191,11 +191,13 @@ class UploadsConsumer:
                 self.raw.seek(at)
         except KafkaException as exception:
             log.debug("cannot tell the committed offsets: %s", exception.args[0].str())
-            self._early = leased + self._early
+            self.put_back(leased)
             self.idle(0.0)
             return []
         self._begun |= {partition: lease.number for partition, lease in fresh.items()}
         again = {at.partition for at in rewound}
+        # What waits of them would be handed out as if it came after the offset.
+        self._early = [(record, lease) for record, lease in self._early if lease.partition not in again]
         return [(record, lease) for record, lease in leased if lease.partition not in again]
 
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:

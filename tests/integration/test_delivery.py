@@ -410,6 +410,28 @@ def test_a_partition_goes_on_where_it_was_although_a_transaction_stood_open(
     publisher.close()
 
 
+def test_what_waits_of_a_partition_that_begins_again_is_not_handed_out(
+    topics: Topics, join: Callable[..., Member]
+) -> None:
+    topics.upload(b"0", b"1", b"2")
+    first = join()
+    soon(lambda: len(first.got) == 3)
+    publisher = Publisher(topics.settings, first.consumer)
+    publisher.publish([], topics.offsets(3))
+    publisher.close()
+    first.stop()
+    heir = UploadsConsumer(topics.settings, lambda: None)
+    soon(lambda: heir.poll(2, 0.1, 0.01) or set(heir.partitions) == {0, 1})
+    lease = Lease(0, heir._numbers[0])
+    # As many as one batch takes, and one more: as if the client had begun at the start.
+    heir.put_back([(Record(heir.topic, 0, n, None, b"%d" % n, (), 1), lease) for n in range(3)])
+    topics.upload(b"3")
+    got: list[bytes | None] = []
+    soon(lambda: got.extend(record.value for record, _ in heir.poll(2, 0.1, 0.01)) or got)
+    assert got == [b"3"]
+    heir.close()
+
+
 def test_two_processes_under_one_name_end_with_one(topics: Topics, join: Callable[..., Member]) -> None:
     first = join(instance_id="same")
     soon(lambda: first.partitions == {0, 1})
