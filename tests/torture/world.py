@@ -89,7 +89,12 @@ class World:
         until(lambda: listens(self.redis_port), READY_TIMEOUT_S, "Redis is not there")
         with contextlib.suppress(TimeoutError):
             until(self.model_ready, LOAD_TIMEOUT_S, "Triton has not loaded the model by itself")
-        until(self._mended, READY_TIMEOUT_S, "Triton does not encode", 1)
+        try:
+            until(self._mended, READY_TIMEOUT_S, "Triton does not encode", 1)
+        except TimeoutError:  # a load cut short can leave it so for good
+            self.kill_triton()
+            self.triton.start()
+            until(self._mended, READY_TIMEOUT_S, f"{self.triton.latest_output}\nTriton does not encode", 1)
 
     def _mended(self) -> bool:
         """Loads the model again unless it encodes: a load can fail, or meet a Triton that is only starting."""
