@@ -7,6 +7,7 @@ a partition that has gone to another process meanwhile.
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,10 @@ MAX_MESSAGE_BYTES = 64 << 20
 CHECK_TIMEOUT_S = 2.0
 # How the client words that a static member of the same name is not given up yet: the code itself it keeps to itself.
 NAME_IN_USE = KafkaError(KafkaError.UNRELEASED_INSTANCE_ID).str()
+# A coordinator that stood still may afterwards take what a member asked before and after its time-out for two members,
+# and fence it. One that is fenced again this soon has a real twin, which is left to go on alone.
+FENCED = KafkaError(KafkaError.FENCED_INSTANCE_ID).str()
+TWIN_WITHIN_S = 60.0
 # A stop is not held up by a consumer that hangs in close(): the group's session time-out does the rest.
 CLOSE_TIMEOUT_S = 5.0
 
@@ -70,6 +75,7 @@ class UploadsConsumer:
         # What the client has paused, held or not: it stays paused when it goes to another process and comes back.
         self._paused: set[int] = set()
         self._early: list[Leased] = []
+        self._fenced_at_s = -TWIN_WITHIN_S
         self._begun: dict[int, int] = {}  # by partition, the number of the lease whose first record was in its place
         # Asking the consumer itself would wait for its poll to return.
         self._admin = AdminClient(client_options(settings))
@@ -92,8 +98,8 @@ class UploadsConsumer:
     def poll(self, most: int, first_s: float, more_s: float) -> list[Leased]:
         """Up to `most` records: waits `first_s` for the first one and `more_s` for those after it.
 
-        Raises Misconfigured when the brokers will not have this member, and Unavailable as long as the one that had its
-        name before, and was killed, counts as alive.
+        Raises Misconfigured when the brokers will not have this member, and Unavailable when it has to join once more:
+        as long as the one that had its name before, and was killed, counts as alive, and after it was fenced.
         """
         if paused := self._paused & set(self._numbers):
             self.raw.resume([TopicPartition(self.topic, p) for p in paused])
@@ -156,8 +162,9 @@ class UploadsConsumer:
             if error is None:
                 record = _record(message)
                 leased.append((record, Lease(record.partition, self._numbers.get(record.partition, -1))))
-            elif NAME_IN_USE in error.str():
-                # KIP-848 makes an heir wait until the session has ended, and the client gives up at once.
+            elif NAME_IN_USE in error.str() or (FENCED in error.str() and not self._has_twin()):
+                # KIP-848 makes an heir wait until the session has ended. The client gives up at once, on both.
+                self._withdraw([TopicPartition(self.topic, partition) for partition in self._numbers], "lost")
                 self.close()
                 self._join()
                 raise Unavailable("kafka", f"{error.str()}: {self._options['group.instance.id']!r}")
@@ -167,6 +174,10 @@ class UploadsConsumer:
                 # The client retries by itself; leases tell whether partitions were lost.
                 log.warning("kafka: %s", error.str())
         return leased
+
+    def _has_twin(self) -> bool:
+        before_s, self._fenced_at_s = self._fenced_at_s, time.monotonic()
+        return self._fenced_at_s - before_s < TWIN_WITHIN_S
 
     def _uncommitted(self, leased: list[Leased]) -> list[Leased]:
         """The records, without those of partitions that began before the group's offset; these begin again there.
@@ -208,12 +219,14 @@ class UploadsConsumer:
         self._on_rebalance("assigned")
         log.info("assigned partitions %s", sorted(p.partition for p in partitions))
 
-    def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        self._on_revoke()
-        self._withdraw(partitions, "revoked")
+    def _revoked(self, client: Consumer, partitions: list[TopicPartition]) -> None:
+        if client is self.raw:  # and not one left behind, which hangs in close()
+            self._on_revoke()
+            self._withdraw(partitions, "revoked")
 
-    def _lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        self._withdraw(partitions, "lost")
+    def _lost(self, client: Consumer, partitions: list[TopicPartition]) -> None:
+        if client is self.raw:
+            self._withdraw(partitions, "lost")
 
     def _withdraw(self, partitions: list[TopicPartition], why: str) -> None:
         # A commit under way finishes first. Should it hang, the broker refuses it: its group generation is over.

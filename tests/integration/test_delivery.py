@@ -438,8 +438,30 @@ def test_two_processes_under_one_name_end_with_one(topics: Topics, join: Callabl
     second = join(instance_id="same")
     soon(lambda: second.partitions == {0, 1})
     soon(lambda: first.error is not None)
-    assert isinstance(first.error, Misconfigured)
+    soon(lambda: isinstance(first.error, Misconfigured))
     assert "fenced" in str(first.error)
+    soon(lambda: second.partitions == {0, 1})
+    topics.upload(b"late")
+    soon(lambda: b"late" in [value for value, _ in second.got])
+
+
+def test_a_member_that_is_fenced_once_joins_again(topics: Topics, join: Callable[..., Member]) -> None:
+    first = join(instance_id="same")
+    soon(lambda: first.partitions == {0, 1})
+    topics.upload(b"early")
+    soon(lambda: first.got)
+    early = first.got[0][1]
+    # What the brokers see of a member whose coordinator stood still: another join under its name, and nobody behind it.
+    ghost = Consumer(first.consumer._options)
+    ghost.subscribe([topics.settings.input_topic])
+    soon(lambda: not ghost.poll(0.1) and first.error)
+    assert isinstance(first.error, Unavailable)
+    assert "fenced" in str(first.error)
+    assert not first.consumer.holds(early)
+    soon(lambda: first.partitions == {0, 1})
+    topics.upload(b"late")
+    soon(lambda: b"late" in [value for value, _ in first.got])
+    ghost.close()
 
 
 def test_an_heir_waits_until_the_name_is_free(topics: Topics, join: Callable[..., Member]) -> None:
