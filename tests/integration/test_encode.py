@@ -70,6 +70,14 @@ def test_batches_that_triton_joins_come_back_apart(encoder: Encoder, session: on
         np.testing.assert_allclose(future.result().embeddings, expected, atol=1e-4)
 
 
+def test_encoding_leaves_nothing_in_the_servers_log(encoder: Encoder, log_dir: Path) -> None:
+    log = log_dir / "triton.log"
+    before_bytes = log.stat().st_size
+    for count in (1, 8):
+        encoder.submit(noise(count, encoder.info.size)).result()
+    assert log.stat().st_size == before_bytes
+
+
 def test_what_the_model_does_not_take_is_refused_with_both_shapes(encoder: Encoder) -> None:
     size, most = encoder.info.size, encoder.info.max_batch_size
     wrong = [

@@ -4,6 +4,7 @@ Arrays cross by DLPack, because with NumPy 2 the backend's own conversions are s
 garbage, `Tensor(name, array)` sends nothing, and neither fails.
 """
 
+import ctypes
 import json
 import os
 import platform
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
+
+USED = b"used_dltensor"  # here for good: a capsule does not keep its name alive
 
 
 def graph(folder):
@@ -22,6 +25,18 @@ def graph(folder):
     quantised = folder / "model.int8.onnx"
     exact = platform.machine() != "x86_64" or "vnni" in Path("/proc/cpuinfo").read_text()
     return quantised if exact and quantised.exists() else folder / "model.onnx"
+
+
+def tensor(name, array):
+    """The array for Triton, by DLPack.
+
+    The backend renames the capsule it takes to what NumPy does not know, which then complains on stderr for each that
+    is done with; the name that the standard asks for keeps it quiet.
+    """
+    capsule = array.__dlpack__()
+    taken = pb_utils.Tensor.from_dlpack(name, capsule)
+    ctypes.pythonapi.PyCapsule_SetName(ctypes.py_object(capsule), USED)
+    return taken
 
 
 class TritonPythonModel:
@@ -43,10 +58,7 @@ class TritonPythonModel:
         responses, start = [], 0
         for each in images:
             end = start + len(each)
-            tensors = [
-                pb_utils.Tensor.from_dlpack(name, result[start:end])
-                for name, result in zip(self.outputs, results, strict=True)
-            ]
+            tensors = [tensor(name, result[start:end]) for name, result in zip(self.outputs, results, strict=True)]
             responses.append(pb_utils.InferenceResponse(tensors))
             start = end
         return responses
