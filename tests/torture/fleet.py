@@ -58,7 +58,8 @@ class Fleet:
             if slot.child.alive:
                 started = time.monotonic()
                 status = slot.child.stop(STOP_TIMEOUT_S)
-                newborn = status == -signal.SIGTERM and "answering on" not in slot.child.latest_output
+                ended_by_signal = status in (-signal.SIGTERM, 128 + signal.SIGTERM)
+                newborn = ended_by_signal and "answering on" not in slot.child.latest_output
                 if status != 0 and not newborn:
                     took = time.monotonic() - started
                     self.trouble.append(f"{slot.child.name} ended with {status} on SIGTERM after {took:.1f} s")
