@@ -100,9 +100,8 @@ class Publisher:
         To be called while the leases are known to hold. Raises Unavailable when the brokers did not confirm it: the
         same call may be made again while the leases hold.
         """
-        # Now, not when the offsets are sent: brokers take them from any member of the latest generation, also for a
-        # partition that went to another process meanwhile.
-        self._publish(list(messages), offsets, self._consumer.raw.consumer_group_metadata())
+        # Now, not when the offsets are sent: a partition may go to another process meanwhile.
+        self._publish(list(messages), offsets, self._consumer.generation)
 
     def _publish(self, messages: list[Outgoing], offsets: Sequence[TopicPartition], group: Any) -> None:
         try:

@@ -160,7 +160,9 @@ class PipelineSettings(Section):
     )
     batches_in_flight: int = Field(default=4, ge=1, description="Batches between poll and commit at once.")
     revoke_timeout_s: float = Field(
-        default=10.0, gt=0, description="Bound on finishing work in flight when partitions are taken away."
+        default=10.0,
+        gt=0,
+        description="Bound on finishing work in flight when partitions are taken away (not in a cooperative group).",
     )
     shutdown_timeout_s: float = Field(default=15.0, gt=0, description="Bound on a graceful stop.")
 
