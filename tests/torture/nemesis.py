@@ -23,7 +23,17 @@ class Harm:
     name: str
     began_s: float  # seconds since the epoch, as the messages' timestamps are
     ended_s: float | None = None
-    loses_data: bool = False
+    rebuilt: bool = False  # what Redis loses comes back from its topic
+
+    @property
+    def wipes(self) -> bool:
+        """Whether Redis loses what it has."""
+        return self.name in ("redis loses its data", "redis is flushed")
+
+    @property
+    def loses_data(self) -> bool:
+        """Whether something that was published is forgotten by it."""
+        return self.wipes and not self.rebuilt
 
 
 class Nemesis(threading.Thread):
@@ -38,7 +48,7 @@ class Nemesis(threading.Thread):
         self._fleet = fleet
         self._topics = topics
         self._session_s = session_s
-        self._data_losses = () if rebuilt else ("redis loses its data", "redis is flushed")
+        self._rebuilt = rebuilt
         self._enough = threading.Event()
         self.history: list[Harm] = []
         self.error: BaseException | None = None
@@ -70,7 +80,7 @@ class Nemesis(threading.Thread):
             self.error = error
 
     def _do(self, name: str, fault: Callable[[random.Random], None], dice: random.Random) -> None:
-        harm = Harm(name, time.time(), loses_data=name in self._data_losses)
+        harm = Harm(name, time.time(), rebuilt=self._rebuilt)
         self.history.append(harm)
         try:
             fault(dice)

@@ -13,7 +13,7 @@ from tests.torture import checker as checker_module
 from tests.torture import nemesis, pictures, workload
 from tests.torture.checker import Checker, Topics
 from tests.torture.fleet import Fleet
-from tests.torture.seed import DRAIN_TIMEOUT_S, PARTITIONS, environment, leftovers, run_seed
+from tests.torture.seed import PARTITIONS, drain, environment, leftovers, run_seed
 from tests.torture.workload import Uploader, plan
 from tests.torture.world import World
 
@@ -54,7 +54,7 @@ def test_kill_in_mid_flow_gives_each_upload_one_verdict_and_the_checker_sees_wha
         fleet.kill(0)
         assert checker.lag() > 0, "the kill came too late to be in mid-flow"
         fleet.restart(0)
-        until(lambda: checker.lag() == 0, DRAIN_TIMEOUT_S, "uploads wait for their verdicts", 0.2)
+        drain(checker)
         fleet.close()
     finally:
         fleet.kill_all()

@@ -117,7 +117,8 @@ class _Planner:
         data = {"image_id": first, "tenant": tenant}
         headers = _binary_headers("image.deleted", identity)
         self._place(at + 2, Message(identity, partition, first.encode(), json.dumps(data).encode(), headers))
-        self._upload(at + 4, partition, number, pixels, tenant)
+        # Sent twice, it could overtake the deletion on another partition.
+        self._upload(at + 4, partition, number, pixels, tenant, once=True)
 
     def _broken(self, at: float) -> None:
         image_id = self._name("broken")
@@ -144,6 +145,7 @@ class _Planner:
         data: bytes | None = None,
         *,
         forgotten: bool = False,
+        once: bool = False,
     ) -> str:
         tenant = tenant or self.random.choice(TENANTS)
         data = data or pictures.jpeg(pixels)
@@ -169,7 +171,7 @@ class _Planner:
         content = hashlib.sha256(data).hexdigest()
         self.planted[image_id] = Planted(image_id, tenant, number, content, "decided", uploaded_at, forgotten)
         self._place(at, message)
-        if form != "raw" and not forgotten and self.random.random() < 0.03:  # its producer sends it twice
+        if form != "raw" and not (forgotten or once) and self.random.random() < 0.03:  # its producer sends it twice
             again = Message(image_id, self._partition(), message.key, message.value, message.headers)
             self._place(at + self.random.choice((0, 1, 100)), again)
         return image_id
