@@ -79,6 +79,7 @@ class UploadsConsumer:
         self._fenced_at_s = -TWIN_WITHIN_S
         self._generation: Any = None
         self._begun: dict[int, int] = {}  # by partition, the number of the lease whose first record was in its place
+        self._ends: dict[Lease, int] = {}  # the offset after the last record that was read
         # Asking the consumer itself would wait for its poll to return.
         self._admin = AdminClient(client_options(settings))
         membership = _membership(settings)
@@ -179,7 +180,10 @@ class UploadsConsumer:
             error = message.error()
             if error is None:
                 record = _record(message)
-                leased.append((record, Lease(record.partition, self._numbers.get(record.partition, -1))))
+                lease = Lease(record.partition, self._numbers.get(record.partition, -1))
+                if not self._again(record, lease):
+                    leased.append((record, lease))
+                    self._ends[lease] = record.offset + 1
             elif NAME_IN_USE in error.str() or (FENCED in error.str() and not self._has_twin()):
                 # KIP-848 makes an heir wait until the session has ended. The client gives up at once, on both.
                 self._withdraw([TopicPartition(self.topic, partition) for partition in self._numbers], "lost")
@@ -192,6 +196,21 @@ class UploadsConsumer:
                 # The client retries by itself; leases tell whether partitions were lost.
                 log.warning("kafka: %s", error.str())
         return leased
+
+    def _again(self, record: Record, lease: Lease) -> bool:
+        """Whether a record was read under this very lease before.
+
+        librdkafka goes back to the start of a partition by itself when it had no offset to begin at, has long begun,
+        and only then is told that its question for the first offset came to a broker that leads no more (seen in 2.15).
+        """
+        end = self._ends.get(lease, 0)
+        if record.offset >= end:
+            return False
+        _, log_end = self.raw.get_watermark_offsets(TopicPartition(self.topic, record.partition), cached=True)
+        if log_end < end:
+            return False  # it is another log: the topic was deleted and made anew
+        log.debug("partition %d: %d is read again, %d was next", record.partition, record.offset, end)
+        return True
 
     def _has_twin(self) -> bool:
         before_s, self._fenced_at_s = self._fenced_at_s, time.monotonic()
@@ -218,6 +237,7 @@ class UploadsConsumer:
             for at in rewound:
                 log.warning("partition %d began at %d, it goes on at %d", at.partition, first[at.partition], at.offset)
                 self.raw.seek(at)
+                self._ends[fresh[at.partition]] = at.offset
         except KafkaException as exception:
             log.debug("cannot tell the committed offsets: %s", exception.args[0].str())
             self.put_back(leased)
@@ -254,6 +274,7 @@ class UploadsConsumer:
         try:
             for partition in partitions:
                 self._numbers.pop(partition.partition, None)
+            self._ends = {lease: end for lease, end in self._ends.items() if self.holds(lease)}
         finally:
             if locked:
                 self.commit_lock.release()

@@ -460,6 +460,27 @@ def test_what_waits_of_a_partition_that_begins_again_is_not_handed_out(
     heir.close()
 
 
+def test_a_client_that_goes_back_by_itself_doubles_nothing(topics: Topics, join: Callable[..., Member]) -> None:
+    topics.upload(b"0", b"1", b"2")
+    member = join()
+    soon(lambda: len(member.got) == 3)
+    member.consumer.raw.seek(TopicPartition(member.consumer.topic, 0, 0))
+    topics.upload(b"3")
+    soon(lambda: len(member.got) > 3)
+    assert [value for value, _ in member.got] == [b"0", b"1", b"2", b"3"]
+
+
+def test_a_topic_made_anew_is_read_from_its_start(topics: Topics, join: Callable[..., Member]) -> None:
+    topics.upload(*(b"%d" % n for n in range(8)))
+    member = join()
+    soon(lambda: len(member.got) == 8)
+    topics.cluster.delete_topics(member.consumer.topic)
+    topics.cluster.create_topic(member.consumer.topic, PARTITIONS)
+    topics.upload(b"a", b"b")
+    soon(lambda: len(member.got) == 10)
+    assert [value for value, _ in member.got[8:]] == [b"a", b"b"]
+
+
 def test_two_processes_under_one_name_end_with_one(topics: Topics, join: Callable[..., Member]) -> None:
     first = join(instance_id="same")
     soon(lambda: first.partitions == {0, 1})
