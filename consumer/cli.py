@@ -261,7 +261,7 @@ def compare(
     same, said = l2 <= info.threshold_l2, f"l2 {l2:.4f}, threshold_l2 {info.threshold_l2:g}"
     look = None
     if original.patches is not None and copy.patches is not None and info.second_look is not None:
-        [look] = verify(copy.patches, original.patches)
+        [look] = verify(copy.patches, original.patches, info.second_look.turns)
         same = same or info.second_look.accepts(l2, look.score)
         said += f", candidate_l2 {info.second_look.candidate_l2:g}, score {look.score:.3f} of {look.inliers} inliers"
     out.print(f"{'duplicates' if same else 'different'}: {said}", highlight=False, soft_wrap=True)

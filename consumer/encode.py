@@ -4,6 +4,7 @@ What there is to know of the encoder (S, D, its version and threshold) is read f
 nowhere else. Retries are the caller's business: an error says whether the same call may succeed later.
 """
 
+import base64
 import io
 import math
 import threading
@@ -29,6 +30,7 @@ from consumer.settings import DecodeSettings, TritonSettings
 
 _Number = TypeVar("_Number", int, float)
 _INPUT, _EMBEDDINGS, _PATCHES = "images", "embeddings", "patches"
+TURNS = 3  # by one, two and three quarters
 _UNIT_TOLERANCE = 0.01  # on a vector's length; half precision inside the model stays well within
 _CHANNEL = [
     ("grpc.max_send_message_length", -1),
@@ -50,15 +52,27 @@ class SecondLook:
     """When a look at local features makes two pictures duplicates that are farther apart than `threshold_l2`.
 
     Up to `candidate_l2` it is worth looking; the score asked for there is `min_score`, and less the nearer they are: by
-    `score_per_l2` for each unit of distance.
+    `score_per_l2` for each unit of distance. `turn_bytes` are int8 [T, C - 2, C - 2] in 1/64, row by row: what
+    `consumer.verify` has to know to see through turns of the encoder's pictures.
     """
 
     candidate_l2: float
     min_score: float
     score_per_l2: float
+    turn_bytes: bytes = b""
+
+    @property
+    def turns(self) -> npt.NDArray[np.float32] | None:
+        return turns_of(self.turn_bytes)
 
     def accepts(self, l2: float, score: float) -> bool:
         return l2 <= self.candidate_l2 and score >= self.min_score - self.score_per_l2 * (self.candidate_l2 - l2)
+
+
+def turns_of(data: bytes) -> npt.NDArray[np.float32] | None:
+    """float32 [T, C - 2, C - 2] as `consumer.verify.verify` takes them; None when nothing is known of turns."""
+    side = math.isqrt(len(data) // TURNS)
+    return np.frombuffer(data, np.int8).astype(np.float32).reshape(TURNS, side, side) / np.float32(64) if side else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +110,7 @@ class ModelInfo:
             threshold_l2=_number(config, "threshold_l2", float),
             max_batch_size=config.max_batch_size,
             patches=None if patches is None else (patches.dims[0], patches.dims[1]),
-            second_look=None if patches is None else _second_look(config),
+            second_look=None if patches is None else _second_look(config, patches.dims[1]),
         )
 
 
@@ -318,13 +332,31 @@ def _parameter(config: ModelConfig, name: str) -> str:
     return value
 
 
-def _second_look(config: ModelConfig) -> SecondLook | None:
+def _second_look(config: ModelConfig, channels: int) -> SecondLook | None:
     if "candidate_l2" not in config.parameters:
         return None
-    look = SecondLook(*(_number(config, name, float) for name in ("candidate_l2", "min_score", "score_per_l2")))
+    candidate_l2, min_score, score_per_l2 = (
+        _number(config, name, float) for name in ("candidate_l2", "min_score", "score_per_l2")
+    )
+    look = SecondLook(candidate_l2, min_score, score_per_l2, _turn_bytes(config, channels))
     if look.candidate_l2 < _number(config, "threshold_l2", float):
         raise Misconfigured(f"The parameter 'candidate_l2' of model {config.name!r} is below its 'threshold_l2'")
     return look
+
+
+def _turn_bytes(config: ModelConfig, channels: int) -> bytes:
+    if "turns" not in config.parameters:
+        return b""
+    try:
+        turns = base64.b64decode(_parameter(config, "turns"), validate=True)
+    except ValueError:
+        turns = b""
+    if len(turns) != TURNS * (channels - 2) ** 2:
+        raise Misconfigured(
+            f"The parameter 'turns' of model {config.name!r} should be {TURNS} x {channels - 2} x {channels - 2} bytes "
+            "in base64"
+        )
+    return turns
 
 
 def _number(config: ModelConfig, name: str, kind: Callable[[str], _Number]) -> _Number:

@@ -32,10 +32,10 @@ from consumer.publish import Outgoing, Publisher, dead_letter
 from consumer.quarantine import Quarantine
 from consumer.recent import Earlier, NewRow, Placed, Position, RecentWindow, Source
 from consumer.rows import Stored
+from consumer.second_look import Verifier
 from consumer.settings import Settings
 from consumer.tracing import OFF, UNTRACED, Trace, Tracing
 from consumer.unsettled import Account, Done, Unsettled
-from consumer.verify import Verifier
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,11 @@ best pairs propose a transformation, as in RANSAC (Fischler and Bolles, 1981) bu
 the same answer: a similarity, a mirrored one, and stretched along the axes, also after a quarter turn. The proposal
 that most pairs agree with is fitted to these by least squares and then put to the test on all features: where it lays
 one upon another, they have to look alike. Features without detail never vote.
+
+A network sees a picture and the same picture turned by a quarter with other features, that a linear map takes to each
+other (Lenc and Vedaldi, Understanding image representations by measuring their equivariance and equivalence, 2015).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import atan2, degrees, sqrt
@@ -15,14 +17,11 @@ from math import atan2, degrees, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from consumer.encode import ModelInfo
 from consumer.events import Box, Edit, Evidence
-from consumer.recent import Near, Placed, Position, RecentWindow
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
-LOOKS = 4  # candidates of an upload that get a second look, the nearest first; beyond the threshold only one
 CHUNK = 32  # pairs of pictures looked at together: what they take stays in the processor's cache
 
 MIN_COSINE = 0.45  # of two features that may be a pair
@@ -37,7 +36,8 @@ MIN_AREA, MAX_AREA = 0.04, 12.0  # of the upload within the match, as whole pict
 MAX_STRETCH = 3.5  # along one axis over the other; squaring pictures of another aspect stretches too
 STIFFNESS = 0.02  # how much the fit clings to the proposal, in pairs
 UNALIKE = 0.3  # cosine at which two features speak neither for nor against a copy, unless such are usual
-ENOUGH = 8.0  # inliers that give half of the trust which very many give
+ENOUGH = 16.0  # inliers that give half of the trust which very many give, where the whole pictures meet
+SURE = 0.5  # score with which nobody asks whether a picture was turned besides
 
 _FIRST, _SECOND = np.triu_indices(PROPOSERS, 1)
 _CORNERS = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
@@ -50,9 +50,10 @@ class Look:
     """What a second look at an upload and a candidate found.
 
     `score` is 0 for nothing in common, towards 1 for the same picture: how alike the features are where the pictures
-    overlap, times `inliers / (inliers + 8)`. `transform` float32 [2, 3] takes places (x, y, 1) in the upload to places
-    in the match, both as fractions of width and height; `links` float32 [inliers, 4] are x, y in the upload and x, y in
-    the match of the pairs that agree with it.
+    overlap, times `inliers / (inliers + 16 * sqrt(size))`, where `size` is that of the smaller picture as a share of
+    the other: where little can meet, less is enough. `transform` float32 [2, 3] takes places (x, y, 1) in the upload to
+    places in the match, both as fractions of width and height; `links` float32 [inliers, 4] are x, y in the upload and
+    x, y in the match of the pairs that agree with it.
     """
 
     score: float
@@ -92,80 +93,6 @@ class Look:
         return Evidence(verified=verified, score=round(self.score, 4), inliers=self.inliers, edit=self.edit)
 
 
-def verify(uploads: NDArray[np.int8], candidates: NDArray[np.int8]) -> list[Look]:
-    """Look twice at each upload and the candidate beside it, both int8 [M, P, C] as the encoder's `patches`.
-
-    Of the C channels the last two are the place (x, y) in 1/128 of half the side from the middle, the others a
-    descriptor of any scale, all zero for features that show too little.
-    """
-    if not len(uploads):
-        return []
-    upload, candidate = _features(uploads), _features(candidates)
-    alike = upload.descriptors @ candidate.descriptors.transpose(0, 2, 1)
-    alike[~(upload.seen[:, :, None] & candidate.seen[:, None, :])] = -1.0
-    pairs = _pair_off(upload, candidate, alike)
-    transforms, inliers = _fit(pairs, *_propose(pairs))
-    likeness = _likeness(upload, candidate, alike, transforms)
-    count = inliers.sum(axis=1)
-    scores = likeness * count / (count + ENOUGH)
-    return [
-        Look(float(scores[m]), int(count[m]), transforms[m], np.hstack((pairs.start[m], pairs.end[m]))[inliers[m]])
-        for m in range(len(uploads))
-    ]
-
-
-class Verifier:
-    """Second looks at the candidates that the window reports."""
-
-    def __init__(self, window: RecentWindow, model: ModelInfo) -> None:
-        self._window = window
-        self._model = model
-
-    def look(self, placed: Sequence[tuple[str, Placed]]) -> list[dict[Position, Evidence]]:
-        """What is found on candidates of each (tenant, where its upload was placed), by the candidates' positions.
-
-        Both sides are read back from the window, in one round trip, so that a repeat is judged by what was judged at
-        first. Candidates deleted meanwhile are left out. Raises Unavailable("redis", ...).
-        """
-        found: list[dict[Position, Evidence]] = [{} for _ in placed]
-        rule, shape = self._model.second_look, self._model.patches
-        if rule is None or shape is None:
-            return found
-        pairs = [
-            (index, (tenant, place.position), (tenant, near.position), near)
-            for index, (tenant, place) in enumerate(placed)
-            if place.position is not None
-            for near in _worth_a_look(place, self._model.threshold_l2)
-        ]
-        rows = list({row: None for _, upload, candidate, _ in pairs for row in (upload, candidate)})
-        stored = {
-            row: np.frombuffer(patches, np.int8).reshape(shape)
-            for row, patches in zip(rows, self._window.patches(rows), strict=True)
-            if patches is not None and len(patches) == shape[0] * shape[1]
-        }
-        pairs = [pair for pair in pairs if pair[1] in stored and pair[2] in stored]
-        for start in range(0, len(pairs), CHUNK):
-            chunk = pairs[start : start + CHUNK]
-            uploads = np.stack([stored[upload] for _, upload, _, _ in chunk])
-            candidates = np.stack([stored[candidate] for _, _, candidate, _ in chunk])
-            for (index, _, _, near), look in zip(chunk, verify(uploads, candidates), strict=True):
-                found[index][near.position] = look.evidence(rule.accepts(near.l2, look.score))
-        return found
-
-
-def _worth_a_look(place: Placed, threshold_l2: float) -> list[Near]:
-    """The nearest candidate; others that count by distance alone, for their evidence, with the one that will be named.
-
-    Beyond the threshold the nearest alone can be verified. Looking at more finds no more copies at the same rate of
-    false ones, since each is one more chance for a stranger.
-    """
-    nearest = sorted(place.near, key=lambda near: (near.l2, near.position))[:LOOKS]
-    chosen = [near for near in nearest if near is nearest[0] or near.l2 <= threshold_l2]
-    within = [near for near in place.near if near.l2 <= threshold_l2]
-    named = min(within, key=lambda near: near.position, default=None)
-    return chosen if named is None or named in chosen else [*chosen, named]
-
-
 @dataclass(frozen=True, slots=True)
 class _Features:
     """`descriptors` [M, P, C - 2] of unit length, `places` [M, P, 2] in 0..1, and whether they are `seen` [M, P]."""
@@ -173,6 +100,9 @@ class _Features:
     descriptors: Floats
     places: Floats
     seen: Bools
+
+    def of(self, pictures: list[int]) -> "_Features":
+        return _Features(self.descriptors[pictures], self.places[pictures], self.seen[pictures])
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +114,41 @@ class _Pairs:
     weight: Floats
 
 
+def verify(uploads: NDArray[np.int8], candidates: NDArray[np.int8], turns: Floats | None = None) -> list[Look]:
+    """Look twice at each upload and the candidate beside it, both int8 [M, P, C] as the encoder's `patches`.
+
+    Of the C channels the last two are the place (x, y) in 1/128 of half the side from the middle, the others a
+    descriptor of any scale, all zero for features that show too little. With `turns` float32 [T, C - 2, C - 2], each of
+    which takes descriptors of a turned picture to those of the picture as it was, uploads may have been turned.
+    """
+    looks: list[Look] = []
+    for start in range(0, len(uploads), CHUNK):
+        upload, candidate = (_features(patches[start : start + CHUNK]) for patches in (uploads, candidates))
+        found = _looks(upload, candidate)
+        unsure = [m for m, look in enumerate(found) if look.score < SURE]
+        if turns is not None and unsure:
+            upload, candidate = upload.of(unsure), candidate.of(unsure)
+            turned = _looks(_turned(upload, candidate, turns), candidate)
+            for m, look in zip(unsure, turned, strict=True):
+                found[m] = max(found[m], look, key=lambda look: look.score)
+        looks += found
+    return looks
+
+
+def _looks(upload: _Features, candidate: _Features) -> list[Look]:
+    alike = _compare(upload, candidate)
+    pairs = _pair_off(upload, candidate, alike)
+    transforms, inliers = _fit(pairs, *_propose(pairs))
+    likeness = _likeness(upload, candidate, alike, transforms)
+    count, areas = inliers.sum(axis=1), _areas(transforms)
+    size = np.minimum(areas, 1 / np.maximum(areas, 1e-6))
+    scores = likeness * count / np.maximum(count + ENOUGH * np.sqrt(size), 1)
+    return [
+        Look(float(scores[m]), int(count[m]), transforms[m], np.hstack((pairs.start[m], pairs.end[m]))[inliers[m]])
+        for m in range(len(scores))
+    ]
+
+
 def _features(patches: NDArray[np.int8]) -> _Features:
     descriptors = patches[..., :-2].astype(np.float32)
     length = np.sqrt(np.einsum("mpc,mpc->mp", descriptors, descriptors))
@@ -192,6 +157,27 @@ def _features(patches: NDArray[np.int8]) -> _Features:
     places += 128
     places /= 256
     return _Features(descriptors, places, length > 0)
+
+
+def _compare(upload: _Features, candidate: _Features) -> Floats:
+    """Cosines [M, P, P] of the features of both; -1 where one shows nothing."""
+    alike = upload.descriptors @ candidate.descriptors.transpose(0, 2, 1)
+    alike[~(upload.seen[:, :, None] & candidate.seen[:, None, :])] = -1.0
+    return alike
+
+
+def _turned(upload: _Features, candidate: _Features, turns: Floats) -> _Features:
+    """The upload as if it had been turned, for each by the turn after which most features find their like."""
+    ways, found = [], []
+    for turn in turns:
+        descriptors = upload.descriptors @ turn
+        descriptors /= np.maximum(np.sqrt(np.einsum("mpc,mpc->mp", descriptors, descriptors)), 1e-6)[..., None]
+        way = _Features(descriptors, upload.places, upload.seen)
+        alike = _compare(way, candidate)
+        ways.append(descriptors)
+        found.append(sum(np.maximum(alike.max(axis=axis) - MIN_COSINE, 0).sum(axis=1) for axis in (1, 2)))
+    best = np.argmax(found, axis=0)
+    return _Features(np.stack(ways)[best, np.arange(len(best))], upload.places, upload.seen)
 
 
 def _pair_off(upload: _Features, candidate: _Features, alike: Floats) -> _Pairs:

@@ -2,6 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from google.protobuf import text_format
@@ -62,14 +63,37 @@ def test_the_configuration_describes_the_model_file(path: Path) -> None:
     assert int(known["input_size"]) == info.size
     assert int(known["embedding_dim"]) == info.dim
     assert float(known["threshold_l2"]) == pytest.approx(info.threshold_l2)
+    # Else the configuration may have kept what was true of the model before.
+    assert known["turns"] == served.parameters["turns"].string_value
+
+
+def test_what_is_known_of_turns_is_read_and_optional() -> None:
+    served = config()
+    look = ModelInfo.from_config(served).second_look
+    assert look is not None
+    assert look.turns is not None
+    assert look.turns.shape == (3, 22, 22)
+    assert 0.5 < np.abs(look.turns).max() <= 2
+    del served.parameters["turns"]
+    look = ModelInfo.from_config(served).second_look
+    assert look is not None
+    assert look.turns is None
+
+
+@pytest.mark.parametrize("said", ["AAAA", "no base64", ""])
+def test_turns_of_another_form_are_refused(said: str) -> None:
+    served = config()
+    served.parameters["turns"].string_value = said
+    with pytest.raises(Misconfigured, match="'turns'"):
+        ModelInfo.from_config(served)
 
 
 def test_local_features_are_optional() -> None:
     served = config()
     del served.output[1:]
     assert ModelInfo.from_config(served).patches is None
-    served.output.add(name="patches", data_type=DataType.TYPE_INT8, dims=[25, 32])
-    assert ModelInfo.from_config(served).patches == (25, 32)
+    served.output.add(name="patches", data_type=DataType.TYPE_INT8, dims=[25, 24])
+    assert ModelInfo.from_config(served).patches == (25, 24)
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,34 @@ def test_turns_are_clockwise_after_mirroring(affine: Affine, rotation_deg: float
     assert (edit.rotation_deg - rotation_deg + 180) % 360 - 180 == pytest.approx(0, abs=4)
 
 
+def test_a_turn_that_changes_the_features_is_seen_through() -> None:
+    """An encoder that sees a turned picture with other features, each of its turns being another change of axes."""
+    rng = np.random.default_rng(9)
+    turns = np.stack([np.linalg.qr(rng.normal(size=(CHANNELS - 2, CHANNELS - 2)))[0] for _ in range(3)])
+    turned, upright = features(scene(8), EDITS["quarter turn"], noise=0.1).astype(float), features(scene(8))
+    turned[..., :-2] = turned[..., :-2] @ turns[1].T
+    upload = turned.round().astype(np.int8)
+    [blind], [seeing] = verify(upload, upright), verify(upload, upright, turns.astype(np.float32))
+    assert blind.score < 0.15
+    assert seeing.score > 0.3
+    assert seeing.edit is not None
+    assert seeing.edit.rotation_deg == pytest.approx(90, abs=4)
+    # It takes nothing from pictures that were not turned, nor makes others the same.
+    [plain], [zoomed] = (
+        verify(features(scene(8), EDITS["zoom"]), upright, *more) for more in ([], [turns.astype(np.float32)])
+    )
+    assert zoomed.score == plain.score
+    [stranger] = verify(features(scene(9)), upright, turns.astype(np.float32))
+    assert stranger.score < 0.15
+
+
+def test_of_a_small_part_less_is_asked() -> None:
+    crop = look(features(scene(10), EDITS["strong crop"]), features(scene(10)))
+    whole = look(features(scene(10)), features(scene(10)))
+    assert crop.inliers < whole.inliers
+    assert crop.score > whole.score * crop.inliers / (crop.inliers + 16) / (whole.inliers / (whole.inliers + 16))
+
+
 def test_other_scenes_do_not_pass_for_copies() -> None:
     strangers = [look(features(scene(n)), features(scene(n + 1))).score for n in range(0, 60, 2)]
     copies = [look(features(scene(n), EDITS["zoom"], noise=0.2), features(scene(n))).score for n in range(0, 60, 2)]

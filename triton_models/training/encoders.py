@@ -3,6 +3,7 @@
 Hashes take part as vectors too: bits as plus and minus one, so that L2 grows with the Hamming distance.
 """
 
+import base64
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from consumer.encode import Encoder as Client
+from consumer.encode import turns_of
 from consumer.settings import TritonSettings
 
 Floats = NDArray[np.float32]
@@ -41,7 +43,8 @@ class OnnxEncoder:
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.size = int(self.session.get_inputs()[0].shape[1])
         self.name = name or path.stem
-
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        self.turns = turns_of(base64.b64decode(metadata.get("turns", "")))
         self.outputs = [
             output.name for output in self.session.get_outputs() if output.name in ("embeddings", "patches")
         ]

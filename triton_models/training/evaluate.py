@@ -20,7 +20,7 @@ from PIL import Image
 from triton_models.training import second_look
 from triton_models.training.bench import PDQ_SAME, duplicates, make_bench, open_picture, vectors_of
 from triton_models.training.edits import Edit, screenshot
-from triton_models.training.encoders import Encoder, Floats, Pdq, make_encoder
+from triton_models.training.encoders import Encoder, Floats, OnnxEncoder, Pdq, make_encoder
 from triton_models.training.measure import Measured, measure
 
 RATES = (1e-4, 1e-5, 1e-6, 1e-7)
@@ -207,8 +207,8 @@ def main() -> None:
     mates = second_look.mates_of(same)
     for encoder in encoders:
         patches = vectors[encoder.name].reference_patches
-        if patches is not None:
-            looks = second_look.look_at(vectors[encoder.name], held_out, mates, mixed_in)
+        if patches is not None and isinstance(encoder, OnnxEncoder):
+            looks = second_look.look_at(vectors[encoder.name], held_out, mates, mixed_in, encoder.turns)
             text = second_look.report(bench, looks, patches[0].nbytes)
             (arguments.output / f"second-look-{encoder.name}.md").write_text(text)
             print(text)

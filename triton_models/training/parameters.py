@@ -59,7 +59,7 @@ def set_metadata(folder: Path, parameters: dict[str, str]) -> None:
     for path in sorted(folder.glob("*.onnx")):
         model = onnx.load(path)
         known = {each.key: each.value for each in model.metadata_props}
-        onnx.helper.set_model_props(model, known | {key: parameters[key] for key in known.keys() & parameters.keys()})
+        onnx.helper.set_model_props(model, known | parameters)
         onnx.save(model, path)
 
 

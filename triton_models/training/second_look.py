@@ -19,7 +19,8 @@ from PIL import Image
 
 from consumer.encode import SecondLook
 from consumer.events import Box
-from consumer.verify import CHUNK, LOOKS, Look, verify
+from consumer.second_look import LOOKS
+from consumer.verify import Look, verify
 from triton_models.training import errors
 from triton_models.training.bench import Bench, Vectors, duplicates, make_bench, vectors_of
 from triton_models.training.edits import Edit
@@ -67,12 +68,17 @@ class Rule:
 
 
 def look_at(
-    vectors: Vectors, originals: NDArray[np.int64], same: Mapping[int, set[int]], mixed_in: NDArray[np.int64]
+    vectors: Vectors,
+    originals: NDArray[np.int64],
+    same: Mapping[int, set[int]],
+    mixed_in: NDArray[np.int64],
+    turns: Floats | None = None,
 ) -> Looks:
     """Look twice at every copy and its original, and at every copy and the other references near it.
 
     `originals` [N] are places among the references, `same` the duplicates of each, `mixed_in` [K, N] the references put
-    into copies. Raises ValueError for vectors without local features.
+    into copies, `turns` what undoes quarter turns for `consumer.verify`. Raises ValueError for vectors without local
+    features.
     """
     if vectors.copy_patches is None or vectors.reference_patches is None:
         raise ValueError("The encoder gives no local features, so there is nothing to look at twice")
@@ -96,8 +102,8 @@ def look_at(
     of, place = np.nonzero(near_l2 <= loose)
     to = near[of, place]
     started_s = time.process_time()
-    own_looks = _verify(patches, vectors.reference_patches[owners])
-    other_looks = _verify(patches[of], vectors.reference_patches[to])
+    own_looks = verify(patches, vectors.reference_patches[owners], turns)
+    other_looks = verify(patches[of], vectors.reference_patches[to], turns)
     spent_ms = (time.process_time() - started_s) * 1e3 / (len(own_looks) + len(other_looks))
     scores = np.array([look.score for look in own_looks], np.float32)
     scores[rank > 0] = -np.inf
@@ -114,13 +120,6 @@ def look_at(
         own_looks,
         spent_ms,
     )
-
-
-def _verify(uploads: NDArray[np.int8], candidates: NDArray[np.int8]) -> list[Look]:
-    looks: list[Look] = []
-    for start in range(0, len(uploads), CHUNK):
-        looks += verify(uploads[start : start + CHUNK], candidates[start : start + CHUNK])
-    return looks
 
 
 def alone(looks: Looks, rate: float) -> float:
@@ -270,7 +269,7 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     vectors = vectors_of(bench, {arguments.encoder: encoder, "pdq": Pdq()}, arguments.output)
     same = mates_of(duplicates(vectors[Pdq.name].references, bench.originals))
-    looks = look_at(vectors[encoder.name], bench.originals, same, bench.mixed_in())
+    looks = look_at(vectors[encoder.name], bench.originals, same, bench.mixed_in(), encoder.turns)
     patches = vectors[encoder.name].reference_patches
     assert patches is not None  # noqa: S101 (`look_at` refuses)
     text = report(bench, looks, patches[0].nbytes)

@@ -23,8 +23,8 @@ from consumer.local.pictures import photographs
 from consumer.local.servers import TritonServer
 from consumer.local.stack import REPOSITORY
 from consumer.recent import NewRow, Placed, RecentWindow
+from consumer.second_look import LOOKS, Verifier
 from consumer.settings import WindowSettings
-from consumer.verify import LOOKS, Verifier
 from tests.service_fixtures import Service, new_service
 from tests.stack_fixtures import serving
 from tests.unit.test_verify import EDITS, features, scene
