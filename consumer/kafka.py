@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from consumer.errors import Misconfigured, Unavailable
@@ -78,8 +78,9 @@ class UploadsConsumer:
         self._early: list[Leased] = []
         self._fenced_at_s = -TWIN_WITHIN_S
         self._generation: Any = None
-        self._begun: dict[int, int] = {}  # by partition, the number of the lease whose first record was in its place
-        self._ends: dict[Lease, int] = {}  # the offset after the last record that was read
+        # Of each lease whose first record was in its place: the topic's id then, and the offset after its last record.
+        self._logs: dict[Lease, str] = {}
+        self._ends: dict[Lease, int] = {}
         # Asking the consumer itself would wait for its poll to return.
         self._admin = AdminClient(client_options(settings))
         membership = _membership(settings)
@@ -117,11 +118,21 @@ class UploadsConsumer:
         if leased and len(leased) < most:
             leased += self._consume(most - len(leased), more_s)
         # A rebalance in a later call has withdrawn the leases of records from an earlier one.
-        return self._uncommitted([(record, lease) for record, lease in leased if self.holds(lease)])
+        leased = [(record, lease) for record, lease in leased if self.holds(lease)]
+        try:
+            leased = self._uncommitted(leased)
+            return self._onward(leased)
+        except (KafkaException, TimeoutError) as error:
+            log.debug("cannot tell whether records are in their place: %s", error)
+            self._early[:0] = leased
+            self.idle(0.0)
+            return []
 
     def put_back(self, leased: Sequence[Leased]) -> None:
         """Let records that were just polled come once more, before all others."""
         self._early[:0] = leased
+        for record, lease in reversed(leased):
+            self._ends[lease] = record.offset
 
     def idle(self, wait_s: float) -> None:
         """Stay in the group without taking more records, for as long as there is no room for them; raises as `poll`."""
@@ -164,11 +175,17 @@ class UploadsConsumer:
 
     def close(self) -> None:
         """Leave the group; bounded, since closing can hang in the client."""
-        closer = threading.Thread(target=self.raw.close, daemon=True)
+        closer = threading.Thread(target=self._close, args=(self.raw,), daemon=True)
         closer.start()
         closer.join(CLOSE_TIMEOUT_S)
         if closer.is_alive():
             log.warning("leaving the group took more than %s s; its session will time out", CLOSE_TIMEOUT_S)
+
+    def _close(self, client: Consumer) -> None:
+        # A publish under way may be asking this very client, which is freed by closing it.
+        with self.commit_lock:
+            pass
+        client.close()
 
     def _consume(self, most: int, wait_s: float) -> list[Leased]:
         """Records with the lease that holds right after the call which brought them.
@@ -180,10 +197,7 @@ class UploadsConsumer:
             error = message.error()
             if error is None:
                 record = _record(message)
-                lease = Lease(record.partition, self._numbers.get(record.partition, -1))
-                if not self._again(record, lease):
-                    leased.append((record, lease))
-                    self._ends[lease] = record.offset + 1
+                leased.append((record, Lease(record.partition, self._numbers.get(record.partition, -1))))
             elif NAME_IN_USE in error.str() or (FENCED in error.str() and not self._has_twin()):
                 # KIP-848 makes an heir wait until the session has ended. The client gives up at once, on both.
                 self._withdraw([TopicPartition(self.topic, partition) for partition in self._numbers], "lost")
@@ -197,21 +211,6 @@ class UploadsConsumer:
                 log.warning("kafka: %s", error.str())
         return leased
 
-    def _again(self, record: Record, lease: Lease) -> bool:
-        """Whether a record was read under this very lease before.
-
-        librdkafka goes back to the start of a partition by itself when it had no offset to begin at, has long begun,
-        and only then is told that its question for the first offset came to a broker that leads no more (seen in 2.15).
-        """
-        end = self._ends.get(lease, 0)
-        if record.offset >= end:
-            return False
-        _, log_end = self.raw.get_watermark_offsets(TopicPartition(self.topic, record.partition), cached=True)
-        if log_end < end:
-            return False  # it is another log: the topic was deleted and made anew
-        log.debug("partition %d: %d is read again, %d was next", record.partition, record.offset, end)
-        return True
-
     def _has_twin(self) -> bool:
         before_s, self._fenced_at_s = self._fenced_at_s, time.monotonic()
         return self._fenced_at_s - before_s < TWIN_WITHIN_S
@@ -222,32 +221,61 @@ class UploadsConsumer:
         A client that asks for its offsets while a transaction over them is open, as that of a process just killed, has
         to wait. Should its assignment change meanwhile, librdkafka takes the missing answer for a partition without any
         offset, and begins at the start of it (seen in 2.15). So the first record of each lease is held against the
-        group's offset. While that cannot be told, nothing is handed out.
+        group's offset. Raises KafkaException or TimeoutError while that cannot be told.
         """
-        fresh = {lease.partition: lease for _, lease in leased if self._begun.get(lease.partition) != lease.number}
+        fresh = {lease.partition: lease for _, lease in leased if lease not in self._logs}
         if not fresh:
             return leased
         asked = [TopicPartition(self.topic, partition) for partition in fresh]
-        try:
-            committed = {at.partition: at for at in self.raw.committed(asked, CHECK_TIMEOUT_S)}
-            if any(at.error is not None for at in committed.values()):
-                raise KafkaException(KafkaError(KafkaError.UNSTABLE_OFFSET_COMMIT))
-            first = {record.partition: record.offset for record, _ in reversed(leased)}
-            rewound = [at for partition, at in committed.items() if at.offset > first[partition]]
-            for at in rewound:
-                log.warning("partition %d began at %d, it goes on at %d", at.partition, first[at.partition], at.offset)
-                self.raw.seek(at)
-                self._ends[fresh[at.partition]] = at.offset
-        except KafkaException as exception:
-            log.debug("cannot tell the committed offsets: %s", exception.args[0].str())
-            self.put_back(leased)
-            self.idle(0.0)
-            return []
-        self._begun |= {partition: lease.number for partition, lease in fresh.items()}
-        again = {at.partition for at in rewound}
+        committed = {at.partition: at for at in self.raw.committed(asked, CHECK_TIMEOUT_S)}
+        if any(at.error is not None for at in committed.values()):
+            raise KafkaException(KafkaError(KafkaError.UNSTABLE_OFFSET_COMMIT))
+        topic_id = self._topic_id()
+        first = {record.partition: record.offset for record, _ in reversed(leased)}
+        rewound = {fresh[at.partition]: at.offset for at in committed.values() if at.offset > first[at.partition]}
+        self._go_on(rewound)
+        self._logs |= dict.fromkeys(fresh.values(), topic_id)
+        return [(record, lease) for record, lease in leased if lease not in rewound]
+
+    def _onward(self, leased: list[Leased]) -> list[Leased]:
+        """The records without those handed out under their very lease before; there the client goes on after these.
+
+        librdkafka goes back to the start of a partition when it had no offset to begin at, has begun there, and only
+        then is told that its question for the first offset came to a broker that leads no more (seen in 2.15). A topic
+        that was deleted and made anew begins again as well, and is another by its id. Raises as `_uncommitted`.
+        """
+        ends = dict(self._ends)
+        kept: list[Leased] = []
+        back: dict[Lease, int] = {}
+        for record, lease in leased:
+            if lease in back:
+                continue
+            if record.offset < ends.get(lease, 0) and not self._made_anew(lease):
+                back[lease] = ends[lease]
+                continue
+            ends[lease] = record.offset + 1
+            kept.append((record, lease))
+        self._go_on(back)
+        self._ends = ends
+        return kept
+
+    def _go_on(self, offsets: dict[Lease, int]) -> None:
+        for lease, offset in offsets.items():
+            log.warning("partition %d began again, it goes on at %d", lease.partition, offset)
+            self.raw.seek(TopicPartition(self.topic, lease.partition, offset))
         # What waits of them would be handed out as if it came after the offset.
-        self._early = [(record, lease) for record, lease in self._early if lease.partition not in again]
-        return [(record, lease) for record, lease in leased if lease.partition not in again]
+        self._early = [(record, lease) for record, lease in self._early if lease not in offsets]
+
+    def _made_anew(self, lease: Lease) -> bool:
+        topic_id = self._topic_id()
+        if self._logs[lease] == topic_id:
+            return False
+        self._logs[lease], self._ends[lease] = topic_id, 0
+        return True
+
+    def _topic_id(self) -> str:
+        found = self._admin.describe_topics(TopicCollection([self.topic]), request_timeout=CHECK_TIMEOUT_S)
+        return str(found[self.topic].result(2 * CHECK_TIMEOUT_S).topic_id)
 
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         with self.commit_lock:
@@ -274,6 +302,7 @@ class UploadsConsumer:
         try:
             for partition in partitions:
                 self._numbers.pop(partition.partition, None)
+            self._logs = {lease: topic_id for lease, topic_id in self._logs.items() if self.holds(lease)}
             self._ends = {lease: end for lease, end in self._ends.items() if self.holds(lease)}
         finally:
             if locked:

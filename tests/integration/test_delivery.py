@@ -8,11 +8,12 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import cast
 from unittest.mock import MagicMock
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from consumer.encode import Encoder
@@ -470,15 +471,48 @@ def test_a_client_that_goes_back_by_itself_doubles_nothing(topics: Topics, join:
     assert [value for value, _ in member.got] == [b"0", b"1", b"2", b"3"]
 
 
-def test_a_topic_made_anew_is_read_from_its_start(topics: Topics, join: Callable[..., Member]) -> None:
+def test_a_topic_made_anew_is_read_from_its_start(topics: Topics) -> None:
+    consumer = UploadsConsumer(topics.settings, lambda: None)
+    got: list[bytes | None] = []
+
+    def poll() -> int:
+        got.extend(record.value for record, _ in consumer.poll(10, 0.1, 0.01))
+        return len(got)
+
     topics.upload(*(b"%d" % n for n in range(8)))
+    soon(lambda: poll() == 8)
+    topics.cluster.delete_topics(consumer.topic)
+    topics.cluster.create_topic(consumer.topic, PARTITIONS)
+    topics.upload(b"new 0", b"new 1")
+    time.sleep(3)  # the client fetches them by itself
+    # By the time that the first one is taken, the log has grown beyond what was read of the other.
+    topics.upload(*(b"new %d" % n for n in range(2, 30)))
+    soon(lambda: poll() == 38)
+    assert got[8:] == [b"new %d" % n for n in range(30)]
+    consumer.close()
+
+
+def test_while_nobody_can_tell_the_topic_nothing_is_handed_out(
+    topics: Topics, join: Callable[..., Member], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topics.upload(b"0", b"1")
     member = join()
-    soon(lambda: len(member.got) == 8)
-    topics.cluster.delete_topics(member.consumer.topic)
-    topics.cluster.create_topic(member.consumer.topic, PARTITIONS)
-    topics.upload(b"a", b"b")
-    soon(lambda: len(member.got) == 10)
-    assert [value for value, _ in member.got[8:]] == [b"a", b"b"]
+    soon(lambda: len(member.got) == 2)
+    asked = threading.Event()
+
+    def unknown(*_: object, **__: object) -> dict[str, object]:
+        asked.set()
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(member.consumer, "_admin", SimpleNamespace(describe_topics=unknown))
+        member.consumer.raw.seek(TopicPartition(member.consumer.topic, 0, 0))
+        assert asked.wait(WAIT_S)
+        topics.upload(b"2")
+        time.sleep(0.5)
+        assert len(member.got) == 2
+    soon(lambda: len(member.got) == 3)
+    assert [value for value, _ in member.got] == [b"0", b"1", b"2"]
 
 
 def test_two_processes_under_one_name_end_with_one(topics: Topics, join: Callable[..., Member]) -> None:
