@@ -30,6 +30,7 @@ from consumer.settings import DecodeSettings, TritonSettings
 
 _Number = TypeVar("_Number", int, float)
 _INPUT, _EMBEDDINGS, _PATCHES = "images", "embeddings", "patches"
+LEAST_PATCHES, LEAST_CHANNELS = 2, 3  # two places of features make a transformation, and two channels are the place
 TURNS = 3  # by one, two and three quarters
 _UNIT_TOLERANCE = 0.01  # on a vector's length; half precision inside the model stays well within
 _CHANNEL = [
@@ -100,6 +101,8 @@ class ModelInfo:
         _expect(config, _EMBEDDINGS, outputs.get(_EMBEDDINGS), "TYPE_FP32", [dim])
         if patches is not None:
             _expect(config, _PATCHES, patches, "TYPE_INT8", [*patches.dims, 0, 0][:2])
+            if patches.dims[0] < LEAST_PATCHES or patches.dims[1] < LEAST_CHANNELS:
+                raise Misconfigured(f"The local features of model {config.name!r} are too few: {list(patches.dims)}")
         if config.max_batch_size < 1:
             raise Misconfigured(f"Model {config.name!r} should take batches: its max_batch_size is 0")
         return cls(
@@ -345,10 +348,11 @@ def _second_look(config: ModelConfig, channels: int) -> SecondLook | None:
 
 
 def _turn_bytes(config: ModelConfig, channels: int) -> bytes:
-    if "turns" not in config.parameters:
+    said = config.parameters["turns"].string_value if "turns" in config.parameters else ""
+    if not said:
         return b""
     try:
-        turns = base64.b64decode(_parameter(config, "turns"), validate=True)
+        turns = base64.b64decode(said, validate=True)
     except ValueError:
         turns = b""
     if len(turns) != TURNS * (channels - 2) ** 2:

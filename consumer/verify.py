@@ -39,7 +39,6 @@ UNALIKE = 0.3  # cosine at which two features speak neither for nor against a co
 ENOUGH = 16.0  # inliers that give half of the trust which very many give, where the whole pictures meet
 SURE = 0.5  # score with which nobody asks whether a picture was turned besides
 
-_FIRST, _SECOND = np.triu_indices(PROPOSERS, 1)
 _CORNERS = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
 
 Point = tuple[float, float]
@@ -239,9 +238,10 @@ def _between_cells(alike: Floats, places: Floats, chosen: NDArray[np.int64]) -> 
 def _propose(pairs: _Pairs) -> tuple[Floats, Bools]:
     """The best transformation [M, 2, 3] that two pairs propose, and which pairs agree with it [M, V]."""
     start, end = pairs.start[:, :PROPOSERS], pairs.end[:, :PROPOSERS]
-    step = start[:, _SECOND] - start[:, _FIRST]
-    goal = end[:, _SECOND] - end[:, _FIRST]
-    middles = (start[:, _SECOND] + start[:, _FIRST]) / 2, (end[:, _SECOND] + end[:, _FIRST]) / 2
+    first, second = np.triu_indices(start.shape[1], 1)
+    step = start[:, second] - start[:, first]
+    goal = end[:, second] - end[:, first]
+    middles = (start[:, second] + start[:, first]) / 2, (end[:, second] + end[:, first]) / 2
     (x, y), (u, v) = np.moveaxis(step, -1, 0), np.moveaxis(goal, -1, 0)
     square = np.maximum(x * x + y * y, 1e-6)
     none = np.zeros_like(x)
@@ -259,7 +259,7 @@ def _propose(pairs: _Pairs) -> tuple[Floats, Bools]:
         axis=1,
     )
     voting = pairs.weight[:, :PROPOSERS] > 0
-    voting = voting[:, _FIRST] & voting[:, _SECOND]
+    voting = voting[:, first] & voting[:, second]
     apart = voting & (square > REACH**2)
     aslant = voting & (np.minimum(np.abs(x), np.abs(y)) > REACH * 0.8)
     area = np.abs(linear[..., 0] * linear[..., 3] - linear[..., 1] * linear[..., 2])

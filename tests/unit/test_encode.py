@@ -74,13 +74,13 @@ def test_what_is_known_of_turns_is_read_and_optional() -> None:
     assert look.turns is not None
     assert look.turns.shape == (3, 22, 22)
     assert 0.5 < np.abs(look.turns).max() <= 2
-    del served.parameters["turns"]
+    served.parameters["turns"].string_value = ""
     look = ModelInfo.from_config(served).second_look
     assert look is not None
     assert look.turns is None
 
 
-@pytest.mark.parametrize("said", ["AAAA", "no base64", ""])
+@pytest.mark.parametrize("said", ["AAAA", "no base64"])
 def test_turns_of_another_form_are_refused(said: str) -> None:
     served = config()
     served.parameters["turns"].string_value = said
@@ -114,6 +114,10 @@ def test_local_features_are_optional() -> None:
         (
             lambda served: served.output.add(name="patches", data_type=DataType.TYPE_INT8, dims=[25]),
             "'patches' TYPE_INT8",
+        ),
+        (
+            lambda served: served.output.add(name="patches", data_type=DataType.TYPE_INT8, dims=[1, 24]),
+            "too few: [1, 24]",
         ),
     ],
 )

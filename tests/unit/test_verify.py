@@ -196,6 +196,12 @@ def test_no_features_are_too_odd(uploads: NDArray[np.int8], candidates: NDArray[
                 assert 0 <= box.top <= box.bottom <= 1
 
 
+@pytest.mark.parametrize("count", [2, 5, 13])
+def test_few_features_are_no_fault(count: int) -> None:
+    few = features(scene(1))[:, :count]
+    assert look(few, few).inliers <= count
+
+
 def test_the_nearer_the_less_score_is_asked_for() -> None:
     rule = SecondLook(candidate_l2=0.9, min_score=0.6, score_per_l2=0.5)
     assert rule.accepts(0.9, 0.6)

@@ -167,6 +167,7 @@ def main() -> None:
         "input_size": str(arguments.size),
         "embedding_dim": str(network.projection.out_features),
         "threshold_l2": f"{arguments.threshold_l2:.4f}",
+        "turns": "",  # those of the model before are not true of this one
     }
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "model.onnx"

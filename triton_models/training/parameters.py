@@ -55,7 +55,7 @@ def set_second_look(source: Path, target: Path, shape: tuple[int, int], paramete
 
 
 def set_metadata(folder: Path, parameters: dict[str, str]) -> None:
-    """Put `parameters` into the metadata of the ONNX files in `folder`, in place of those of the same keys there."""
+    """Put `parameters` into the metadata of the ONNX files in `folder`, beside or in place of what is there."""
     for path in sorted(folder.glob("*.onnx")):
         model = onnx.load(path)
         known = {each.key: each.value for each in model.metadata_props}
