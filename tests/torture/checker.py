@@ -42,6 +42,10 @@ class Verdict:
     committed: bool
 
     @property
+    def decided_s(self) -> float:
+        return datetime.fromisoformat(self.data["decided_at"]).timestamp()
+
+    @property
     def image_id(self) -> str:
         return str(self.data["image_id"])
 
@@ -185,7 +189,9 @@ class Checker:
             if len(verdicts) < 2 or self._disturbed([name]):
                 continue
             self._report.counts["uploads decided again"] += 1
-            gists = {verdict.gist for verdict in verdicts if verdict.committed or not self._wiped_after(verdict)}
+            gists = {
+                verdict.gist for verdict in verdicts if verdict.committed or not self._wiped_between(verdict, verdicts)
+            }
             if len(gists) > 1 and not self._planted[name].forgotten:
                 self._report.fail(name, f"was decided in different ways: {sorted(map(str, gists))}")
 
@@ -290,10 +296,14 @@ class Checker:
             harm.loses_data and harm.began_s <= ended and (harm.ended_s or ended) >= began for harm in self._harm
         )
 
-    def _wiped_after(self, verdict: Verdict) -> bool:
-        """Whether Redis lost its data after a decision. One that was aborted is on no topic either: nobody knows it."""
-        decided_s = datetime.fromisoformat(verdict.data["decided_at"]).timestamp()
-        return any(harm.wipes and (harm.ended_s or decided_s) >= decided_s for harm in self._harm)
+    def _wiped_between(self, aborted: Verdict, verdicts: Sequence[Verdict]) -> bool:
+        """Whether Redis lost its data between a decision that was aborted, which nobody knows of then, and the next."""
+        later_s = [each.decided_s for each in verdicts if each.decided_s > aborted.decided_s]
+        return any(
+            harm.wipes and harm.began_s <= min(later_s) and (harm.ended_s or min(later_s)) >= aborted.decided_s
+            for harm in self._harm
+            if later_s
+        )
 
     def _lost_since(self, names: Iterable[str]) -> bool:
         """Whether Redis lost what it had after the first of these uploads: then it cannot be asked about them."""
