@@ -227,12 +227,12 @@ class UploadsConsumer:
         if not fresh:
             return leased
         asked = [TopicPartition(self.topic, partition) for partition in fresh]
-        committed = {at.partition: at for at in self.raw.committed(asked, CHECK_TIMEOUT_S)}
-        if any(at.error is not None for at in committed.values()):
+        committed = self.raw.committed(asked, CHECK_TIMEOUT_S)
+        if any(at.error is not None for at in committed):
             raise KafkaException(KafkaError(KafkaError.UNSTABLE_OFFSET_COMMIT))
         topic_id = self._topic_id()
         first = {record.partition: record.offset for record, _ in reversed(leased)}
-        rewound = {fresh[at.partition]: at.offset for at in committed.values() if at.offset > first[at.partition]}
+        rewound = {fresh[at.partition]: at.offset for at in committed if at.offset > first[at.partition]}
         self._go_on(rewound)
         self._logs |= dict.fromkeys(fresh.values(), topic_id)
         return [(record, lease) for record, lease in leased if lease not in rewound]

@@ -298,11 +298,10 @@ class Checker:
 
     def _wiped_between(self, aborted: Verdict, verdicts: Sequence[Verdict]) -> bool:
         """Whether Redis lost its data between a decision that was aborted, which nobody knows of then, and the next."""
-        later_s = [each.decided_s for each in verdicts if each.decided_s > aborted.decided_s]
-        return any(
-            harm.wipes and harm.began_s <= min(later_s) and (harm.ended_s or min(later_s)) >= aborted.decided_s
+        next_s = min((each.decided_s for each in verdicts if each.decided_s > aborted.decided_s), default=None)
+        return next_s is not None and any(
+            harm.wipes and harm.began_s <= next_s and (harm.ended_s or next_s) >= aborted.decided_s
             for harm in self._harm
-            if later_s
         )
 
     def _lost_since(self, names: Iterable[str]) -> bool:
