@@ -30,7 +30,7 @@ class View(NamedTuple):
 
 def strong_view(rng: Rng, picture: Pixels, aspect: float, other: Other, size: int) -> View:
     """An edited copy: one of the kinds of geometry, then up to four other edits."""
-    if rng.random() < 0.2:  # lighting, zoom and noise at once
+    if rng.random() < 0.3:  # lighting, zoom and noise at once
         matrix = _crop(rng, 1 / 1.7)
         edits = [_lighting, _colour, _noise]
         background, box = None, _FULL
@@ -439,5 +439,5 @@ EDITS: tuple[tuple[Callable[[Rng, Pixels, Other], Pixels], float], ...] = (
     (_text, 1.3),
     (_shapes, 1.2),
     (_blend, 2.4),
-    (_haze, 0.8),
+    (_haze, 1.6),
 )
