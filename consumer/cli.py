@@ -256,14 +256,18 @@ def compare(
 ) -> None:
     """The distance of two image files, whether B is a copy of A, and by which edit. Exits with 1 when it is not."""
     with _encoder() as encoder:
-        info, original, copy = encoder.info, encoder.encode(a), encoder.encode(b)
-    l2 = float(np.linalg.norm(original.embeddings[0] - copy.embeddings[0]))
-    same, said = l2 <= info.threshold_l2, f"l2 {l2:.4f}, threshold_l2 {info.threshold_l2:g}"
-    look = None
-    if original.patches is not None and copy.patches is not None and info.second_look is not None:
-        [look] = verify(copy.patches, original.patches, info.second_look.turns)
-        same = same or info.second_look.accepts(l2, look.score)
-        said += f", candidate_l2 {info.second_look.candidate_l2:g}, score {look.score:.3f} of {look.inliers} inliers"
+        info, original, (frames, copies) = encoder.info, encoder.encode(a), encoder.encode_within(b)
+    each_l2: list[float] = np.linalg.norm(original.embeddings - copies.embeddings, axis=1).tolist()
+    l2, rule = each_l2[0], info.second_look
+    same, look = l2 <= info.threshold_l2, None
+    if original.patches is not None and copies.patches is not None and rule is not None:
+        looks = verify(copies.patches, np.broadcast_to(original.patches, copies.patches.shape), rule.turns)
+        accepted = [rule.accepts(*each) for each in zip(each_l2, (look.score for look in looks), strict=True)]
+        which = accepted.index(True) if any(accepted) else 0
+        same, l2, look = same or any(accepted), each_l2[which], looks[which].of_whole(frames[which])
+    said = f"l2 {l2:.4f}, threshold_l2 {info.threshold_l2:g}"
+    if look is not None and rule is not None:
+        said += f", candidate_l2 {rule.candidate_l2:g}, score {look.score:.3f} of {look.inliers} inliers"
     out.print(f"{'duplicates' if same else 'different'}: {said}", highlight=False, soft_wrap=True)
     if same and look is not None and look.edit is not None:
         out.print(_in_words(look.edit), highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ import base64
 import io
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from tritonclient.utils import InferenceServerException
 
 from consumer.decode import decode
 from consumer.errors import Misconfigured, Unavailable
+from consumer.frames import Frame, views
 from consumer.settings import DecodeSettings, TritonSettings
 
 _Number = TypeVar("_Number", int, float)
@@ -121,6 +122,15 @@ class ModelInfo:
 class Encoded:
     embeddings: npt.NDArray[np.float32]  # [N, D], unit length
     patches: npt.NDArray[np.int8] | None  # [N, P, C]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """One after another, as if encoded at once."""
+        patches = [part.patches for part in parts if part.patches is not None]
+        return cls(np.concatenate([part.embeddings for part in parts]), np.concatenate(patches) if patches else None)
+
+    def __getitem__(self, rows: slice) -> "Encoded":
+        return Encoded(self.embeddings[rows], None if self.patches is None else self.patches[rows])
 
 
 class Encoder:
@@ -280,6 +290,13 @@ class ImageEncoder:
         """The same with the local features, for `consumer.verify`: [1, D] and [1, P, C]."""
         picture = decode(_bytes(image), self.info.size, DecodeSettings())
         return self._encoder.submit(picture.pixels[np.newaxis]).result()
+
+    def encode_within(self, image: str | Path | bytes | Image.Image) -> tuple[list[Frame], Encoded]:
+        """The same of the picture and of those within it: [N, D] and [N, P, C], the whole first, and where they are."""
+        settings = DecodeSettings()
+        seen = views(decode(_bytes(image), self.info.size, settings).pixels, settings.min_detail)
+        parts = [self._encoder.submit(view.pixels[np.newaxis]) for view in seen]
+        return [view.frame for view in seen], Encoded.joined([part.result() for part in parts])
 
     def close(self) -> None:
         self._encoder.close()

@@ -162,7 +162,10 @@ class Evidence(Body):
 
 
 class Match(Body):
-    """An earlier picture of the same tenant and its distance: Euclidean, of unit vectors, 0 to 2."""
+    """An earlier picture of the same tenant and its distance: Euclidean, of unit vectors, 0 to 2.
+
+    When a picture within the upload shows it, the distance is that of this part.
+    """
 
     image_id: str
     l2: float

@@ -39,11 +39,15 @@ COSINE_MARGIN = 0.01  # stored vectors are rounded to float16, and their lengths
 
 
 class Query(NamedTuple):
-    """A search for rows before `position`. `vector` stands in when the row itself is no longer in the mirror."""
+    """A search for rows before `position`, near what is stored there.
+
+    `vector` stands in when the row is no longer in the mirror, and is what counts when it is no stored one.
+    """
 
     position: Position
     image_id: bytes
     vector: NDArray[np.float16]
+    stored: bool = True
 
 
 class Hit(NamedTuple):
@@ -263,7 +267,7 @@ class Mirror:
         return None
 
     def _vector(self, query: Query) -> NDArray[np.float16]:
-        found = self._find(query.position.serial)
+        found = self._find(query.position.serial) if query.stored else None
         return query.vector if found is None else np.asarray(found[0].vectors[found[1]])
 
     def _rerank(

@@ -13,7 +13,9 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -185,7 +187,8 @@ class RecentWindow:
         """Append uploads, as if one by one in this order, and find what stands before each.
 
         `near` has the earliest row within the threshold and the nearest ones within the radius, in order of arrival;
-        exact copies are not searched for near ones. One round trip for all tenants, unless the mirror is far behind.
+        `within` has the same for each picture within an upload. Exact copies are not searched for near ones. One round
+        trip for all tenants, unless the mirror is far behind.
         """
         by_tenant = _group(row.tenant for row in rows)
         placed: list[Placed] = [Placed()] * len(rows)
@@ -196,17 +199,22 @@ class RecentWindow:
             records = {t: [part for index in indexes for part in parts[index]] for t, indexes in by_tenant.items()}
             outcomes = self._sync(windows, records)
             for tenant, indexes in by_tenant.items():
-                queries: dict[int, Query] = {}
+                queries: list[Query] = []
+                asking: list[int] = []  # the row that each query is of
                 for index, (own, earlier, head, kept) in zip(indexes, outcomes[tenant], strict=True):
                     position = Position.parse(own) if own else None
                     stored = Stored(position, *parts[index][:2]) if position is not None and kept else None
                     placed[index] = Placed(position, _earlier(earlier, head) if earlier else None, (), stored)
                     row = rows[index]
                     if position is not None and not earlier and row.vector is not None:
-                        queries[index] = Query(position, encode_name(row.image_id), row.vector.astype(np.float16))
-                hits = windows[tenant].mirror.search(list(queries.values()))
-                for (index, query), near in zip(queries.items(), hits, strict=True):
-                    placed[index] = Placed(query.position, None, tuple(map(_near, near)), placed[index].own)
+                        name = encode_name(row.image_id)
+                        for vector in (row.vector, *row.within):
+                            queries.append(Query(position, name, vector.astype(np.float16), vector is row.vector))
+                            asking.append(index)
+                hits = windows[tenant].mirror.search(queries)
+                for index, found in groupby(zip(asking, hits, strict=True), lambda pair: pair[0]):
+                    near, *within = (tuple(map(_near, each)) for _, each in found)
+                    placed[index] = replace(placed[index], near=near, within=tuple(within))
             while len(self._windows) > MIRRORS:
                 self._windows.popitem(last=False)
         return placed

@@ -41,7 +41,8 @@ class Source(NamedTuple):
 class NewRow(NamedTuple):
     """An upload to append. `vector` is float32 [D] of unit length, or None for a picture that matches only exactly.
 
-    `digest` is the hash of its bytes, at most 255 long; `patches` the local features, for the second look.
+    `digest` is the hash of its bytes, at most 255 long; `patches` the local features, for the second look. `within` are
+    the vectors of pictures within it, which are looked for like its own, and not stored.
     """
 
     tenant: str
@@ -51,6 +52,7 @@ class NewRow(NamedTuple):
     uploaded_at: datetime
     patches: bytes | None = None
     source: Source | None = None
+    within: tuple[NDArray[np.float32], ...] = ()
 
 
 class Stored(NamedTuple):
@@ -104,13 +106,15 @@ class Earlier:
 class Placed:
     """Where an upload stands and what stands before it. `position` is None for an exact copy that is not stored.
 
-    `own` is its row; None also for an upload that was deleted before it came.
+    `own` is its row; None also for an upload that was deleted before it came. `within` has what stands before it near
+    each picture within it.
     """
 
     position: Position | None = None
     exact: Earlier | None = None
     near: tuple[Near, ...] = ()
     own: Stored | None = field(default=None, compare=False)
+    within: tuple[tuple[Near, ...], ...] = ()
 
 
 class Forgotten(NamedTuple):

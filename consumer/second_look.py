@@ -1,15 +1,41 @@
-"""Which of the pictures near an upload get a second look, and what `verify` finds on them."""
+"""Which of the pictures near an upload, and near a picture within it, get a second look, and what `verify` finds."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from consumer.encode import ModelInfo
 from consumer.events import Evidence
+from consumer.frames import Frame
 from consumer.recent import Near, Placed, Position, RecentWindow
 from consumer.verify import verify
 
 LOOKS = 4  # candidates of an upload that get a second look, the nearest first; beyond the threshold only one
+
+
+class Asked(NamedTuple):
+    """An upload to look at: where it was placed, and what was encoded of it, the whole and the pictures within.
+
+    `patches` are the local features in each of `frames`, int8 [N, P, C].
+    """
+
+    tenant: str
+    placed: Placed
+    frames: Sequence[Frame]
+    patches: NDArray[np.int8] | None
+
+
+class Seen(NamedTuple):
+    """What was found: evidence on candidates by their positions, and the candidates `near` the upload.
+
+    Those are where it was placed, and what a picture within it was verified to show, each with the distance of
+    whichever is nearer.
+    """
+
+    evidence: dict[Position, Evidence]
+    near: tuple[Near, ...]
 
 
 class Verifier:
@@ -19,45 +45,83 @@ class Verifier:
         self._window = window
         self._model = model
 
-    def look(self, placed: Sequence[tuple[str, Placed]]) -> list[dict[Position, Evidence]]:
-        """What is found on candidates of each (tenant, where its upload was placed), by the candidates' positions.
+    def look(self, asked: Sequence[Asked]) -> list[Seen]:
+        """Look twice at the candidates of each upload, and at the nearest of each picture within it.
 
-        Both sides are read back from the window, in one round trip, so that a repeat is judged by what was judged at
-        first. Candidates deleted meanwhile are left out. Raises Unavailable("redis", ...).
+        Uploads and candidates are read back from the window, in one round trip, so that a repeat is judged by what was
+        judged at first; what is within an upload is not kept there. Candidates deleted meanwhile are left out. Raises
+        Unavailable("redis", ...).
         """
-        found: list[dict[Position, Evidence]] = [{} for _ in placed]
         rule, shape = self._model.second_look, self._model.patches
         if rule is None or shape is None:
-            return found
+            return [Seen({}, each.placed.near) for each in asked]
         pairs = [
-            (index, (tenant, place.position), (tenant, near.position), near)
-            for index, (tenant, place) in enumerate(placed)
-            if place.position is not None
-            for near in _worth_a_look(place, self._model.threshold_l2)
+            _Pair(index, view, near)
+            for index, each in enumerate(asked)
+            for view, near in _worth_a_look(each.placed, self._model.threshold_l2)
         ]
-        rows = list({row: None for _, upload, candidate, _ in pairs for row in (upload, candidate)})
-        stored = {
+        stored = self._stored(asked, pairs, shape)
+        known = []
+        for pair in pairs:
+            tenant, placed, _, patches = asked[pair.upload]
+            upload = patches[pair.view] if pair.view and patches is not None else stored.get((tenant, placed.position))
+            candidate = stored.get((tenant, pair.near.position))
+            if upload is not None and candidate is not None:
+                known.append((pair, upload, candidate))
+        evidence: list[dict[Position, Evidence]] = [{} for _ in asked]
+        candidates = [{near.position: near for near in each.placed.near} for each in asked]
+        if known:
+            uploads, others = np.stack([upload for _, upload, _ in known]), np.stack([other for _, _, other in known])
+            for ((index, view, near), _, _), look in zip(known, verify(uploads, others, rule.turns), strict=True):
+                found, accepted = evidence[index].get(near.position), rule.accepts(near.l2, look.score)
+                if view == 0:
+                    evidence[index][near.position] = look.evidence(accepted)
+                elif accepted and (found is None or not found.verified):
+                    evidence[index][near.position] = look.of_whole(asked[index].frames[view]).evidence(True)
+                    whole = candidates[index].get(near.position, near)
+                    candidates[index][near.position] = min(whole, near, key=_nearness)
+        return [Seen(said, tuple(each.values())) for said, each in zip(evidence, candidates, strict=True)]
+
+    def _stored(
+        self, asked: Sequence[Asked], pairs: Sequence["_Pair"], shape: tuple[int, int]
+    ) -> dict[tuple[str, Position | None], NDArray[np.int8]]:
+        """Local features that the window holds of uploads and candidates, int8 [P, C], by tenant and position."""
+        wanted: dict[tuple[str, Position], None] = {}
+        for index, view, near in pairs:
+            tenant, placed, _, _ = asked[index]
+            if view == 0 and placed.position is not None:
+                wanted[tenant, placed.position] = None
+            wanted[tenant, near.position] = None
+        return {
             row: np.frombuffer(patches, np.int8).reshape(shape)
-            for row, patches in zip(rows, self._window.patches(rows), strict=True)
+            for row, patches in zip(wanted, self._window.patches(list(wanted)), strict=True)
             if patches is not None and len(patches) == shape[0] * shape[1]
         }
-        pairs = [pair for pair in pairs if pair[1] in stored and pair[2] in stored]
-        if pairs:
-            uploads = np.stack([stored[upload] for _, upload, _, _ in pairs])
-            candidates = np.stack([stored[candidate] for _, _, candidate, _ in pairs])
-            for (index, _, _, near), look in zip(pairs, verify(uploads, candidates, rule.turns), strict=True):
-                found[index][near.position] = look.evidence(rule.accepts(near.l2, look.score))
-        return found
 
 
-def _worth_a_look(place: Placed, threshold_l2: float) -> list[Near]:
+class _Pair(NamedTuple):
+    """An upload and a candidate, by which of what was encoded of the upload: 0 is all of it."""
+
+    upload: int
+    view: int
+    near: Near
+
+
+def _worth_a_look(placed: Placed, threshold_l2: float) -> list[tuple[int, Near]]:
     """The nearest candidate; others that count by distance alone, for their evidence, with the one that will be named.
 
     Beyond the threshold the nearest alone can be verified. Looking at more finds no more copies at the same rate of
-    false ones, since each is one more chance for a stranger.
+    false ones, since each is one more chance for a stranger. Of a picture within the upload, the nearest alone.
     """
-    nearest = sorted(place.near, key=lambda near: (near.l2, near.position))[:LOOKS]
+    nearest = sorted(placed.near, key=_nearness)[:LOOKS]
     chosen = [near for near in nearest if near is nearest[0] or near.l2 <= threshold_l2]
-    within = [near for near in place.near if near.l2 <= threshold_l2]
-    named = min(within, key=lambda near: near.position, default=None)
-    return chosen if named is None or named in chosen else [*chosen, named]
+    counting = [near for near in placed.near if near.l2 <= threshold_l2]
+    named = min(counting, key=lambda near: near.position, default=None)
+    if named is not None and named not in chosen:
+        chosen.append(named)
+    within = [(view, min(near, key=_nearness)) for view, near in enumerate(placed.within, 1) if near]
+    return [*((0, near) for near in chosen), *within]
+
+
+def _nearness(near: Near) -> tuple[float, Position]:
+    return near.l2, near.position

@@ -150,6 +150,9 @@ class DecodeSettings(Section):
     )
     min_side: int = Field(default=8, ge=1, description="Shortest side accepted, in pixels.")
     min_detail: float = Field(default=0.7, ge=0, description="Detail score under which a picture matches only exactly.")
+    frames: bool = Field(
+        default=True, description="Also look at pictures within a picture: collages, screenshots, one upon another."
+    )
     threads: int = Field(default=0, ge=0, description="Decoding threads. 0: one for each core.")
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import groupby
@@ -25,6 +25,7 @@ from consumer.encode import Encoded, Encoder
 from consumer.errors import Unavailable, Unprocessable
 from consumer.events import Event, Evidence, ImageDeleted, ImageUpload, Match, Model, Record, Verdict, parse, to_message
 from consumer.fetch import Fetcher
+from consumer.frames import WHOLE, Frame, View, views
 from consumer.kafka import Lease, Leased, UploadsConsumer
 from consumer.match import Decision, decide
 from consumer.metrics import Metrics
@@ -32,12 +33,14 @@ from consumer.publish import Outgoing, Publisher, dead_letter
 from consumer.quarantine import Quarantine
 from consumer.recent import Earlier, NewRow, Placed, Position, RecentWindow, Source
 from consumer.rows import Stored
-from consumer.second_look import Verifier
+from consumer.second_look import Asked, Seen, Verifier
 from consumer.settings import Settings
 from consumer.tracing import OFF, UNTRACED, Trace, Tracing
 from consumer.unsettled import Account, Done, Unsettled
 
 log = logging.getLogger(__name__)
+
+NOTHING = Seen({}, ())  # of exact copies, which nobody looks at twice
 
 
 @dataclass(slots=True)
@@ -52,9 +55,10 @@ class Item:
     data: bytes = b""  # until it is decoded
     digest: bytes = b""
     exact: Earlier | None = None
-    decoding: Future[Picture] | None = None
-    row: int | None = None
-    encoded: Encoded | None = None  # of this picture alone, when it was not encoded with its batch
+    decoding: Future[list[View]] | None = None
+    frames: list[Frame] = field(default_factory=list)  # of what is encoded of it: all of it, then pictures within it
+    row: int | None = None  # among the pixels of its batch, where these begin
+    encoded: Encoded | None = None  # of each
     stored: Stored | None = None  # its row in the window
     deleted_at: Position | None = None  # of a deletion: where in the window
     decision: Decision | None = None
@@ -151,7 +155,7 @@ class Steps:
         self._await_fetched(batch.uploads())
         uploads = batch.uploads()
         known = self._window.exact([item.content for item in uploads])
-        same: dict[tuple[str, bytes, str | None], Future[Picture]] = {}
+        same: dict[tuple[str, bytes, str | None], Future[list[View]]] = {}
         for item, earlier in zip(uploads, known, strict=True):
             item.exact = earlier
             if earlier is not None:
@@ -168,29 +172,28 @@ class Steps:
     def encode(self, batch: Batch) -> None:
         """Send what was decoded to Triton, in parts that the model takes at once."""
         pixels: list[NDArray[np.uint8]] = []
-        rows: dict[Future[Picture], int | None] = {}
+        rows: dict[Future[list[View]], int | None] = {}
         for item in batch.uploads():
             if item.decoding is None or item.exact is not None:
                 continue
             try:
-                picture = item.decoding.result()
+                seen = item.decoding.result()
             except Unprocessable as error:
                 item.failure = error
                 continue
             finally:
                 item.data = b""
             if item.decoding not in rows:
-                rows[item.decoding] = len(pixels) if self._has_detail(picture) else None
-                if self._has_detail(picture):
-                    pixels.append(picture.pixels)
-            item.row = rows[item.decoding]
+                rows[item.decoding] = len(pixels) if seen else None
+                pixels += [view.pixels for view in seen]
+            item.row, item.frames = rows[item.decoding], [view.frame for view in seen]
         most = self._encoder.info.max_batch_size
         batch.pixels = [np.stack(pixels[start : start + most]) for start in range(0, len(pixels), most)]
         batch.inferences = [self._infer(batch, number) for number in range(len(batch.pixels))]
 
     def match(self, batch: Batch) -> None:
         """Append to the window, compare with what stood before, decide; carry out deletions in between."""
-        encoded = self._inferred(batch)
+        self._await_inferred(batch)
         self._unsettled.settle()
         self._unsettled.open(batch.account)
         undecided = (item for item in batch.items if item.failure is None and item.decided_at is None)
@@ -201,7 +204,7 @@ class Steps:
                     forgotten = self._window.forget(item.event.tenant, item.event.image_id, item.source)
                     item.deleted_at = forgotten.position
             else:
-                self._place(items, encoded)
+                self._place(items)
             for item in items:
                 item.decided_at = datetime.now(UTC)
                 if item.stored is not None or deletions:
@@ -274,7 +277,8 @@ class Steps:
             if found is None:
                 item.fetching = self._fetchers.submit(self._fetch, item.upload, item.trace)
             else:
-                item.digest, item.decoding = found
+                item.digest, decoded = found
+                item.decoding = self._decoders.submit(self._views_in, decoded)
 
     def _fetch(self, upload: ImageUpload, trace: Trace) -> bytes:
         if upload.data_base64 is not None:
@@ -282,12 +286,21 @@ class Steps:
         with self.timed("fetch", trace):
             return self._fetcher.fetch(upload.url or "")
 
-    def _decode(self, data: bytes, upload: ImageUpload, trace: Trace) -> Picture:
+    def _decode(self, data: bytes, upload: ImageUpload, trace: Trace) -> list[View]:
         with self.timed("decode", trace):
-            return decode(data, self._encoder.info.size, self._settings.decode, upload.content_type)
+            return self._views(decode(data, self._encoder.info.size, self._settings.decode, upload.content_type))
 
-    def _has_detail(self, picture: Picture) -> bool:
-        return picture.detail >= self._settings.decode.min_detail
+    def _views_in(self, decoded: Future[Picture]) -> list[View]:
+        return self._views(decoded.result())
+
+    def _views(self, picture: Picture) -> list[View]:
+        """What is to be encoded of a picture: nothing where there is too little to see."""
+        settings, info = self._settings.decode, self._encoder.info
+        if picture.detail < settings.min_detail:
+            return []
+        if not settings.frames or info.second_look is None:
+            return [View(WHOLE, picture.pixels)]
+        return views(picture.pixels, settings.min_detail)[: info.max_batch_size]
 
     def _infer(self, batch: Batch, number: int) -> Future[Encoded]:
         began_s, most = time.perf_counter(), self._encoder.info.max_batch_size
@@ -297,39 +310,42 @@ class Steps:
         inference.add_done_callback(lambda _: seconds.observe(time.perf_counter() - began_s))
         return inference
 
-    def _inferred(self, batch: Batch) -> Encoded | None:
-        """The batch's vectors; what Triton did not give is asked for again before Unavailable is raised."""
+    def _await_inferred(self, batch: Batch) -> None:
+        """Give the items what was made of them. What Triton did not give is asked for again, and Unavailable raised."""
         away: Unavailable | None = None
-        parts: list[Encoded] = []
+        done: list[Encoded] = []
         for number, inference in enumerate(batch.inferences):
             try:
-                parts.append(inference.result())
+                done.append(inference.result())
             except Unavailable as error:
                 away = error
                 batch.inferences[number] = self._infer(batch, number)
         if away is not None:
             raise away
-        if len(parts) < 2:
-            return parts[0] if parts else None
-        patches = [part.patches for part in parts if part.patches is not None]
-        return Encoded(
-            np.concatenate([part.embeddings for part in parts]), np.concatenate(patches) if patches else None
-        )
+        if done:
+            encoded = Encoded.joined(done)
+            for item in batch.uploads():
+                if item.row is not None:
+                    item.encoded = encoded[item.row : item.row + len(item.frames)]
 
-    def _place(self, items: list[Item], encoded: Encoded | None) -> None:
+    def _place(self, items: list[Item]) -> None:
         """Append the uploads to the window and decide on what stood before each."""
         self._confirm([item for item in items if item.exact is not None])
         items = [item for item in items if item.failure is None]
         new = [item for item in items if item.exact is None]
-        placed = self._window.add([self._new_row(item, encoded) for item in new])
-        looks = self._verifier.look([(item.event.tenant, place) for item, place in zip(new, placed, strict=True)])
-        found = iter(zip(placed, looks, strict=True))
+        placed = self._window.add([self._new_row(item) for item in new])
+        asked = [
+            Asked(item.event.tenant, place, item.frames, None if item.encoded is None else item.encoded.patches)
+            for item, place in zip(new, placed, strict=True)
+        ]
+        found = iter(zip(placed, self._verifier.look(asked), strict=True))
         for item in items:
             exact = item.exact
-            place, item.evidence = next(found) if exact is None else (Placed(exact=exact, own=exact.own), {})
-            item.stored = place.own
+            place, seen = next(found) if exact is None else (Placed(exact=exact, own=exact.own), NOTHING)
+            item.stored, item.evidence = place.own, seen.evidence
             verified = {position for position, evidence in item.evidence.items() if evidence.verified}
-            item.decision = decide(place, self._encoder.info.threshold_l2, self._settings.window.others, verified)
+            near = replace(place, near=seen.near)
+            item.decision = decide(near, self._encoder.info.threshold_l2, self._settings.window.others, verified)
 
     def _confirm(self, items: list[Item]) -> None:
         """Look again for the originals of exact copies: one may have been deleted since, and then its copy is new."""
@@ -339,7 +355,7 @@ class Steps:
         for item, earlier in zip(items, found, strict=True):
             if earlier is None:
                 try:
-                    picture = (
+                    seen = (
                         self._decode(self._fetch(item.upload, item.trace), item.upload, item.trace)
                         if item.decoding is None
                         else item.decoding.result()
@@ -347,21 +363,21 @@ class Steps:
                 except Unprocessable as error:
                     item.failure = error
                     continue
-                if self._has_detail(picture):
-                    item.encoded = self._encoder.submit(picture.pixels[np.newaxis]).result()
+                if seen:
+                    item.encoded = self._encoder.submit(np.stack([view.pixels for view in seen])).result()
+                item.frames = [view.frame for view in seen]
             # Last: until its vector is there, a repeat of this step has to find this item unconfirmed.
             item.exact = earlier
 
-    def _new_row(self, item: Item, encoded: Encoded | None) -> NewRow:
-        source, row = (encoded, item.row) if item.encoded is None else (item.encoded, 0)
+    def _new_row(self, item: Item) -> NewRow:
         vector = patches = None
-        if source is not None and row is not None:
-            vector = source.embeddings[row]
-            if source.patches is not None and self._encoder.info.second_look is not None:
-                patches = source.patches[row].tobytes()
-        return NewRow(
-            item.event.tenant, item.event.image_id, item.digest, vector, item.uploaded_at, patches, item.source
-        )
+        within: list[NDArray[np.float32]] = []
+        if item.encoded is not None:
+            vector, *within = item.encoded.embeddings
+            if item.encoded.patches is not None and self._encoder.info.second_look is not None:
+                patches = item.encoded.patches[0].tobytes()
+        event, uploaded_at = item.event, item.uploaded_at
+        return NewRow(event.tenant, event.image_id, item.digest, vector, uploaded_at, patches, item.source, (*within,))
 
     def _messages(self, items: list[Item], received_at: datetime) -> Iterator[Outgoing]:
         kafka = self._settings.kafka

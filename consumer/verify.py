@@ -10,7 +10,7 @@ A network sees a picture and the same picture turned by a quarter with other fea
 other (Lenc and Vedaldi, Understanding image representations by measuring their equivariance and equivalence, 2015).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import atan2, degrees, sqrt
 
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.events import Box, Edit, Evidence
+from consumer.frames import Frame
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -87,6 +88,15 @@ class Look:
             box_in_upload=_box(in_upload),
             overlap=round(common / (1 + abs(area) - common), 3),
         )
+
+    def of_whole(self, frame: Frame) -> "Look":
+        """The same for the whole upload, of a look at what is within a frame of it."""
+        size = np.array([frame.right - frame.left, frame.bottom - frame.top], np.float32)
+        corner = np.array([frame.left, frame.top], np.float32)
+        linear = self.transform[:, :2] / size
+        transform = np.column_stack([linear, self.transform[:, 2] - linear @ corner])
+        links = np.hstack([corner + self.links[:, :2] * size, self.links[:, 2:]])
+        return replace(self, transform=transform, links=links)
 
     def evidence(self, verified: bool) -> Evidence:
         return Evidence(verified=verified, score=round(self.score, 4), inliers=self.inliers, edit=self.edit)

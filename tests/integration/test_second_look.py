@@ -18,12 +18,13 @@ from redis import Redis
 
 from consumer.encode import ModelInfo, SecondLook
 from consumer.events import Match
+from consumer.frames import WHOLE, Frame
 from consumer.local.binaries import Binaries
 from consumer.local.pictures import photographs
 from consumer.local.servers import TritonServer
 from consumer.local.stack import REPOSITORY
 from consumer.recent import NewRow, Placed, RecentWindow
-from consumer.second_look import LOOKS, Verifier
+from consumer.second_look import LOOKS, Asked, Seen, Verifier
 from consumer.settings import WindowSettings
 from tests.service_fixtures import Service, new_service
 from tests.stack_fixtures import serving
@@ -51,6 +52,11 @@ def row(image_id: str, patches: NDArray[np.int8] | None, away: float = 0.0, tena
     return NewRow(tenant, image_id, digest, vector, AT, None if patches is None else patches.tobytes())
 
 
+def asked(placed: Placed, tenant: str = "t") -> Asked:
+    """With nothing within the upload."""
+    return Asked(tenant, placed, [WHOLE], None)
+
+
 def test_a_copy_far_away_is_verified_and_a_stranger_is_not(window: RecentWindow) -> None:
     rows = [
         row("original", features(scene(1))),
@@ -60,7 +66,8 @@ def test_a_copy_far_away_is_verified_and_a_stranger_is_not(window: RecentWindow)
         row("original", features(scene(1)), tenant="another"),
     ]
     placed = window.add(rows)
-    looks = Verifier(window, MODEL).look([(each.tenant, place) for each, place in zip(rows, placed, strict=True)])
+    seen = Verifier(window, MODEL).look([asked(place, each.tenant) for each, place in zip(rows, placed, strict=True)])
+    looks = [each.evidence for each in seen]
     original, copy = placed[0].position, looks[1]
     assert original is not None
     assert copy[original].verified
@@ -76,21 +83,21 @@ def test_a_repeat_is_judged_by_what_was_stored_at_first(window: RecentWindow) ->
     window.add([row("original", features(scene(3)))])
     copy = row("copy", features(scene(3), EDITS["mirrored"], noise=0.1), 0.5)
     [first] = window.add([copy])
-    before = verifier.look([("t", first)])
+    before = verifier.look([asked(first)])
     # An encoder that computes a little differently in another batch, here much differently.
     [again] = window.add([copy._replace(patches=features(scene(9)).tobytes())])
     assert again == first
-    assert verifier.look([("t", again)]) == before
-    assert any(evidence.verified for evidence in before[0].values())
+    assert verifier.look([asked(again)]) == before
+    assert any(evidence.verified for evidence in before[0].evidence.values())
 
 
 def test_a_candidate_deleted_meanwhile_is_left_out(window: RecentWindow) -> None:
     verifier = Verifier(window, MODEL)
     window.add([row("original", features(scene(4))), row("other", features(scene(5)))])
     [placed] = window.add([row("copy", features(scene(4)), 0.2)])
-    assert len(verifier.look([("t", placed)])[0]) == 2
+    assert len(verifier.look([asked(placed)])[0].evidence) == 2
     window.forget("t", "original")
-    assert len(verifier.look([("t", placed)])[0]) == 1
+    assert len(verifier.look([asked(placed)])[0].evidence) == 1
 
 
 def test_looks_are_bounded_and_see_what_distance_alone_would_name(window: RecentWindow) -> None:
@@ -99,7 +106,7 @@ def test_looks_are_bounded_and_see_what_distance_alone_would_name(window: Recent
     window.add([row(str(n), features(scene(n)), 0.28 - n * 0.02) for n in range(count)])
     [placed] = window.add([row("copy", features(scene(0)))])
     assert len(placed.near) == count
-    [looks] = Verifier(window, MODEL).look([("t", placed)])
+    [(looks, _)] = Verifier(window, MODEL).look([asked(placed)])
     assert len(looks) == LOOKS + 1
     assert looks[placed.near[0].position].verified
 
@@ -109,9 +116,33 @@ def test_beyond_the_threshold_the_nearest_alone_is_looked_at(window: RecentWindo
     [placed] = window.add([row("copy", features(scene(2)), 0.7)])
     assert len(placed.near) == 3
     assert min(near.l2 for near in placed.near) > MODEL.threshold_l2
-    [looks] = Verifier(window, MODEL).look([("t", placed)])
+    [(looks, _)] = Verifier(window, MODEL).look([asked(placed)])
     nearest = min(placed.near, key=lambda near: near.l2)
     assert list(looks) == [nearest.position]
+
+
+@pytest.mark.parametrize("away", [3.0, 0.5], ids=["the whole is far from it", "the whole is near it"])
+def test_a_picture_within_the_upload_is_found_where_it_is(window: RecentWindow, away: float) -> None:
+    original, stranger = window.add([row("original", features(scene(1))), row("stranger", features(scene(2)), 0.75)])
+    within = np.zeros((2, DIM), np.float32)
+    within[:, :2] = [(np.cos(0.7), np.sin(0.7)), (np.cos(0.1), np.sin(0.1))]
+    collage = np.concatenate([features(scene(4)), features(scene(5)), features(scene(1), EDITS["zoom"], noise=0.1)])
+    [placed] = window.add([row("collage", collage[:1], away)._replace(within=tuple(within))])
+    assert len(placed.near) == (0 if away == 3 else 2)
+    assert [[near.image_id for near in each] for each in placed.within] == [["original", "stranger"]] * 2
+    frames = [WHOLE, Frame(0, 0.5, 1, 1), Frame(0.5, 0, 1, 0.5)]
+    [seen] = Verifier(window, MODEL).look([Asked("t", placed, frames, collage)])
+    assert original.position is not None
+    assert [position for position, evidence in seen.evidence.items() if evidence.verified] == [original.position]
+    l2 = {near.position: near.l2 for near in seen.near}
+    assert l2[original.position] == pytest.approx(2 * np.sin(0.05), abs=1e-3)
+    assert l2.keys() - {stranger.position} == {original.position}
+    edit = seen.evidence[original.position].edit
+    assert edit is not None
+    box = edit.box_in_match
+    # The frame shows (0.2, 0.1) to (0.9, 0.8) of it; the whole, were it all one picture, more to the left and below.
+    assert (box.right, box.top) == pytest.approx((0.9, 0.1), abs=0.08)
+    assert edit.zoom == pytest.approx(0.5 / 0.7, rel=0.1)
 
 
 def test_without_a_rule_nothing_is_asked() -> None:
@@ -121,7 +152,7 @@ def test_without_a_rule_nothing_is_asked() -> None:
     ):
         # A window without a server: it would raise Unavailable if it were asked.
         window = RecentWindow(Redis(port=1), model, WindowSettings(), "nowhere")
-        assert Verifier(window, model).look([("t", Placed())]) == [{}]
+        assert Verifier(window, model).look([asked(Placed())]) == [Seen({}, ())]
 
 
 def cropped(data: bytes) -> bytes:
@@ -148,6 +179,40 @@ def test_the_verdict_carries_the_evidence(broker: str, redis_server: str, triton
         box = edit.box_in_match
         assert (box.left, box.top, box.right, box.bottom) == pytest.approx((0.1, 0.15, 0.8, 0.85), abs=0.1)
         assert not edit.mirrored
+
+
+def collage() -> bytes:
+    """Four photographs in a square, china.jpg at the lower left."""
+    canvas = Image.new("RGB", (800, 600))
+    for place, name in enumerate(("rocket.jpg", "coffee.png", "china.jpg", "text.png")):
+        with Image.open(io.BytesIO(PHOTOGRAPHS[name])) as image:
+            canvas.paste(image.convert("RGB").resize((400, 300)), (place % 2 * 400, place // 2 * 300))
+    out = io.BytesIO()
+    canvas.save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("frames", [True, False])
+def test_a_copy_within_a_collage_is_found(
+    frames: bool, broker: str, redis_server: str, triton: str, tmp_path: Path
+) -> None:
+    with new_service(broker, redis_server, triton, tmp_path) as service:
+        service.consumer({"SEENIT_DECODE_FRAMES": str(frames)})
+        service.picture("flower", PHOTOGRAPHS["flower.jpg"])
+        service.picture("china", PHOTOGRAPHS["china.jpg"])
+        assert service.await_verdict("china").verdict == "unique"
+        service.picture("collage", collage())
+        if not frames:
+            assert service.await_verdict("collage").verdict == "unique"
+            return
+        match = _near(service, "collage")
+        assert match.image_id == "china"
+        assert match.evidence is not None
+        assert match.evidence.verified
+        assert match.evidence.edit is not None
+        box = match.evidence.edit.box_in_upload
+        assert (box.left, box.top, box.right, box.bottom) == pytest.approx((0, 0.5, 0.5, 1), abs=0.08)
+        assert match.evidence.edit.zoom == pytest.approx(0.5, rel=0.1)
 
 
 def test_an_encoder_without_local_features_decides_on_distance_alone(
@@ -186,6 +251,11 @@ def test_compare_says_and_draws_the_edit(triton: str, tmp_path: Path) -> None:
     assert float(zoom[1]) == pytest.approx(1 / 0.7, rel=0.15)
     with Image.open(tmp_path / "both.png") as drawing:
         assert drawing.width > 2 * drawing.height
+    (tmp_path / "c.jpg").write_bytes(collage())
+    for a, b, status in (("a.jpg", "c.jpg", 0), ("c.jpg", "a.jpg", 1)):
+        command = [sys.executable, "-m", "consumer", "compare", a, b]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stdout + done.stderr
 
 
 def _near(service: Service, image_id: str) -> Match:

@@ -170,3 +170,12 @@ def test_the_limit_is_the_binomial_quantile(trials: int, success: float) -> None
         limit = _most(trials, success, beyond)
         assert sum(chances[limit + 1 :]) <= beyond * (1 + 1e-9)
         assert limit == 0 or sum(chances[limit:]) > beyond
+
+
+def test_a_part_of_a_row_is_searched_for_by_itself() -> None:
+    one, other = np.eye(DIM, dtype=np.float16)[:2]
+    mirror = Mirror(DIM, REACH, RETENTION_MS)
+    mirror.extend([row(1, one), row(2, other), row(3, one, image_id=b"query")])
+    whole, part = mirror.search([query(3, other), query(3, other)._replace(stored=False)])
+    assert [hit.position.serial for hit in whole] == [1]
+    assert [hit.position.serial for hit in part] == [2]

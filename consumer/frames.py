@@ -1,0 +1,156 @@
+"""Pictures within a picture: collages, screenshots, a picture upon another, borders.
+
+Where one picture ends and another begins there is a step from one row or column of pixels to the next, straight and
+long as hardly anything in a photograph is. Rectangles all of whose sides run along such steps, or along the picture's
+own edge, are worth a look of their own: the vector of the whole says little of what fills a quarter of it.
+"""
+
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from consumer.decode import detail
+
+MOST = 4  # pictures within one
+LINES = 6  # of each direction, the longest steps
+MIN_SIDE = 0.3  # of a picture within, as a share of the whole
+MAX_AREA = 0.9
+COVERED = 0.7  # of each side that has to be a step
+MIN_STEP = 8  # grey levels, and a quarter more than what changes two pixels further on either side
+APART = 4  # pixels between two lines
+SAME = 0.7  # intersection over union of rectangles that are one
+
+
+class Frame(NamedTuple):
+    """A rectangle, as shares of width and height."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def cut(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """What is within, of uint8 [S, S, 3], in the same form."""
+        size = len(pixels)
+        box = (self.left * size, self.top * size, self.right * size, self.bottom * size)
+        return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR, box))
+
+
+WHOLE = Frame(0.0, 0.0, 1.0, 1.0)
+
+
+class View(NamedTuple):
+    """What is encoded of a picture: all of it, or what is within a frame. `pixels` is uint8 [S, S, 3]."""
+
+    frame: Frame
+    pixels: NDArray[np.uint8]
+
+
+def views(pixels: NDArray[np.uint8], min_detail: float) -> list[View]:
+    """The whole of uint8 [S, S, 3], then the pictures within it, less those in which there is too little to see."""
+    parts = (View(frame, frame.cut(pixels)) for frame in frames(pixels))
+    return [View(WHOLE, pixels), *(part for part in parts if detail(part.pixels) >= min_detail)]
+
+
+def frames(pixels: NDArray[np.uint8]) -> list[Frame]:
+    """Rectangles in uint8 [S, S, 3] that look like pictures of their own, the best first, at most `MOST`."""
+    size = len(pixels)
+    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    across = _Steps(_steps(planes[..., :-1], planes[..., 1:]))
+    down = _Steps(_steps(planes[:, :-1], planes[:, 1:], axis=0).T)
+    if not across.lines and not down.lines:
+        return []
+    found = []
+    for left, right in _spans(across.lines, size):
+        for top, bottom in _spans(down.lines, size):
+            if (right - left) * (bottom - top) <= MAX_AREA * size**2:
+                covered = min(
+                    across.covered(left, top, bottom),
+                    across.covered(right, top, bottom),
+                    down.covered(top, left, right),
+                    down.covered(bottom, left, right),
+                )
+                if covered >= COVERED:
+                    # Four pictures in a square are six rectangles more; what cannot be divided comes first.
+                    whole = not across.divide(left, right, top, bottom) and not down.divide(top, bottom, left, right)
+                    found.append((whole, covered, Frame(left / size, top / size, right / size, bottom / size)))
+    chosen: list[Frame] = []
+    for _, _, frame in sorted(found, reverse=True):
+        if len(chosen) < MOST and all(_overlap(frame, other) < SAME for other in chosen):
+            chosen.append(frame)
+    return chosen
+
+
+def _steps(before: NDArray[np.uint8], after: NDArray[np.uint8], axis: int = 1) -> NDArray[np.bool_]:
+    """Where the change from `before` to `after`, [3, H, W], is a step: more than what changes around it."""
+    change = (np.maximum(before, after) - np.minimum(before, after)).max(axis=0)
+    around = np.zeros_like(change)
+    if axis:
+        around[:, 2:] = change[:, :-2]
+        np.maximum(around[:, :-2], change[:, 2:], out=around[:, :-2])
+    else:
+        around[2:] = change[:-2]
+        np.maximum(around[:-2], change[2:], out=around[:-2])
+    np.minimum(around, 190, out=around)  # a quarter more has to fit in eight bits
+    around += around >> 2
+    around += MIN_STEP
+    steps: NDArray[np.bool_] = change > around
+    return steps
+
+
+class _Steps:
+    """Steps from column to column of a picture: `lines` are where the longest are, as the column on their right."""
+
+    def __init__(self, steps: NDArray[np.bool_]) -> None:
+        """`steps` is [S, S - 1]."""
+        self._size = size = len(steps)
+        window = round(MIN_SIDE * size)
+        # A step may fall between two pixels, half of it on either side.
+        either = steps.copy()
+        either[:, 1:] |= steps[:, :-1]
+        columns = APART - 1 + np.flatnonzero(either[:, APART - 1 : size - APART].sum(axis=0) >= COVERED * window)
+        sums = np.zeros((size + 1, len(columns)), np.int16)
+        np.cumsum(either[:, columns], axis=0, out=sums[1:])
+        longest = (sums[window:] - sums[:-window]).max(axis=0)
+        # Of the columns at one edge, the one that has most of it by itself.
+        order = np.argsort(-(2 * longest + steps[:, columns].sum(axis=0)), kind="stable")
+        self.lines: list[int] = []
+        self._sums: dict[int, NDArray[np.int16]] = {}
+        for place in order.tolist():
+            line = int(columns[place]) + 1
+            enough = longest[place] >= COVERED * window
+            if enough and len(self.lines) < LINES and all(abs(line - other) >= APART for other in self.lines):
+                self.lines.append(line)
+                self._sums[line] = sums[:, place]
+
+    def covered(self, line: int, start: int, end: int) -> float:
+        """Share of the rows from `start` to `end` that have a step at a line; the picture's own edge is one."""
+        if line in (0, self._size):
+            return 1.0
+        return float(self._sums[line][end] - self._sums[line][start]) / (end - start)
+
+    def divide(self, left: int, right: int, start: int, end: int) -> bool:
+        """Whether a step runs through a rectangle, so that both sides of it are large enough for pictures."""
+        least = MIN_SIDE * self._size
+        return any(
+            line - left >= least and right - line >= least and self.covered(line, start, end) >= COVERED
+            for line in self.lines
+        )
+
+
+def _spans(lines: list[int], size: int) -> list[tuple[int, int]]:
+    places = [0, *lines, size]
+    return [(start, end) for start, end in product(places, places) if end - start >= MIN_SIDE * size]
+
+
+def _overlap(a: Frame, b: Frame) -> float:
+    width, height = min(a.right, b.right) - max(a.left, b.left), min(a.bottom, b.bottom) - max(a.top, b.top)
+    both = max(0.0, width) * max(0.0, height)
+    return both / (_area(a) + _area(b) - both)
+
+
+def _area(frame: Frame) -> float:
+    return (frame.right - frame.left) * (frame.bottom - frame.top)

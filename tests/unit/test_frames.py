@@ -1,0 +1,73 @@
+"""Pictures within a picture are found by their straight edges, and photographs have hardly any."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from PIL import Image
+
+from consumer.frames import MOST, Frame, frames
+from consumer.local.pictures import photographs
+
+SIZE = 192
+PHOTOGRAPHS = [
+    np.asarray(Image.open(io.BytesIO(data)).convert("RGB").resize((SIZE, SIZE))) for _, data in photographs()
+]
+
+
+def upon(place: tuple[int, int, int, int], small: int, ground: int) -> NDArray[np.uint8]:
+    """One photograph upon another, in a box (left, top, right, bottom) of pixels."""
+    left, top, right, bottom = place
+    canvas = Image.fromarray(PHOTOGRAPHS[ground])
+    canvas.paste(Image.fromarray(PHOTOGRAPHS[small]).resize((right - left, bottom - top)), (left, top))
+    return np.asarray(canvas)
+
+
+def nearest(found: list[Frame], place: tuple[int, int, int, int]) -> float:
+    """How far the sides of the frame nearest to a box are from it, in pixels."""
+    return min((max(abs(side * SIZE - edge) for side, edge in zip(f, place, strict=True)) for f in found), default=SIZE)
+
+
+@pytest.mark.parametrize("place", [(0, 0, 96, 96), (96, 0, 192, 192), (0, 96, 192, 192), (40, 31, 131, 150)])
+def test_most_pictures_within_others_are_found_where_they_are(place: tuple[int, int, int, int]) -> None:
+    pairs = [(small, (small + 5) % len(PHOTOGRAPHS)) for small in range(len(PHOTOGRAPHS))]
+    found = [nearest(frames(upon(place, *pair)), place) <= 3 for pair in pairs]
+    assert np.mean(found) >= 0.6
+
+
+def test_a_collage_of_four_shows_all_four() -> None:
+    canvas = np.concatenate(
+        [np.concatenate([PHOTOGRAPHS[a][::2, ::2], PHOTOGRAPHS[b][::2, ::2]], axis=1) for a, b in ((0, 4), (16, 13))]
+    )
+    found = frames(canvas)
+    assert len(found) == MOST
+    for place in ((0, 0, 96, 96), (96, 0, 192, 96), (0, 96, 96, 192), (96, 96, 192, 192)):
+        assert nearest(found, place) <= 2
+
+
+def test_photographs_seldom_seem_framed() -> None:
+    assert sum(bool(frames(picture)) for picture in PHOTOGRAPHS) <= len(PHOTOGRAPHS) / 6
+
+
+def test_what_is_cut_out_is_what_is_there() -> None:
+    place = (96, 0, 192, 96)
+    cut = Frame(0.5, 0, 1, 0.5).cut(upon(place, 3, 9))
+    assert cut.shape == (SIZE, SIZE, 3)
+    assert cut.dtype == np.uint8
+    again = np.asarray(Image.fromarray(PHOTOGRAPHS[3]).resize((96, 96)).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+    assert np.abs(cut.astype(int) - again).mean() < 2
+
+
+@settings(deadline=None)
+@given(hnp.arrays(np.uint8, (48, 48, 3), elements=st.sampled_from([0, 90, 255])))
+def test_no_pixels_are_too_odd(pixels: NDArray[np.uint8]) -> None:
+    found = frames(pixels)
+    assert len(found) <= MOST
+    for frame in found:
+        assert 0 <= frame.left < frame.right <= 1
+        assert 0 <= frame.top < frame.bottom <= 1
+        assert frame.cut(pixels).shape == pixels.shape
