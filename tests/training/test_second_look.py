@@ -11,11 +11,14 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from consumer.encode import ModelInfo
 from triton_models.training.edits import EDITS
 from triton_models.training.parameters import CONFIGS, MODEL_FOLDER, set_second_look
-from triton_models.training.second_look import Looks, Rule, alone, fit, intersection, parameters, truth
+from triton_models.training.second_look import Looks, Parts, Rule, alone, fit, intersection, parameters, truth
 
 
-def looks(seed: int = 0, others: int = 5_000, pairs: int = 10_000_000) -> Looks:
-    """Copies that are near or score well, and others that are near at times and score badly."""
+def looks(seed: int = 0, others: int = 5_000, pairs: int = 10_000_000, parts: int = 400) -> Looks:
+    """Copies that are near or score well, and others that are near at times and score badly.
+
+    Those of the first kind have an original that is not the nearest, and a part that shows it.
+    """
     rng = np.random.default_rng(seed)
     score = rng.beta(6, 3, (4, 200)).astype(np.float32)
     score[0] = -np.inf
@@ -29,6 +32,14 @@ def looks(seed: int = 0, others: int = 5_000, pairs: int = 10_000_000) -> Looks:
         to=np.zeros(others, np.int64),
         own=[],
         ms_a_candidate=0.3,
+        parts=Parts(
+            of=np.arange(parts) % 200,
+            l2=rng.uniform(0.05, 0.8, parts).astype(np.float32),
+            score=rng.beta(6, 3, parts).astype(np.float32),
+            to=np.zeros(parts, np.int64),
+            other_l2=(0.9 - 0.1 * rng.exponential(1, parts)).clip(0.02).astype(np.float32),
+            other_score=rng.beta(2, 6, parts).astype(np.float32),
+        ),
     )
 
 
@@ -36,12 +47,22 @@ def looks(seed: int = 0, others: int = 5_000, pairs: int = 10_000_000) -> Looks:
 def test_the_rule_keeps_the_rate_and_finds_more_than_distance_alone(rate: float) -> None:
     seen = looks()
     rule = fit(seen, rate)
-    wrong = int(rule.accepts(seen.others_l2, seen.others_score).sum())
-    assert wrong <= rate * seen.pairs
+    wrong = rule.accepts(seen.others_l2, seen.others_score).sum()
+    wrong_parts = rule.verifies(seen.parts.other_l2, seen.parts.other_score).sum()
+    assert wrong + wrong_parts <= rate * seen.pairs
     found = rule.accepts(seen.copies_l2, seen.copies_score)
     assert found.mean() > (seen.copies_l2 <= alone(seen, rate)).mean() + 0.1
     # What was never looked at is accepted by distance alone.
     assert (found[0] == (seen.copies_l2[0] <= rule.threshold_l2)).all()
+
+
+def test_parts_find_copies_and_make_their_share_of_false_positives() -> None:
+    seen, without = looks(), looks(parts=0)
+    rule, stricter = fit(without, 1e-5), fit(seen, 1e-5)
+    assert stricter.look.min_score >= rule.look.min_score
+    assert stricter.finds(seen)[0].mean() > stricter.finds(without)[0].mean() + 0.1
+    # Parts have to be verified: distance alone, for which there is no look, is no evidence of a part.
+    assert not Rule(2.0, stricter.look).verifies(np.array([0.0], np.float32), np.array([-np.inf], np.float32)).any()
 
 
 def test_a_rate_that_the_pairs_cannot_tell_is_refused() -> None:

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from consumer.frames import WHOLE, views
+from consumer.settings import DecodeSettings
 from triton_models.training.data import is_validation, list_pictures
 from triton_models.training.edits import EDITS, Edit, library_edits
-from triton_models.training.encoders import Encoder, Floats, OnnxEncoder
+from triton_models.training.encoders import Encoder, Floats, OnnxEncoder, squares
 
 PDQ_SAME = 31  # bits of 256 that may differ in the same picture, by the recommendation of PDQ's authors
 BATCH = 32
@@ -58,7 +60,7 @@ class Bench:
         """Names what the encoder of `spec` makes of this bench."""
         model = Path(spec.rpartition("=")[2])
         content = hashlib.sha256(model.read_bytes()).hexdigest() if model.is_file() else spec
-        parts = (2, content, self.seed, list(self.edits), self.originals.tolist(), [path.name for path in self.paths])
+        parts = (3, content, self.seed, list(self.edits), self.originals.tolist(), [path.name for path in self.paths])
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:20]
 
 
@@ -75,13 +77,18 @@ def make_bench(folder: Path, pictures: int, own_edits_only: bool, seed: int) -> 
 class Vectors(NamedTuple):
     """What one encoder makes of the bench: `references` [R, D] and `copies` [K, N, D], and their local features.
 
-    `reference_patches` [R, P, C] and `copy_patches` [K, N, P, C] are int8, or None from an encoder without any.
+    `reference_patches` [R, P, C] and `copy_patches` [K, N, P, C] are int8, or None from an encoder without any. So are
+    vectors and local features of the pictures that seem to be within copies, `parts` [T, D] and `part_patches`
+    [T, P, C]; `part_of` [T] tells the copy, its place among K * N.
     """
 
     references: Floats
     copies: Floats
     reference_patches: Patches | None = None
     copy_patches: Patches | None = None
+    parts: Floats | None = None
+    part_patches: Patches | None = None
+    part_of: NDArray[np.int64] | None = None
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -89,29 +96,62 @@ def open_picture(path: Path) -> Image.Image:
         return image.convert("RGB")
 
 
+class _Copies(NamedTuple):
+    """What an encoder makes of the copies of one picture, and of what seems to be within them: see `Vectors`."""
+
+    vectors: Floats
+    patches: Patches
+    kinds: NDArray[np.int64]  # which copy each part is in
+    parts: Floats
+    part_patches: Patches
+
+
 def encode_all(bench: Bench, encoders: list[Encoder]) -> dict[str, Vectors]:
     """Vectors by encoder. Each picture is read and edited once for all of them."""
     references: dict[str, list[tuple[Floats, Patches | None]]] = {encoder.name: [] for encoder in encoders}
-    copies: dict[str, list[tuple[Floats, Patches | None]]] = {encoder.name: [] for encoder in encoders}
+    copies: dict[str, list[_Copies | Floats]] = {encoder.name: [] for encoder in encoders}
     for start in tqdm(range(0, len(bench.paths), BATCH), desc="references", mininterval=30):
         pictures = [open_picture(path) for path in bench.paths[start : start + BATCH]]
         for encoder in encoders:
-            references[encoder.name].append(_features(encoder, pictures))
+            references[encoder.name].append(
+                encoder.features(pictures) if isinstance(encoder, OnnxEncoder) else (encoder(pictures), None)
+            )
     for place in tqdm(range(len(bench.originals)), desc="copies", mininterval=30):
         made = bench.copies(place)
         for encoder in encoders:
-            copies[encoder.name].append(_features(encoder, made))
+            local = references[encoder.name][0][1] is not None
+            copies[encoder.name].append(
+                _within(encoder, made) if local and isinstance(encoder, OnnxEncoder) else encoder(made)
+            )
     found = {}
-    for name in references:
-        (vectors, patches), (copy_vectors, copy_patches) = (zip(*d[name], strict=True) for d in (references, copies))
-        found[name] = Vectors(np.concatenate(vectors), np.stack(copy_vectors, axis=1))
-        if patches[0] is not None:
-            found[name] = Vectors(*found[name][:2], np.concatenate(patches), np.stack(copy_patches, axis=1))
+    for name, parts in references.items():
+        vectors, patches = zip(*parts, strict=True)
+        whole = [each for each in copies[name] if not isinstance(each, _Copies)]
+        within = [each for each in copies[name] if isinstance(each, _Copies)]
+        if whole:
+            found[name] = Vectors(np.concatenate(vectors), np.stack(whole, axis=1))
+        else:
+            found[name] = Vectors(
+                np.concatenate(vectors),
+                np.stack([each.vectors for each in within], axis=1),
+                np.concatenate(patches),
+                np.stack([each.patches for each in within], axis=1),
+                np.concatenate([each.parts for each in within]),
+                np.concatenate([each.part_patches for each in within]),
+                np.concatenate([each.kinds * len(within) + place for place, each in enumerate(within)]),
+            )
     return found
 
 
-def _features(encoder: Encoder, pictures: list[Image.Image]) -> tuple[Floats, Patches | None]:
-    return encoder.features(pictures) if isinstance(encoder, OnnxEncoder) else (encoder(pictures), None)
+def _within(encoder: OnnxEncoder, pictures: list[Image.Image]) -> _Copies:
+    """What is encoded of pictures by the service: all of each, and what seems to be within it."""
+    least = DecodeSettings().min_detail
+    seen = [(kind, view) for kind, each in enumerate(squares(pictures, encoder.size)) for view in views(each, least)]
+    vectors, patches = encoder.features([Image.fromarray(view.pixels) for _, view in seen])
+    assert patches is not None  # noqa: S101 (only such encoders come here)
+    part = np.array([view.frame != WHOLE for _, view in seen])
+    kinds = np.array([kind for kind, _ in seen])
+    return _Copies(vectors[~part], patches[~part], kinds[part], vectors[part], patches[part])
 
 
 def vectors_of(bench: Bench, encoders: dict[str, Encoder], folder: Path) -> dict[str, Vectors]:

@@ -28,6 +28,8 @@ from triton_models.training.encoders import Floats, OnnxEncoder, Pdq
 from triton_models.training.measure import distance
 from triton_models.training.parameters import MODEL_FOLDER, set_metadata, set_second_look
 
+Bools = NDArray[np.bool_]
+
 CANDIDATE_RATE = 2e-4  # share of other pairs that are worth a look
 SHARES = (0.02, 0.1, 0.25, 0.5)  # of the false positives that distance alone may make
 SLOPES = (0.01, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # of the score asked for, by distance
@@ -53,6 +55,19 @@ class Looks:
     to: NDArray[np.int64]
     own: list[Look]
     ms_a_candidate: float
+    parts: "Parts"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The same of what seems to be within copies, [U]: at the original of each, and at the nearest other reference."""
+
+    of: NDArray[np.int64]
+    l2: Floats
+    score: Floats
+    to: NDArray[np.int64]
+    other_l2: Floats
+    other_score: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +77,18 @@ class Rule:
     threshold_l2: float
     look: SecondLook
 
-    def accepts(self, l2: Floats, score: Floats) -> NDArray[np.bool_]:
+    def accepts(self, l2: Floats, score: Floats) -> Bools:
+        return (l2 <= self.threshold_l2) | self.verifies(l2, score)
+
+    def verifies(self, l2: Floats, score: Floats) -> Bools:
         asked = self.look.min_score - self.look.score_per_l2 * (self.look.candidate_l2 - l2)
-        return (l2 <= self.threshold_l2) | ((l2 <= self.look.candidate_l2) & (score >= asked))
+        return (l2 <= self.look.candidate_l2) & (score >= asked)
+
+    def finds(self, looks: Looks) -> Bools:
+        """Which copies are found, [K, N], by the whole of them or by a picture within."""
+        found = self.accepts(looks.copies_l2, looks.copies_score)
+        found.ravel()[looks.parts.of[self.verifies(looks.parts.l2, looks.parts.score)]] = True
+        return found
 
 
 def look_at(
@@ -119,7 +143,34 @@ def look_at(
         to,
         own_looks,
         spent_ms,
+        _look_within(vectors, owners, inside, same, turns),
     )
+
+
+def _look_within(
+    vectors: Vectors,
+    owners: NDArray[np.int64],
+    inside: NDArray[np.int64],
+    same: Mapping[int, set[int]],
+    turns: Floats | None,
+) -> Parts:
+    of, patches, references = vectors.part_of, vectors.part_patches, vectors.reference_patches
+    assert vectors.parts is not None and of is not None and patches is not None and references is not None  # noqa: S101, PT018 (as `look_at` has seen)
+    own, near = np.empty((2, len(vectors.parts)), np.float32)
+    to = np.empty(len(vectors.parts), np.int64)
+    for row, (part, copy) in enumerate(zip(vectors.parts, of.tolist(), strict=True)):
+        cosines = vectors.references @ part
+        owner, other = int(owners[copy]), int(inside[copy])
+        own[row] = cosines[owner]
+        cosines[[owner, other, *same.get(owner, ()), *same.get(other, ())]] = -2.0
+        to[row] = cosines.argmax()
+        near[row] = cosines[to[row]]
+    scores, other_scores = (
+        np.array([look.score for look in verify(patches, candidates, turns)], np.float32)
+        for candidates in (references[owners[of]], references[to])
+    )
+    scores[near > own] = -np.inf
+    return Parts(of, distance(own), scores, to, distance(near), other_scores)
 
 
 def alone(looks: Looks, rate: float) -> float:
@@ -131,17 +182,21 @@ def fit(looks: Looks, rate: float) -> Rule:
     """The rule that finds most copies while accepting at most a share `rate` of the other pairs."""
     allowed, nearest = _allowed(looks, rate), np.sort(looks.others_l2)
     candidate_l2 = _below(nearest[-1])
+    parts_near = looks.parts.other_l2 <= candidate_l2
     best, most = None, -1.0
     for share in SHARES:
         threshold_l2 = _below(nearest[int(share * allowed)])
         farther = (looks.others_l2 > threshold_l2) & (looks.others_l2 <= candidate_l2)
         left = allowed - int((looks.others_l2 <= threshold_l2).sum())
         for slope in SLOPES:
-            reached = looks.others_score[farther] + slope * (candidate_l2 - looks.others_l2[farther])
+            # What strangers reach that are near a copy, or a picture within it.
+            l2 = np.concatenate([looks.others_l2[farther], looks.parts.other_l2[parts_near]])
+            score = np.concatenate([looks.others_score[farther], looks.parts.other_score[parts_near]])
+            reached = score + slope * (candidate_l2 - l2)
             too_many = np.sort(reached)[::-1][left : left + 1]  # the first that may not pass any more
             min_score = 1e-4 + max(0.0, float(np.ceil(too_many.sum() * 1e4)) / 1e4)
             rule = Rule(threshold_l2, SecondLook(candidate_l2, min_score, slope))
-            found = float(rule.accepts(looks.copies_l2, looks.copies_score).mean())
+            found = float(rule.finds(looks).mean())
             if found > most:
                 best, most = rule, found
     assert best is not None  # noqa: S101 (there are shares and slopes)
@@ -209,7 +264,7 @@ def report(bench: Bench, looks: Looks, bytes_a_picture: int) -> str:
     rates = [rate for rate in RATES if rate * looks.pairs >= 5]
     rules = {rate: fit(looks, rate) for rate in rates}
     by_vector = {rate: looks.copies_l2 <= alone(looks, rate) for rate in rates}
-    by_both = {rate: rules[rate].accepts(looks.copies_l2, looks.copies_score) for rate in rates}
+    by_both = {rate: rules[rate].finds(looks) for rate in rates}
     head = [f"{what} at {rate:g}" for rate in rates for what in ("vector", "+ second look")]
     lines = [
         f"{looks.copies_l2.shape[1]} pictures, {len(bench.edits)} kinds of copies, {looks.pairs:.2g} other pairs; "
@@ -277,8 +332,13 @@ def main() -> None:
     print(text)
     rule = fit(looks, arguments.fpr)
     wrong = rule.accepts(looks.others_l2, looks.others_score)
-    found = rule.accepts(looks.copies_l2, looks.copies_score)
-    errors.save(bench, looks.of[wrong], looks.to[wrong], found, arguments.output)
+    found = rule.finds(looks)
+    wrong_parts = rule.verifies(looks.parts.other_l2, looks.parts.other_score)
+    of, to = (
+        np.concatenate([whole[wrong], part[wrong_parts]])
+        for whole, part in ((looks.of, looks.parts.of), (looks.to, looks.parts.to))
+    )
+    errors.save(bench, of, to, found, arguments.output)
     if arguments.write:
         set_second_look(MODEL_FOLDER, MODEL_FOLDER, (patches.shape[1], patches.shape[2]), parameters(rule))
         set_metadata(MODEL_FOLDER / "1", parameters(rule))
