@@ -1,5 +1,7 @@
 """What the second look costs: uploads a second with it and without it, in turn, on a stream with near copies.
 
+With it, once with and once without a look at pictures within pictures (`SEENIT_DECODE_FRAMES`).
+
     python -m tests.benchmarks.bench_second_look [--images 2000] [--copies 0.1] [--rounds 3]
 
 Without it means an encoder of the same weights whose configuration has neither local features nor a rule for them: it
@@ -24,6 +26,7 @@ from tests.benchmarks.bench_service import BATCH, pictures, service_rate
 from tests.service_fixtures import new_service
 from tests.stack_fixtures import serving
 
+WITHIN, WITH, WITHOUT = "with, and pictures within", "with", "without"
 LOOK_KEYS = ("candidate_l2", "min_score", "score_per_l2")
 
 
@@ -57,38 +60,42 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     uploads = stream(pictures(round(arguments.images * (1 - arguments.copies))), arguments.copies)
-    rates: dict[str, list[float]] = {"with": [], "without": []}
+    rates: dict[str, list[float]] = {WITHIN: [], WITH: [], WITHOUT: []}
     found: dict[str, int] = {}
-    match_us: dict[str, list[float]] = {"with": [], "without": []}
+    match_us: dict[str, list[float]] = {name: [] for name in rates}
     with ExitStack() as stack:
         binaries = find_binaries()
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         broker = stack.enter_context(serving(tansu(binaries, folder)))
         redis = stack.enter_context(serving(valkey(binaries, folder)))
         plain = without_look(folder / "plain")
+        whole = stack.enter_context(serving(TritonServer(binaries, folder)))
         tritons = {
-            "with": stack.enter_context(serving(TritonServer(binaries, folder))),
-            "without": stack.enter_context(serving(TritonServer(binaries, folder, repository=plain))),
+            WITHIN: whole,
+            WITH: whole,
+            WITHOUT: stack.enter_context(serving(TritonServer(binaries, folder, repository=plain))),
         }
         kafka, store = f"127.0.0.1:{broker.ports[0]}", f"redis://127.0.0.1:{redis.ports[0]}/0"
         for _ in range(arguments.rounds):
             for name, triton in tritons.items():
                 with new_service(kafka, store, f"127.0.0.1:{triton.ports[0]}", folder) as service:
-                    consumer = service.consumer()
+                    consumer = service.consumer({"SEENIT_DECODE_FRAMES": str(name == WITHIN)})
                     service_rate(service, consumer, uploads[:BATCH])
                     load = service_rate(service, consumer, uploads[BATCH:])
                     rates[name].append(load.rate)
                     match_us[name].append(load.cpu_us["match"])
                     found[name] = sum(verdict.verdict == "duplicate" for verdict in service.verdicts)
                     consumer.stop()
-    ratios = sorted(a / b for a, b in zip(rates["with"], rates["without"], strict=True))
     print(f"{len(uploads)} JPEGs of 640 x 480, {arguments.copies:.0%} of them near copies, {arguments.rounds} rounds\n")
     print("| second look | uploads/s, median | each round | match, us an upload | duplicates |\n|---|---|---|---|---|")
     for name, each in rates.items():
         told = ", ".join(f"{rate:.0f}" for rate in each)
         matching = statistics.median(match_us[name])
         print(f"| {name} | {statistics.median(each):.0f} | {told} | {matching:.0f} | {found[name]} |")
-    print(f"\nwith over without: {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})")
+    print()
+    for name in (WITH, WITHIN):
+        ratios = sorted(a / b for a, b in zip(rates[name], rates[WITHOUT], strict=True))
+        print(f"{name}, over without: {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})")
 
 
 if __name__ == "__main__":
