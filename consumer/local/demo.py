@@ -67,7 +67,7 @@ class Outcome:
 def demonstrate(images: Path | None, out: Path, console: Console, seed: int = 7) -> bool:
     """Run it, print the table, write the contact sheet to `out`; True when all verdicts are right.
 
-    Copies with all edits at once are shown and counted, but do not decide.
+    The hardest copies are shown and counted, but do not decide.
 
     Raises SeenitError when there is nothing to show, a server does not start or verdicts stay away.
     """
@@ -182,18 +182,22 @@ def _table(outcomes: list[Outcome]) -> Table:
 
 
 def _summary(outcomes: list[Outcome], console: Console) -> bool:
-    copies = [each for each in outcomes if each.sent.original is not None and each.sent.edit != HARDEST]
-    hardest = [each for each in outcomes if each.sent.edit == HARDEST]
+    copies = [each for each in outcomes if each.sent.original is not None and each.sent.edit not in HARDEST]
     others = [each for each in outcomes if each.sent.original is None]
     found, wrong = sum(each.right for each in copies), sum(not each.right for each in others)
     threshold, model = outcomes[0].verdict.threshold_l2, outcomes[0].verdict.model
     console.print(
         f"{found} of {len(copies)} copies found; "
         f"{wrong} of {len(others)} unrelated pictures wrongly called duplicates.\n"
-        f"Of copies with lighting, zoom and noise at once {sum(each.right for each in hardest)} of {len(hardest)}.\n"
+        f"Of copies {'; '.join(_found(outcomes, *hardest) for hardest in HARDEST.items())}.\n"
         f"Encoder version {model.version}, threshold_l2 {threshold:g}."
     )
     return found == len(copies) and wrong == 0
+
+
+def _found(outcomes: list[Outcome], edit: str, said: str) -> str:
+    copies = [each for each in outcomes if each.sent.edit == edit]
+    return f"{said} {sum(each.right for each in copies)} of {len(copies)}"
 
 
 def contact_sheet(outcomes: list[Outcome], side: int = 140) -> Image.Image:
