@@ -38,6 +38,14 @@ class Seen(NamedTuple):
     near: tuple[Near, ...]
 
 
+class _Pair(NamedTuple):
+    """An upload and a candidate, by which of what was encoded of the upload: 0 is all of it."""
+
+    upload: int
+    view: int
+    near: Near
+
+
 class Verifier:
     """Second looks at the candidates that the window reports."""
 
@@ -83,7 +91,7 @@ class Verifier:
         return [Seen(said, tuple(each.values())) for said, each in zip(evidence, candidates, strict=True)]
 
     def _stored(
-        self, asked: Sequence[Asked], pairs: Sequence["_Pair"], shape: tuple[int, int]
+        self, asked: Sequence[Asked], pairs: Sequence[_Pair], shape: tuple[int, int]
     ) -> dict[tuple[str, Position | None], NDArray[np.int8]]:
         """Local features that the window holds of uploads and candidates, int8 [P, C], by tenant and position."""
         wanted: dict[tuple[str, Position], None] = {}
@@ -97,14 +105,6 @@ class Verifier:
             for row, patches in zip(wanted, self._window.patches(list(wanted)), strict=True)
             if patches is not None and len(patches) == shape[0] * shape[1]
         }
-
-
-class _Pair(NamedTuple):
-    """An upload and a candidate, by which of what was encoded of the upload: 0 is all of it."""
-
-    upload: int
-    view: int
-    near: Near
 
 
 def _worth_a_look(placed: Placed, threshold_l2: float) -> list[tuple[int, Near]]:
