@@ -21,6 +21,7 @@ MAX_AREA = 0.9
 COVERED = 0.7  # of each side that has to be a step
 MIN_STEP = 8  # grey levels, and a quarter more than what changes two pixels further on either side
 APART = 4  # pixels between two lines
+EVERY = 2  # of the pixels along a line, those that are looked at
 SAME = 0.7  # intersection over union of rectangles that are one
 
 
@@ -58,9 +59,7 @@ def views(pixels: NDArray[np.uint8], min_detail: float) -> list[View]:
 def frames(pixels: NDArray[np.uint8]) -> list[Frame]:
     """Rectangles in uint8 [S, S, 3] that look like pictures of their own, the best first, at most `MOST`."""
     size = len(pixels)
-    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
-    across = _Steps(_steps(planes[..., :-1], planes[..., 1:]))
-    down = _Steps(_steps(planes[:, :-1], planes[:, 1:], axis=0).T)
+    across, down = _Steps(pixels[::EVERY]), _Steps(pixels[:, ::EVERY].swapaxes(0, 1))
     if not across.lines and not down.lines:
         return []
     found = []
@@ -84,35 +83,30 @@ def frames(pixels: NDArray[np.uint8]) -> list[Frame]:
     return chosen
 
 
-def _steps(before: NDArray[np.uint8], after: NDArray[np.uint8], axis: int = 1) -> NDArray[np.bool_]:
-    """Where the change from `before` to `after`, [3, H, W], is a step: more than what changes around it."""
-    change = (np.maximum(before, after) - np.minimum(before, after)).max(axis=0)
-    around = np.zeros_like(change)
-    if axis:
-        around[:, 2:] = change[:, :-2]
-        np.maximum(around[:, :-2], change[:, 2:], out=around[:, :-2])
-    else:
-        around[2:] = change[:-2]
-        np.maximum(around[:-2], change[2:], out=around[:-2])
-    np.minimum(around, 190, out=around)  # a quarter more has to fit in eight bits
-    around += around >> 2
-    around += MIN_STEP
-    steps: NDArray[np.bool_] = change > around
-    return steps
-
-
 class _Steps:
     """Steps from column to column of a picture: `lines` are where the longest are, as the column on their right."""
 
-    def __init__(self, steps: NDArray[np.bool_]) -> None:
-        """`steps` is [S, S - 1]."""
-        self._size = size = len(steps)
-        window = round(MIN_SIDE * size)
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        """`pixels` is [R, S, 3], some rows of the picture."""
+        rows, self._size = pixels.shape[:2]
+        # Row upon row in one line, which is fastest. Where one row goes over into the next no lines are looked for.
+        flat = np.ascontiguousarray(pixels.transpose(2, 0, 1)).reshape(3, -1)
+        change = np.zeros(rows * self._size, np.uint8)
+        before, after = flat[:, :-1], flat[:, 1:]
+        (np.maximum(before, after) - np.minimum(before, after)).max(axis=0, out=change[:-1])
+        around = np.zeros_like(change)
+        np.maximum(change[:-4], change[4:], out=around[2:-2])
+        np.minimum(around, 190, out=around)  # a quarter more has to fit in eight bits
+        around += around >> 2
+        around += MIN_STEP
+        steps = change > around
         # A step may fall between two pixels, half of it on either side.
         either = steps.copy()
-        either[:, 1:] |= steps[:, :-1]
-        columns = APART - 1 + np.flatnonzero(either[:, APART - 1 : size - APART].sum(axis=0) >= COVERED * window)
-        sums = np.zeros((size + 1, len(columns)), np.int16)
+        either[1:] |= steps[:-1]
+        steps, either = steps.reshape(rows, -1), either.reshape(rows, -1)
+        window = round(MIN_SIDE * rows)
+        columns = APART - 1 + np.flatnonzero(either[:, APART - 1 : self._size - APART].sum(axis=0) >= COVERED * window)
+        sums = np.zeros((rows + 1, len(columns)), np.int16)
         np.cumsum(either[:, columns], axis=0, out=sums[1:])
         longest = (sums[window:] - sums[:-window]).max(axis=0)
         # Of the columns at one edge, the one that has most of it by itself.
@@ -130,6 +124,7 @@ class _Steps:
         """Share of the rows from `start` to `end` that have a step at a line; the picture's own edge is one."""
         if line in (0, self._size):
             return 1.0
+        start, end = start // EVERY, end // EVERY
         return float(self._sums[line][end] - self._sums[line][start]) / (end - start)
 
     def divide(self, left: int, right: int, start: int, end: int) -> bool:
