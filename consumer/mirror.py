@@ -1,7 +1,8 @@
 """A tenant's window in this process: an exact index of the vectors that Redis holds.
 
 Vectors are float16, in blocks in order of arrival. A search first counts the differing bits of short signatures, which
-rules nearly all rows out at a fraction of the cost, then computes the distances of the rest.
+rules nearly all rows out at a fraction of the cost, then computes the distances of the rest. Where the radius is too
+wide for that, as for candidates of a second look, products of matrices thin the rows out.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,9 +33,9 @@ MOST_WORDS = 16
 OWN_ROWS = 16
 # Pairs whose distance is computed at once: a few MiB of differences.
 RERANK_PAIRS = 4096
-# Above this share of all pairs, those that pass the screen are first thinned out by products of matrices.
+# Above this share of all pairs, products of matrices are faster than the distances of what passes the screen.
 DENSE_SHARE = 0.01
-DENSE_ROWS = 8192
+DENSE_ROWS = 1024  # in float32 they fit into the cache
 COSINE_MARGIN = 0.01  # stored vectors are rounded to float16, and their lengths with them
 
 
@@ -84,7 +85,7 @@ class Screen:
             if _most(64 * words, 0.5, 1 - STRANGERS_PASSING) >= limit:
                 break
         else:
-            words, limit = 1, 64  # no signature tells so wide a radius from strangers: all pass
+            words, limit = 0, 0  # no signature tells so wide a radius from strangers
         self.words = words
         self.limit = limit
         self._planes = _planes(dim, 64 * words)
@@ -250,7 +251,7 @@ class Mirror:
         for block in self._blocks:
             if block.serial[0] >= serials.max() or block.ms[block.count - 1] < since_ms.min():
                 continue
-            of_query, of_row = self._screen.passing(signatures, block.signatures[:, : block.count])
+            of_query, of_row = self._screened(block, vectors, signatures)
             eligible = block.alive[of_row]
             eligible &= (block.serial[of_row] < serials[of_query]) & (block.ms[of_row] >= since_ms[of_query])
             of_query, of_row, l2 = self._rerank(block, vectors, of_query[eligible], of_row[eligible])
@@ -270,13 +271,28 @@ class Mirror:
         found = self._find(query.position.serial) if query.stored else None
         return query.vector if found is None else np.asarray(found[0].vectors[found[1]])
 
+    def _screened(self, block: _Block, vectors: Float32, signatures: Bits) -> tuple[Indexes, Indexes]:
+        """Pairs (query, row) that may be within the radius."""
+        pairs = len(vectors) * block.count
+        if self._screen.words:
+            passing = self._screen.passing(signatures, block.signatures[:, : block.count])
+            if len(passing[0]) <= DENSE_SHARE * pairs:
+                return passing
+        least_cosine = 1 - self._reach.radius_l2**2 / 2 - COSINE_MARGIN
+        rows = np.empty((min(DENSE_ROWS, block.count), vectors.shape[1]), np.float32)
+        near = np.empty((block.count, len(vectors)), bool)
+        for start in range(0, block.count, DENSE_ROWS):
+            some = slice(start, min(start + DENSE_ROWS, block.count))
+            these = rows[: some.stop - start]
+            these[:] = block.vectors[some]
+            np.greater_equal(these @ vectors.T, least_cosine, out=near[some])
+        row, query = np.nonzero(near)
+        return query, row
+
     def _rerank(
         self, block: _Block, vectors: Float32, of_query: Indexes, of_row: Indexes
     ) -> tuple[Indexes, Indexes, NDArray[np.float64]]:
         """The pairs within the radius, with their distances."""
-        if len(of_row) > DENSE_SHARE * len(vectors) * block.count:
-            near = self._roughly_within(block, vectors, of_query, of_row)
-            of_query, of_row = of_query[near], of_row[near]
         l2 = np.empty(len(of_row))
         for start in range(0, len(of_row), RERANK_PAIRS):
             pairs = slice(start, start + RERANK_PAIRS)
@@ -286,17 +302,6 @@ class Mirror:
         l2 = np.round(l2, 6)
         within = l2 <= self._reach.radius_l2
         return of_query[within], of_row[within], l2[within]
-
-    def _roughly_within(self, block: _Block, vectors: Float32, of_query: Indexes, of_row: Indexes) -> NDArray[np.bool_]:
-        """Which pairs may be within the radius. For the many of a wide one, products of matrices are faster."""
-        least_cosine = 1 - self._reach.radius_l2**2 / 2 - COSINE_MARGIN
-        near = np.zeros(len(of_row), bool)
-        for start in range(0, block.count, DENSE_ROWS):
-            end = min(start + DENSE_ROWS, block.count)
-            cosines = vectors @ block.vectors[start:end].astype(np.float32).T
-            here = np.flatnonzero((of_row >= start) & (of_row < end))
-            near[here] = cosines[of_query[here], of_row[here] - start] >= least_cosine
-        return near
 
     def _choose(self, block: _Block, rows: Indexes, l2: NDArray[np.float64], own_id: bytes) -> Iterator[Hit]:
         """Those of a block's rows that may be reported: a flood of copies must not become a flood of objects."""
