@@ -1,42 +1,30 @@
 """A tenant's window in this process: an exact index of the vectors that Redis holds.
 
-Vectors are float16, in blocks in order of arrival. A search first counts the differing bits of short signatures, which
-rules nearly all rows out at a fraction of the cost, then computes the distances of the rest. Where the radius is too
-wide for that, as for candidates of a second look, products of matrices thin the rows out.
+Vectors are float16, in blocks in order of arrival. A search first rules nearly all rows out at a fraction of the cost
+(`consumer.screen`), then computes the distances of the rest.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from math import asin, exp, lgamma, log, log1p, pi
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from consumer.rows import Position, Row
+from consumer.screen import Rounded, Signatures, least_cosine, products
 
 Float32 = NDArray[np.float32]
 Indexes = NDArray[np.intp]
 
-Bits = NDArray[np.uint64]
-
 # Rows of a full block: enough to make up for a handful of numpy calls, few enough for their work to stay in the cache.
 BLOCK_ROWS = 4096
 FIRST_BLOCK_ROWS = 64
-# Chance that the screen rules out a row exactly at the radius; nearer rows have less.
-MISS_PROBABILITY = 1e-9
-# Share of rows at right angles that the screen may let through. Real strangers are nearer, and pass more often.
-STRANGERS_PASSING = 1e-5
-MOST_WORDS = 16
-# Rows that may stand under a query's own image id, and are not reported: one for each version the window keeps.
-OWN_ROWS = 16
 # Pairs whose distance is computed at once: a few MiB of differences.
 RERANK_PAIRS = 4096
 # Above this share of all pairs, products of matrices are faster than the distances of what passes the screen.
 DENSE_SHARE = 0.01
-DENSE_ROWS = 1024  # in float32 they fit into the cache
-COSINE_MARGIN = 0.01  # stored vectors are rounded to float16, and their lengths with them
 
 
 class Query(NamedTuple):
@@ -69,62 +57,35 @@ class Reach:
     nearest: int
 
 
-class Screen:
-    """Rules out rows beyond a radius by signatures of a few 64-bit words.
+class _Pairs(NamedTuple):
+    """Queries and rows within the radius of them, block by block and row by row for each query."""
 
-    A bit says on which side of a random hyperplane a vector lies. Two unit vectors at an angle t are parted by a
-    hyperplane with probability t/pi (Charikar, Similarity estimation techniques from rounding algorithms, 2002), each
-    independently of the others, so the number of differing bits is binomial whatever the encoder's distribution.
-    """
-
-    def __init__(self, dim: int, radius_l2: float) -> None:
-        # Stored vectors are rounded to float16, which moves them by less than the thousandth added here.
-        differing = 2 * asin(min(0.999, radius_l2 / 2 + 0.001)) / pi
-        for words in range(1, MOST_WORDS + 1):
-            limit = _most(64 * words, differing, MISS_PROBABILITY)
-            if _most(64 * words, 0.5, 1 - STRANGERS_PASSING) >= limit:
-                break
-        else:
-            words, limit = 0, 0  # no signature tells so wide a radius from strangers
-        self.words = words
-        self.limit = limit
-        self._planes = _planes(dim, 64 * words)
-
-    def signatures(self, vectors: Float32) -> Bits:
-        """float32 [N, D] -> uint64 [words, N]."""
-        packed = np.packbits(vectors @ self._planes > 0, axis=1)
-        return np.ascontiguousarray(packed.view(np.uint64).T)
-
-    def passing(self, queries: Bits, rows: Bits) -> tuple[Indexes, Indexes]:
-        """Pairs (query, row) that may be within the radius, of signatures [words, Q] and [words, N]."""
-        different = np.empty((queries.shape[1], rows.shape[1]), np.uint64)
-        ones = np.empty(different.shape, np.uint8)
-        # 256 differing bits overflow to 0: such a pair passes, and its distance rules it out.
-        total = np.zeros(different.shape, np.uint8 if self.words <= 4 else np.uint16)
-        for of_query, of_row in zip(queries, rows, strict=True):
-            np.bitwise_xor(of_query[:, np.newaxis], of_row, out=different)
-            np.bitwise_count(different, out=ones)
-            np.add(total, ones, out=total)
-        query, row = np.divmod(np.flatnonzero(total <= self.limit), rows.shape[1])
-        return query, row
+    query: Indexes
+    block: Indexes
+    row: Indexes
+    l2: NDArray[np.float64]
 
 
 class _Block:
     """Consecutive rows. Those before `first` have left the window; one deleted among the rest is dead."""
 
-    def __init__(self, dim: int, words: int, capacity: int) -> None:
+    def __init__(self, screen: Signatures | Rounded, capacity: int) -> None:
         self.first = 0
         self.count = 0
         self.ids: list[bytes] = []
-        self._allocate(dim, words, capacity)
+        self._screen = screen
+        self._allocate(capacity)
 
-    def _allocate(self, dim: int, words: int, capacity: int) -> None:
+    def _allocate(self, capacity: int) -> None:
+        dim, screen = self._screen.dim, self._screen
         self.ms = np.empty(capacity, np.int64)
         self.serial = np.empty(capacity, np.int64)
         self.uploaded_us = np.empty(capacity, np.int64)
         self.vectors = np.empty((capacity, dim), np.float16)
         self.alive = np.zeros(capacity, np.bool_)
-        self.signatures = np.empty((words, capacity), np.uint64)
+        self.signatures = np.empty((screen.words if isinstance(screen, Signatures) else 0, capacity), np.uint64)
+        self.rounded = np.empty((capacity, dim if isinstance(screen, Rounded) else 0), np.int8)
+        self.least = np.empty(capacity, np.float32)  # of products with rounded rows
 
     @property
     def capacity(self) -> int:
@@ -136,20 +97,25 @@ class _Block:
 
     def grow(self, capacity: int) -> None:
         old = self._arrays()
-        self._allocate(self.vectors.shape[1], len(self.signatures), capacity)
+        self._allocate(capacity)
         for source, target in zip(old, self._arrays(), strict=True):
             target[: self.count] = source[: self.count]
 
     def _arrays(self) -> tuple[NDArray[Any], ...]:
-        return self.ms, self.serial, self.uploaded_us, self.vectors, self.alive, self.signatures.T
+        fields = (self.ms, self.serial, self.uploaded_us, self.vectors, self.alive)
+        return *fields, self.signatures.T, self.rounded, self.least
 
-    def extend(self, rows: Sequence[Row], screen: Screen) -> None:
+    def extend(self, rows: Sequence[Row]) -> None:
         to = slice(self.count, self.count + len(rows))
         self.ms[to] = [row.position.ms for row in rows]
         self.serial[to] = [row.position.serial for row in rows]
         self.uploaded_us[to] = [row.uploaded_us for row in rows]
         self.vectors[to] = [row.vector for row in rows]
-        self.signatures[:, to] = screen.signatures(self.vectors[to].astype(np.float32))
+        vectors = self.vectors[to].astype(np.float32)
+        if isinstance(self._screen, Signatures):
+            self.signatures[:, to] = self._screen.signatures(vectors)
+        else:
+            self.rounded[to], self.least[to] = self._screen.rounded(vectors)
         self.alive[to] = True
         self.ids += [row.image_id for row in rows]
         self.count += len(rows)
@@ -171,6 +137,7 @@ class _Block:
         self.alive[start:end] = False
         self.vectors[start:end] = 0
         self.signatures[:, start:end] = 0
+        self.rounded[start:end] = 0
         self.uploaded_us[start:end] = 0
         self.ids[start:end] = [b""] * (end - start)
 
@@ -179,10 +146,10 @@ class Mirror:
     """The living rows of one window, in order. Not thread-safe."""
 
     def __init__(self, dim: int, reach: Reach, retention_ms: int) -> None:
-        self._dim = dim
         self._reach = reach
         self._retention_ms = retention_ms
-        self._screen = Screen(dim, reach.radius_l2)
+        signatures = Signatures(dim, reach.radius_l2)
+        self._screen = signatures if signatures.words else Rounded(dim, reach.radius_l2)
         self._blocks: list[_Block] = []
 
     def __len__(self) -> int:
@@ -207,13 +174,13 @@ class Mirror:
         while rows:
             if not self._blocks or self._blocks[-1].count == BLOCK_ROWS:
                 capacity = BLOCK_ROWS if self._blocks else FIRST_BLOCK_ROWS
-                self._blocks.append(_Block(self._dim, self._screen.words, capacity))
+                self._blocks.append(_Block(self._screen, capacity))
             block = self._blocks[-1]
             wanted = min(block.count + len(rows), BLOCK_ROWS)
             if wanted > block.capacity:
                 block.grow(min(max(wanted, 2 * block.capacity), BLOCK_ROWS))
             room = block.capacity - block.count
-            block.extend(rows[:room], self._screen)
+            block.extend(rows[:room])
             rows = rows[room:]
 
     def remove(self, position: Position) -> None:
@@ -244,21 +211,25 @@ class Mirror:
             return [[] for _ in queries]
         # The stored vector, not the one at hand: a repeated upload may be encoded a little differently.
         vectors = np.stack([self._vector(query) for query in queries]).astype(np.float32)
-        signatures = self._screen.signatures(vectors)
+        signatures = self._screen.signatures(vectors) if isinstance(self._screen, Signatures) else None
         serials = np.array([query.position.serial for query in queries])
         since_ms = np.array([query.position.ms for query in queries]) - self._retention_ms
-        found: list[list[Hit]] = [[] for _ in queries]
-        for block in self._blocks:
+        found: list[_Pairs] = []
+        for number, block in enumerate(self._blocks):
             if block.serial[0] >= serials.max() or block.ms[block.count - 1] < since_ms.min():
                 continue
             of_query, of_row = self._screened(block, vectors, signatures)
             eligible = block.alive[of_row]
             eligible &= (block.serial[of_row] < serials[of_query]) & (block.ms[of_row] >= since_ms[of_query])
             of_query, of_row, l2 = self._rerank(block, vectors, of_query[eligible], of_row[eligible])
-            for query in np.unique(of_query):
-                mine = of_query == query
-                found[query] += self._choose(block, of_row[mine], l2[mine], queries[query].image_id)
-        return [self._report(hits) for hits in found]
+            found.append(_Pairs(of_query, np.full(len(of_row), number), of_row, l2))
+        if not found:
+            return [[] for _ in queries]
+        pairs = _Pairs(*map(np.concatenate, zip(*found, strict=True)))
+        return [
+            self._choose(_Pairs(*(each[pairs.query == number] for each in pairs)), query.image_id)
+            for number, query in enumerate(queries)
+        ]
 
     def _find(self, serial: int) -> tuple[_Block, int] | None:
         for block in reversed(self._blocks):
@@ -271,23 +242,18 @@ class Mirror:
         found = self._find(query.position.serial) if query.stored else None
         return query.vector if found is None else np.asarray(found[0].vectors[found[1]])
 
-    def _screened(self, block: _Block, vectors: Float32, signatures: Bits) -> tuple[Indexes, Indexes]:
+    def _screened(
+        self, block: _Block, vectors: Float32, signatures: NDArray[np.uint64] | None
+    ) -> tuple[Indexes, Indexes]:
         """Pairs (query, row) that may be within the radius."""
-        pairs = len(vectors) * block.count
-        if self._screen.words:
-            passing = self._screen.passing(signatures, block.signatures[:, : block.count])
-            if len(passing[0]) <= DENSE_SHARE * pairs:
-                return passing
-        least_cosine = 1 - self._reach.radius_l2**2 / 2 - COSINE_MARGIN
-        rows = np.empty((min(DENSE_ROWS, block.count), vectors.shape[1]), np.float32)
-        near = np.empty((block.count, len(vectors)), bool)
-        for start in range(0, block.count, DENSE_ROWS):
-            some = slice(start, min(start + DENSE_ROWS, block.count))
-            these = rows[: some.stop - start]
-            these[:] = block.vectors[some]
-            np.greater_equal(these @ vectors.T, least_cosine, out=near[some])
-        row, query = np.nonzero(near)
-        return query, row
+        rows = slice(block.count)
+        if not isinstance(self._screen, Signatures) or signatures is None:
+            return products(vectors, block.rounded[rows], block.least[rows])
+        passing = self._screen.passing(signatures, block.signatures[:, rows])
+        if len(passing[0]) <= DENSE_SHARE * len(vectors) * block.count:
+            return passing
+        least = np.full(block.count, least_cosine(self._reach.radius_l2), np.float32)
+        return products(vectors, block.vectors[rows], least)
 
     def _rerank(
         self, block: _Block, vectors: Float32, of_query: Indexes, of_row: Indexes
@@ -303,40 +269,25 @@ class Mirror:
         within = l2 <= self._reach.radius_l2
         return of_query[within], of_row[within], l2[within]
 
-    def _choose(self, block: _Block, rows: Indexes, l2: NDArray[np.float64], own_id: bytes) -> Iterator[Hit]:
-        """Those of a block's rows that may be reported: a flood of copies must not become a flood of objects."""
-        reach = self._reach
-        chosen = set(np.argsort(l2, kind="stable")[: reach.nearest + OWN_ROWS].tolist())
-        for index in np.flatnonzero(l2 <= reach.threshold_l2).tolist():
-            if block.ids[rows[index]] != own_id:
-                chosen.add(index)
-                break
-        for index in chosen:
-            row = int(rows[index])
-            if block.ids[row] != own_id:
-                position = Position(int(block.ms[row]), int(block.serial[row]))
-                yield Hit(position, block.ids[row], int(block.uploaded_us[row]), float(l2[index]))
+    def _choose(self, pairs: _Pairs, own_id: bytes) -> list[Hit]:
+        """Those of a query's rows that are reported, in order of arrival, as the rows are."""
 
-    def _report(self, hits: list[Hit]) -> list[Hit]:
-        reach = self._reach
-        nearest = sorted(hits, key=lambda hit: (hit.l2, hit.position))[: reach.nearest]
-        within = [hit for hit in hits if hit.l2 <= reach.threshold_l2]
-        return sorted({*nearest, min(within)} if within else nearest)
+        def others(order: Indexes) -> Iterator[tuple[_Block, int, float]]:
+            for place in order:  # one by one: a flood of copies must not become a flood of objects
+                block, row = self._blocks[pairs.block[place]], int(pairs.row[place])
+                if block.ids[row] != own_id:
+                    yield block, row, float(pairs.l2[place])
 
-
-@lru_cache
-def _most(trials: int, success: float, beyond: float) -> int:
-    """The least number that successes in so many trials exceed with a probability of at most `beyond`."""
-    chance = 0.0
-    for successes in range(trials, 0, -1):
-        ways = lgamma(trials + 1) - lgamma(successes + 1) - lgamma(trials - successes + 1)
-        chance += exp(ways + successes * log(success) + (trials - successes) * log1p(-success))
-        if chance > beyond:
-            return successes
-    return 0
-
-
-@lru_cache
-def _planes(dim: int, bits: int) -> Float32:
-    """Normals of random hyperplanes, float32 [dim, bits]; the same in every process."""
-    return np.random.default_rng(0).standard_normal((dim, bits), dtype=np.float32)
+        nearest = islice(others(np.argsort(pairs.l2, kind="stable")), self._reach.nearest)
+        earliest = islice(others(np.flatnonzero(pairs.l2 <= self._reach.threshold_l2)), 1)
+        return sorted(
+            {
+                Hit(
+                    Position(int(block.ms[row]), int(block.serial[row])),
+                    block.ids[row],
+                    int(block.uploaded_us[row]),
+                    l2,
+                )
+                for block, row, l2 in chain(nearest, earliest)
+            }
+        )
