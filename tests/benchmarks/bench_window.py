@@ -1,6 +1,6 @@
 """What the recent window costs: searching the mirror, appending to Redis, reading it all back, and bytes a picture.
 
-    python -m tests.benchmarks.bench_window [--rows 10000,100000] [--vectors embeddings.npy] [--radius 0.6]
+    python -m tests.benchmarks.bench_window [--rows 10000,100000] [--vectors embeddings.npy] [--radius 1.2]
 
 Vectors are made up with neighbourhoods as an encoder's have, or mixed from those of a file (float32 [N, D]). Everything
 runs on one thread, side by side: the mirror, a plain matrix product, and faiss where it happens to be installed.
@@ -177,7 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default="10000,100000", help="window sizes, comma-separated")
     parser.add_argument("--vectors", type=Path, help=".npy of real embeddings")
-    parser.add_argument("--radius", type=float, default=0.6, help="distance up to which rows are reported")
+    parser.add_argument("--radius", type=float, default=1.2, help="distance up to which rows are reported")
     parser.add_argument("--dim", type=int, default=256, help="D of made-up vectors")
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
