@@ -104,14 +104,18 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class _Features:
-    """`descriptors` [M, P, C - 2] of unit length, `places` [M, P, 2] in 0..1, and whether they are `seen` [M, P]."""
+    """`descriptors` [M, P, C - 2] of unit length, `places` [M, P, 2] in 0..1, and whether they are `seen` [M, P].
+
+    `rarity` [M, P] is one for a feature like no other in its picture, less for one of many: grass, bricks, letters.
+    """
 
     descriptors: Floats
     places: Floats
     seen: Bools
+    rarity: Floats
 
     def of(self, pictures: list[int]) -> "_Features":
-        return _Features(self.descriptors[pictures], self.places[pictures], self.seen[pictures])
+        return _Features(self.descriptors[pictures], self.places[pictures], self.seen[pictures], self.rarity[pictures])
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +169,8 @@ def _features(patches: NDArray[np.int8]) -> _Features:
     places = patches[..., -2:].astype(np.float32)
     places += 128
     places /= 256
-    return _Features(descriptors, places, length > 0)
+    seen = length > 0
+    return _Features(descriptors, places, seen, _rarity(descriptors, places, seen))
 
 
 def _compare(upload: _Features, candidate: _Features) -> Floats:
@@ -181,12 +186,11 @@ def _turned(upload: _Features, candidate: _Features, turns: Floats) -> _Features
     for turn in turns:
         descriptors = upload.descriptors @ turn
         descriptors /= np.maximum(np.sqrt(np.einsum("mpc,mpc->mp", descriptors, descriptors)), 1e-6)[..., None]
-        way = _Features(descriptors, upload.places, upload.seen)
-        alike = _compare(way, candidate)
-        ways.append(descriptors)
-        found.append(sum(np.maximum(alike.max(axis=axis) - MIN_COSINE, 0).sum(axis=1) for axis in (1, 2)))
+        ways.append(replace(upload, descriptors=descriptors))
+        found.append(np.maximum(_compare(ways[-1], candidate).max(axis=1) - MIN_COSINE, 0).sum(axis=1))
     best = np.argmax(found, axis=0)
-    return _Features(np.stack(ways)[best, np.arange(len(best))], upload.places, upload.seen)
+    descriptors = np.stack([way.descriptors for way in ways])[best, np.arange(len(best))]
+    return replace(upload, descriptors=descriptors)
 
 
 def _pair_off(upload: _Features, candidate: _Features, alike: Floats) -> _Pairs:
@@ -195,7 +199,7 @@ def _pair_off(upload: _Features, candidate: _Features, alike: Floats) -> _Pairs:
     nearest = alike.argmax(axis=2)
     cosine = np.take_along_axis(alike, nearest[..., None], 2)[..., 0]
     mutual = (alike.argmax(axis=1)[m, nearest] == rows) & (cosine > MIN_COSINE)
-    rare = np.sqrt(_rarity(upload) * _rarity(candidate)[m, nearest])
+    rare = np.sqrt(upload.rarity * candidate.rarity[m, nearest])
     weight = mutual * (cosine - MIN_COSINE / 2) * rare
     best = np.argsort(-weight, axis=1, kind="stable")[:, :VOTERS]
     there = nearest[m, best]
@@ -206,13 +210,12 @@ def _pair_off(upload: _Features, candidate: _Features, alike: Floats) -> _Pairs:
     )
 
 
-def _rarity(features: _Features) -> Floats:
-    """One for a feature like no other in its picture, less for one of many: grass, bricks, letters. [M, P]."""
-    alike = features.descriptors @ features.descriptors.transpose(0, 2, 1)
+def _rarity(descriptors: Floats, places: Floats, seen: Bools) -> Floats:
+    alike = descriptors @ descriptors.transpose(0, 2, 1)
     alike -= 0.4
     np.maximum(alike, 0, out=alike)
-    alike *= _far(features.places, features.places)
-    rarity: Floats = features.seen / (1 + alike.sum(axis=2) / 0.6)
+    alike *= _far(places, places)
+    rarity: Floats = seen / (1 + alike.sum(axis=2) / 0.6)
     return rarity
 
 
@@ -247,56 +250,48 @@ def _between_cells(alike: Floats, places: Floats, chosen: NDArray[np.int64]) -> 
 
 def _propose(pairs: _Pairs) -> tuple[Floats, Bools]:
     """The best transformation [M, 2, 3] that two pairs propose, and which pairs agree with it [M, V]."""
-    start, end = pairs.start[:, :PROPOSERS], pairs.end[:, :PROPOSERS]
-    first, second = np.triu_indices(start.shape[1], 1)
-    step = start[:, second] - start[:, first]
-    goal = end[:, second] - end[:, first]
-    middles = (start[:, second] + start[:, first]) / 2, (end[:, second] + end[:, first]) / 2
-    (x, y), (u, v) = np.moveaxis(step, -1, 0), np.moveaxis(goal, -1, 0)
+    count, proposers = len(pairs.weight), min(PROPOSERS, pairs.weight.shape[1])
+    first, second = np.triu_indices(proposers, 1)
+    sides = [ends[..., axis] for ends in (pairs.start, pairs.end) for axis in (0, 1)]
+    x, y, u, v = (side[:, second] - side[:, first] for side in sides)
+    middle_x, middle_y, middle_u, middle_v = ((side[:, second] + side[:, first])[:, None] / 2 for side in sides)
     square = np.maximum(x * x + y * y, 1e-6)
-    none = np.zeros_like(x)
-    # As complex numbers, a similarity is the quotient of goal and step, a mirrored one that of goal and conjugate.
-    turn, cross = (x * u + y * v) / square, (x * v - y * u) / square
-    mirrored, crossed = (x * u - y * v) / square, (x * v + y * u) / square
     safe_x, safe_y = np.where(np.abs(x) < 1e-3, 1e-3, x), np.where(np.abs(y) < 1e-3, 1e-3, y)
-    linear = np.stack(
-        [
-            np.stack([turn, -cross, cross, turn], -1),
-            np.stack([mirrored, crossed, crossed, -mirrored], -1),
-            np.stack([u / safe_x, none, none, v / safe_y], -1),
-            np.stack([none, u / safe_y, v / safe_x, none], -1),
-        ],
-        axis=1,
-    )
-    voting = pairs.weight[:, :PROPOSERS] > 0
+    # Places (x, y) go to (a x + b y + e, c x + d y + f): of each two pairs four ways, [M, 4, H]. As complex numbers, a
+    # similarity is the quotient of goal and step, a mirrored one that of goal and conjugate.
+    a, b, c, d = np.zeros((4, count, 4, len(first)), np.float32)
+    a[:, 0], c[:, 0] = (x * u + y * v) / square, (x * v - y * u) / square
+    b[:, 0], d[:, 0] = -c[:, 0], a[:, 0]
+    a[:, 1], c[:, 1] = (x * u - y * v) / square, (x * v + y * u) / square
+    b[:, 1], d[:, 1] = c[:, 1], -a[:, 1]
+    a[:, 2], d[:, 2] = u / safe_x, v / safe_y
+    b[:, 3], c[:, 3] = u / safe_y, v / safe_x
+    voting = pairs.weight[:, :proposers] > 0
     voting = voting[:, first] & voting[:, second]
     apart = voting & (square > REACH**2)
     aslant = voting & (np.minimum(np.abs(x), np.abs(y)) > REACH * 0.8)
-    area = np.abs(linear[..., 0] * linear[..., 3] - linear[..., 1] * linear[..., 2])
-    largest = np.abs(linear).max(axis=-1)
+    area = np.abs(a * d - b * c)
+    largest = np.maximum(np.maximum(np.abs(a), np.abs(b)), np.maximum(np.abs(c), np.abs(d)))
     possible = np.stack([apart, apart, aslant, aslant], axis=1)
     possible &= (area > MIN_AREA) & (area < MAX_AREA) & (largest * largest < MAX_STRETCH * area)
-    linear = linear.reshape(*linear.shape[:-1], 2, 2)
-    shift = middles[1][:, None] - np.einsum("mkhab,mhb->mkha", linear, middles[0])
-    transforms = np.concatenate([linear, shift[..., None]], axis=-1)
-    count = len(transforms)
-    transforms, possible, area = (
-        transforms.reshape(count, -1, 2, 3),
-        possible.reshape(count, -1),
-        area.reshape(count, -1),
-    )
-    agree: Bools = _misses(transforms, pairs) < _tolerance(TOLERANCE, area)[..., None]
-    votes = np.einsum("mhv,mv->mh", agree, pairs.weight) * possible
+    across = np.stack([a, b, middle_u - a * middle_x - b * middle_y], axis=1).reshape(count, 3, -1)
+    down = np.stack([c, d, middle_v - c * middle_x - d * middle_y], axis=1).reshape(count, 3, -1)
+    agree: Bools = _misses(across, down, pairs) < _tolerance(TOLERANCE, area).reshape(count, 1, -1)
+    possible = possible.reshape(count, -1)
+    votes = np.einsum("mvh,mv->mh", agree, pairs.weight) * possible
     m, best = np.arange(count), votes.argmax(axis=1)
-    return transforms[m, best], agree[m, best] & (pairs.weight > 0) & possible[m, best][:, None]
+    transforms = np.stack([across[m, :, best], down[m, :, best]], axis=1)
+    return transforms, agree[m, :, best] & (pairs.weight > 0) & possible[m, best][:, None]
 
 
-def _misses(transforms: Floats, pairs: _Pairs) -> Floats:
-    """Squared distances [M, H, V] at which transformations [M, H, 2, 3] miss the ends of pairs."""
-    start = np.concatenate([pairs.start, np.ones_like(pairs.start[..., :1])], axis=-1).transpose(0, 2, 1)
-    x: Floats = transforms[:, :, 0] @ start - pairs.end[:, None, :, 0]
-    y = transforms[:, :, 1] @ start - pairs.end[:, None, :, 1]
+def _misses(across: Floats, down: Floats, pairs: _Pairs) -> Floats:
+    """Squared distances [M, V, H] at which transformations miss the ends of pairs: their rows are [M, 3, H] each."""
+    start = np.concatenate([pairs.start, np.ones_like(pairs.start[..., :1])], axis=-1)
+    x: Floats = start @ across
+    x -= pairs.end[..., :1]
     x *= x
+    y = start @ down
+    y -= pairs.end[..., 1:]
     y *= y
     x += y
     return x
@@ -312,7 +307,8 @@ def _fit(pairs: _Pairs, transforms: Floats, inliers: Bools) -> tuple[Floats, Boo
         left, right = weighted @ start + hold, weighted @ pairs.end + hold @ transforms.transpose(0, 2, 1)
         transforms = np.where(found[..., None], np.linalg.solve(left, right).transpose(0, 2, 1), transforms)
         inliers = found & (pairs.weight > 0)
-        inliers &= _misses(transforms[:, None], pairs)[:, 0] < _tolerance(tolerance, _areas(transforms))[:, None]
+        misses = _misses(transforms[:, 0, :, None], transforms[:, 1, :, None], pairs)[..., 0]
+        inliers &= misses < _tolerance(tolerance, _areas(transforms))[:, None]
     return transforms, inliers
 
 
