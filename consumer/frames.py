@@ -21,7 +21,7 @@ MAX_AREA = 0.9
 COVERED = 0.7  # of each side that has to be a step
 MIN_STEP = 8  # grey levels, and a quarter more than what changes two pixels further on either side
 APART = 4  # pixels between two lines
-EVERY = 2  # of the pixels along a line, those that are looked at
+EVERY = 3  # of the pixels along a line, those that are looked at
 SAME = 0.7  # intersection over union of rectangles that are one
 
 
