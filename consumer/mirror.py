@@ -21,6 +21,10 @@ Indexes = NDArray[np.intp]
 # Rows of a full block: enough to make up for a handful of numpy calls, few enough for their work to stay in the cache.
 BLOCK_ROWS = 4096
 FIRST_BLOCK_ROWS = 64
+# Rows that may stand under a query's own image id, and are not reported: one for each version the window keeps.
+OWN_ROWS = 16
+# Queries that are searched for at once: one message may hold a hundred uploads, and each of these several pictures.
+QUERIES = 256
 # Pairs whose distance is computed at once: a few MiB of differences.
 RERANK_PAIRS = 4096
 # Above this share of all pairs, products of matrices are faster than the distances of what passes the screen.
@@ -64,6 +68,9 @@ class _Pairs(NamedTuple):
     block: Indexes
     row: Indexes
     l2: NDArray[np.float64]
+
+    def of(self, chosen: Indexes) -> "_Pairs":
+        return _Pairs(self.query[chosen], self.block[chosen], self.row[chosen], self.l2[chosen])
 
 
 class _Block:
@@ -138,6 +145,7 @@ class _Block:
         self.vectors[start:end] = 0
         self.signatures[:, start:end] = 0
         self.rounded[start:end] = 0
+        self.least[start:end] = 0
         self.uploaded_us[start:end] = 0
         self.ids[start:end] = [b""] * (end - start)
 
@@ -207,7 +215,13 @@ class Mirror:
 
         A row counts when it stands before the query's position, by no more than the retention, under another image id.
         """
-        if not queries or not self._blocks:
+        found: list[list[Hit]] = []
+        for start in range(0, len(queries), QUERIES):
+            found += self._search(queries[start : start + QUERIES])
+        return found
+
+    def _search(self, queries: Sequence[Query]) -> list[list[Hit]]:
+        if not self._blocks:
             return [[] for _ in queries]
         # The stored vector, not the one at hand: a repeated upload may be encoded a little differently.
         vectors = np.stack([self._vector(query) for query in queries]).astype(np.float32)
@@ -222,13 +236,15 @@ class Mirror:
             eligible = block.alive[of_row]
             eligible &= (block.serial[of_row] < serials[of_query]) & (block.ms[of_row] >= since_ms[of_query])
             of_query, of_row, l2 = self._rerank(block, vectors, of_query[eligible], of_row[eligible])
-            found.append(_Pairs(of_query, np.full(len(of_row), number), of_row, l2))
+            found.append(self._thinned(_Pairs(of_query, np.full(len(of_row), number), of_row, l2)))
         if not found:
             return [[] for _ in queries]
         pairs = _Pairs(*map(np.concatenate, zip(*found, strict=True)))
+        order = np.argsort(pairs.query, kind="stable")
+        bounds = np.searchsorted(pairs.query[order], np.arange(len(queries) + 1)).tolist()
         return [
-            self._choose(_Pairs(*(each[pairs.query == number] for each in pairs)), query.image_id)
-            for number, query in enumerate(queries)
+            self._choose(pairs.of(order[start:end]), query.image_id)
+            for query, start, end in zip(queries, bounds, bounds[1:], strict=False)
         ]
 
     def _find(self, serial: int) -> tuple[_Block, int] | None:
@@ -269,11 +285,22 @@ class Mirror:
         within = l2 <= self._reach.radius_l2
         return of_query[within], of_row[within], l2[within]
 
+    def _thinned(self, pairs: _Pairs) -> _Pairs:
+        """What of a block may be reported: a flood of copies must not become a flood of pairs, block after block."""
+        nearest = np.lexsort((pairs.l2, pairs.query))
+        within = np.flatnonzero(pairs.l2 <= self._reach.threshold_l2)
+        earliest = within[np.argsort(pairs.query[within], kind="stable")]
+        kept = np.union1d(
+            nearest[_ranks(pairs.query[nearest]) < self._reach.nearest + OWN_ROWS],
+            earliest[_ranks(pairs.query[earliest]) <= OWN_ROWS],
+        )
+        return pairs.of(kept)
+
     def _choose(self, pairs: _Pairs, own_id: bytes) -> list[Hit]:
         """Those of a query's rows that are reported, in order of arrival, as the rows are."""
 
         def others(order: Indexes) -> Iterator[tuple[_Block, int, float]]:
-            for place in order:  # one by one: a flood of copies must not become a flood of objects
+            for place in order:
                 block, row = self._blocks[pairs.block[place]], int(pairs.row[place])
                 if block.ids[row] != own_id:
                     yield block, row, float(pairs.l2[place])
@@ -291,3 +318,8 @@ class Mirror:
                 for block, row, l2 in chain(nearest, earliest)
             }
         )
+
+
+def _ranks(grouped: Indexes) -> Indexes:
+    """How many of the same value stand before each, of values that stand together."""
+    return np.arange(len(grouped)) - np.searchsorted(grouped, grouped)

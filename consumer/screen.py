@@ -1,6 +1,6 @@
 """Which rows may be within a radius: sketches of vectors that rule most out at a fraction of the cost of distances.
 
-Neither misses what it should not; distances rule out what they let through wrongly.
+What they let through wrongly, distances rule out. Products miss nothing, signatures one row in a billion.
 """
 
 from functools import lru_cache
@@ -18,7 +18,7 @@ MISS_PROBABILITY = 1e-9
 # Share of rows at right angles that the screen may let through. Real strangers are nearer, and pass more often.
 STRANGERS_PASSING = 1e-5
 MOST_WORDS = 16
-COSINE_MARGIN = 0.01  # stored vectors are rounded to float16, and their lengths with them
+COSINE_MARGIN = 0.025  # lengths may be a hundredth off one, and stored vectors are rounded to float16
 PRODUCT_ROWS = 1024  # rows whose products are computed at once: in float32 they fit into the cache
 
 
@@ -74,12 +74,12 @@ class Rounded:
         """float32 [N, D] -> int8 [N, D] and the least product [N] of each with a unit vector that is near enough."""
         steps = 127 / np.maximum(np.abs(vectors).max(axis=1, keepdims=True), 1e-6)
         # Half a step in each of D places, and the places of a unit vector add up to at most the root of D.
-        least: Float32 = self._least_cosine * steps[:, 0] - 0.501 * sqrt(self.dim)
+        least: Float32 = self._least_cosine * steps[:, 0] - 0.51 * sqrt(self.dim)
         return np.rint(vectors * steps).astype(np.int8), least
 
 
 def least_cosine(radius_l2: float) -> float:
-    """The cosine that unit vectors within a radius reach as they are stored."""
+    """The product that vectors within a radius reach, of about unit length and as they are stored."""
     return 1 - radius_l2**2 / 2 - COSINE_MARGIN
 
 

@@ -1,6 +1,7 @@
 """The mirror against brute force: growth, removal, expiry, limits of a search, and what the screen may miss."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -103,6 +104,23 @@ def test_rows_fill_block_after_block() -> None:
     one_block = Mirror(DIM, REACH, RETENTION_MS)
     one_block.extend(rows[:BLOCK_ROWS])
     assert mirror.nbytes == 2 * one_block.nbytes
+
+
+def test_a_flood_of_copies_takes_no_flood_of_memory() -> None:
+    rng = np.random.default_rng(0)
+    vectors = (units(rng, 1).astype(np.float64) + rng.normal(0, 0.02, (8 * BLOCK_ROWS, DIM))).astype(np.float16)
+    mirror = Mirror(DIM, WIDE, RETENTION_MS)
+    mirror.extend([row(n + 1, vector) for n, vector in enumerate(vectors)])
+    queries = [query(10**6, vector) for vector in vectors[:100]]
+    peaks = []
+    for count in (10, 100):
+        tracemalloc.start()
+        mirror.search(queries[:count])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # All pairs of one block at once, some forty bytes each; not those of all blocks, which would be 130 MB more.
+    assert peaks[1] < 100 * BLOCK_ROWS * 120
+    assert peaks[1] < 11 * peaks[0]
 
 
 @pytest.mark.parametrize("reach", [REACH, WIDE], ids=["signatures", "products"])

@@ -11,7 +11,7 @@ from tests.unit.test_mirror import units
 
 @pytest.mark.parametrize("dim", [16, 96, 256])
 @pytest.mark.parametrize("radius_l2", [0.05, 0.3, 0.6, 0.9, 1.3, 2.0])
-def test_no_sketch_misses_nothing_at_the_radius(dim: int, radius_l2: float) -> None:
+def test_sketches_miss_nothing_at_the_radius(dim: int, radius_l2: float) -> None:
     rng = np.random.default_rng(dim)
     ours = units(rng, 2_000, dim).astype(np.float64)
     aside = rng.standard_normal(ours.shape)
