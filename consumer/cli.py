@@ -254,18 +254,21 @@ def compare(
         Path | None, typer.Option("--draw", help="Draw both, with boxes around what they share, into this file.")
     ] = None,
 ) -> None:
-    """The distance of two image files, whether B is a copy of A, and by which edit. Exits with 1 when it is not."""
+    """The distance of two image files, whether B is a copy of A, and by which edit. Exits with 1 when it is not.
+
+    As in the service, B may also show A in a part of it, as a screenshot does.
+    """
     with _encoder() as encoder:
-        info, original, (frames, copies) = encoder.info, encoder.encode(a), encoder.encode_within(b)
+        info, original = encoder.info, encoder.encode(a)
+        frames, copies = encoder.encode_within(b, Settings.load().decode)
     each_l2: list[float] = np.linalg.norm(original.embeddings - copies.embeddings, axis=1).tolist()
-    l2, rule = each_l2[0], info.second_look
-    same, look = l2 <= info.threshold_l2, None
+    same, rule, look, which = each_l2[0] <= info.threshold_l2, info.second_look, None, 0
     if original.patches is not None and copies.patches is not None and rule is not None:
         looks = verify(copies.patches, np.broadcast_to(original.patches, copies.patches.shape), rule.turns)
-        accepted = [rule.accepts(*each) for each in zip(each_l2, (look.score for look in looks), strict=True)]
-        which = accepted.index(True) if any(accepted) else 0
-        same, l2, look = same or any(accepted), each_l2[which], looks[which].of_whole(frames[which])
-    said = f"l2 {l2:.4f}, threshold_l2 {info.threshold_l2:g}"
+        verified = [view for view, look in enumerate(looks) if rule.accepts(each_l2[view], look.score)]
+        which = min(verified, key=each_l2.__getitem__, default=0)
+        same, look = same or bool(verified), looks[which].of_whole(frames[which])
+    said = f"l2 {each_l2[which]:.4f}{' of a picture within B' if which else ''}, threshold_l2 {info.threshold_l2:g}"
     if look is not None and rule is not None:
         said += f", candidate_l2 {rule.candidate_l2:g}, score {look.score:.3f} of {look.inliers} inliers"
     out.print(f"{'duplicates' if same else 'different'}: {said}", highlight=False, soft_wrap=True)

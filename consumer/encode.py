@@ -291,10 +291,16 @@ class ImageEncoder:
         picture = decode(_bytes(image), self.info.size, DecodeSettings())
         return self._encoder.submit(picture.pixels[np.newaxis]).result()
 
-    def encode_within(self, image: str | Path | bytes | Image.Image) -> tuple[list[Frame], Encoded]:
-        """The same of the picture and of those within it: [N, D] and [N, P, C], the whole first, and where they are."""
-        settings = DecodeSettings()
+    def encode_within(
+        self, image: str | Path | bytes | Image.Image, settings: DecodeSettings
+    ) -> tuple[list[Frame], Encoded]:
+        """The same of the picture and of those within it: [N, D] and [N, P, C], the whole first, and where they are.
+
+        As in the service, there are none within it if the settings say so, or if the encoder has no second look.
+        """
         seen = views(decode(_bytes(image), self.info.size, settings).pixels, settings.min_detail)
+        if not settings.frames or self.info.second_look is None:
+            seen = seen[:1]
         parts = [self._encoder.submit(view.pixels[np.newaxis]) for view in seen]
         return [view.frame for view in seen], Encoded.joined([part.result() for part in parts])
 

@@ -138,6 +138,7 @@ class Edit(Body):
     `zoom` is how much longer things are in the upload than in the match, `rotation_deg` how far they are turned
     clockwise, after mirroring left to right if `mirrored`. The boxes bound the part of each picture that the other
     shows; `overlap` is the area of that part over the area of both pictures laid upon each other: 1 for the same frame.
+    Of an upload in which another picture was found, that one counts alone.
     """
 
     zoom: float

@@ -5,6 +5,7 @@ long as hardly anything in a photograph is. Rectangles all of whose sides run al
 own edge, are worth a look of their own: the vector of the whole says little of what fills a quarter of it.
 """
 
+from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
@@ -33,6 +34,10 @@ class Frame(NamedTuple):
     right: float
     bottom: float
 
+    @property
+    def area(self) -> float:
+        return (self.right - self.left) * (self.bottom - self.top)
+
     def cut(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """What is within, of uint8 [S, S, 3], in the same form."""
         size = len(pixels)
@@ -43,16 +48,22 @@ class Frame(NamedTuple):
 WHOLE = Frame(0.0, 0.0, 1.0, 1.0)
 
 
-class View(NamedTuple):
-    """What is encoded of a picture: all of it, or what is within a frame. `pixels` is uint8 [S, S, 3]."""
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is encoded of a picture, uint8 [S, S, 3]: all of it, or what is within a frame."""
 
     frame: Frame
-    pixels: NDArray[np.uint8]
+    picture: NDArray[np.uint8]
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """uint8 [S, S, 3], cut out anew each time: batches hold many views at once."""
+        return self.picture if self.frame == WHOLE else self.frame.cut(self.picture)
 
 
 def views(pixels: NDArray[np.uint8], min_detail: float) -> list[View]:
     """The whole of uint8 [S, S, 3], then the pictures within it, less those in which there is too little to see."""
-    parts = (View(frame, frame.cut(pixels)) for frame in frames(pixels))
+    parts = (View(frame, pixels) for frame in frames(pixels))
     return [View(WHOLE, pixels), *(part for part in parts if detail(part.pixels) >= min_detail)]
 
 
@@ -124,7 +135,7 @@ class _Steps:
         """Share of the rows from `start` to `end` that have a step at a line; the picture's own edge is one."""
         if line in (0, self._size):
             return 1.0
-        start, end = start // EVERY, end // EVERY
+        start, end = -(-start // EVERY), -(-end // EVERY)
         return float(self._sums[line][end] - self._sums[line][start]) / (end - start)
 
     def divide(self, left: int, right: int, start: int, end: int) -> bool:
@@ -144,8 +155,4 @@ def _spans(lines: list[int], size: int) -> list[tuple[int, int]]:
 def _overlap(a: Frame, b: Frame) -> float:
     width, height = min(a.right, b.right) - max(a.left, b.left), min(a.bottom, b.bottom) - max(a.top, b.top)
     both = max(0.0, width) * max(0.0, height)
-    return both / (_area(a) + _area(b) - both)
-
-
-def _area(frame: Frame) -> float:
-    return (frame.right - frame.left) * (frame.bottom - frame.top)
+    return both / (a.area + b.area - both)

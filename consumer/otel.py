@@ -186,7 +186,7 @@ class _BatchTrace(Trace):
             problem = "" if error is None else str(error)
             _end(span, problem)
             for item, trace in self._uploads():
-                if item.row is not None and item.row in rows:
+                if max(item.rows.start, rows.start) < min(item.rows.stop, rows.stop):
                     trace.passed(name, began_ns, span.get_span_context(), problem)
 
         work.add_done_callback(done)

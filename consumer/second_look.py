@@ -30,8 +30,8 @@ class Asked(NamedTuple):
 class Seen(NamedTuple):
     """What was found: evidence on candidates by their positions, and the candidates `near` the upload.
 
-    Those are where it was placed, and what a picture within it was verified to show, each with the distance of
-    whichever is nearer.
+    Those are where it was placed, and what a picture within it was verified to show. Evidence and distance of each are
+    of one view: of those that verify it the nearest, else the whole.
     """
 
     evidence: dict[Position, Evidence]
@@ -72,7 +72,8 @@ class Verifier:
         known = []
         for pair in pairs:
             tenant, placed, _, patches = asked[pair.upload]
-            upload = patches[pair.view] if pair.view and patches is not None else stored.get((tenant, placed.position))
+            whole = stored.get((tenant, placed.position))
+            upload = whole if pair.view == 0 else None if patches is None else patches[pair.view]
             candidate = stored.get((tenant, pair.near.position))
             if upload is not None and candidate is not None:
                 known.append((pair, upload, candidate))
@@ -81,13 +82,14 @@ class Verifier:
         if known:
             uploads, others = np.stack([upload for _, upload, _ in known]), np.stack([other for _, _, other in known])
             for ((index, view, near), _, _), look in zip(known, verify(uploads, others, rule.turns), strict=True):
-                found, accepted = evidence[index].get(near.position), rule.accepts(near.l2, look.score)
+                said, at = evidence[index], near.position
+                accepted = rule.accepts(near.l2, look.score)
+                nearer = at not in said or not said[at].verified or near.l2 < candidates[index][at].l2
                 if view == 0:
-                    evidence[index][near.position] = look.evidence(accepted)
-                elif accepted and (found is None or not found.verified):
-                    evidence[index][near.position] = look.of_whole(asked[index].frames[view]).evidence(True)
-                    whole = candidates[index].get(near.position, near)
-                    candidates[index][near.position] = min(whole, near, key=_nearness)
+                    said[at] = look.evidence(accepted)
+                elif accepted and nearer:
+                    said[at] = look.of_whole(asked[index].frames[view]).evidence(True)
+                    candidates[index][at] = near
         return [Seen(said, tuple(each.values())) for said, each in zip(evidence, candidates, strict=True)]
 
     def _stored(

@@ -57,7 +57,7 @@ class Item:
     exact: Earlier | None = None
     decoding: Future[list[View]] | None = None
     frames: list[Frame] = field(default_factory=list)  # of what is encoded of it: all of it, then pictures within it
-    row: int | None = None  # among the pixels of its batch, where these begin
+    rows: range = range(0)  # where these are among the views of its batch
     encoded: Encoded | None = None  # of each
     stored: Stored | None = None  # its row in the window
     deleted_at: Position | None = None  # of a deletion: where in the window
@@ -91,8 +91,8 @@ class Batch:
 
     items: list[Item]
     received_at: datetime
-    # Pictures in parts that the model takes at once, and what comes of each. One message may hold many uploads.
-    pixels: list[NDArray[np.uint8]] = field(default_factory=list)
+    # Views in parts that the model takes at once, and what comes of each. One message may hold many uploads.
+    views: list[list[View]] = field(default_factory=list)
     inferences: list[Future[Encoded]] = field(default_factory=list)
     trace: Trace = UNTRACED
     account: Account = field(default_factory=Account)  # of what it did to the window
@@ -171,8 +171,8 @@ class Steps:
 
     def encode(self, batch: Batch) -> None:
         """Send what was decoded to Triton, in parts that the model takes at once."""
-        pixels: list[NDArray[np.uint8]] = []
-        rows: dict[Future[list[View]], int | None] = {}
+        views: list[View] = []
+        rows: dict[Future[list[View]], range] = {}
         for item in batch.uploads():
             if item.decoding is None or item.exact is not None:
                 continue
@@ -184,12 +184,14 @@ class Steps:
             finally:
                 item.data = b""
             if item.decoding not in rows:
-                rows[item.decoding] = len(pixels) if seen else None
-                pixels += [view.pixels for view in seen]
-            item.row, item.frames = rows[item.decoding], [view.frame for view in seen]
-        most = self._encoder.info.max_batch_size
-        batch.pixels = [np.stack(pixels[start : start + most]) for start in range(0, len(pixels), most)]
-        batch.inferences = [self._infer(batch, number) for number in range(len(batch.pixels))]
+                rows[item.decoding] = range(len(views), len(views) + len(seen))
+                views += seen
+            item.rows, item.frames = rows[item.decoding], [view.frame for view in seen]
+        batch.views = self._requests(views)
+        batch.inferences = [self._infer(batch, number) for number in range(len(batch.views))]
+        for item in batch.items:
+            if item.rows:
+                item.decoding = None  # its pixels are in the views now, as long as they are needed
 
     def match(self, batch: Batch) -> None:
         """Append to the window, compare with what stood before, decide; carry out deletions in between."""
@@ -300,11 +302,15 @@ class Steps:
             return []
         if not settings.frames or info.second_look is None:
             return [View(WHOLE, picture.pixels)]
-        return views(picture.pixels, settings.min_detail)[: info.max_batch_size]
+        return views(picture.pixels, settings.min_detail)
+
+    def _requests(self, views: list[View]) -> list[list[View]]:
+        most = self._encoder.info.max_batch_size
+        return [views[start : start + most] for start in range(0, len(views), most)]
 
     def _infer(self, batch: Batch, number: int) -> Future[Encoded]:
         began_s, most = time.perf_counter(), self._encoder.info.max_batch_size
-        inference = self._encoder.submit(batch.pixels[number])
+        inference = self._encoder.submit(_stacked(batch.views[number]))
         batch.trace.follow("infer", inference, range(number * most, (number + 1) * most))
         seconds = self._metrics.step_seconds.labels("infer")
         inference.add_done_callback(lambda _: seconds.observe(time.perf_counter() - began_s))
@@ -325,8 +331,9 @@ class Steps:
         if done:
             encoded = Encoded.joined(done)
             for item in batch.uploads():
-                if item.row is not None:
-                    item.encoded = encoded[item.row : item.row + len(item.frames)]
+                if item.rows:
+                    item.encoded = encoded[item.rows.start : item.rows.stop]
+            batch.views, batch.inferences = [], []
 
     def _place(self, items: list[Item]) -> None:
         """Append the uploads to the window and decide on what stood before each."""
@@ -364,7 +371,8 @@ class Steps:
                     item.failure = error
                     continue
                 if seen:
-                    item.encoded = self._encoder.submit(np.stack([view.pixels for view in seen])).result()
+                    inferences = [self._encoder.submit(_stacked(views)) for views in self._requests(seen)]
+                    item.encoded = Encoded.joined([inference.result() for inference in inferences])
                 item.frames = [view.frame for view in seen]
             # Last: until its vector is there, a repeat of this step has to find this item unconfirmed.
             item.exact = earlier
@@ -457,3 +465,7 @@ def _about(item: Item) -> dict[str, object]:
     decision = item.decision
     match = None if decision is None else decision.match
     return {**about, "match": None if match is None else match.image_id, "l2": None if match is None else match.l2}
+
+
+def _stacked(views: list[View]) -> NDArray[np.uint8]:
+    return np.stack([view.pixels for view in views])

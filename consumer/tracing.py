@@ -32,7 +32,7 @@ class Trace:
         return _NOTHING
 
     def follow(self, name: str, work: Future[Any], rows: range) -> None:
-        """Record, as a step of the uploads with these rows, what is under way until it is done."""
+        """Record, as a step of the uploads with any of these rows, what is under way until it is done."""
 
     def published(self, items: Sequence["Traced"]) -> None:
         """End what is recorded of uploads whose verdicts stand."""
@@ -47,7 +47,7 @@ class Traced(Protocol):
     record: Record
     event: Event
     trace: Trace
-    row: int | None
+    rows: range
     decision: Decision | None
     failure: Unprocessable | None
 

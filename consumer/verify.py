@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.events import Box, Edit, Evidence
-from consumer.frames import Frame
+from consumer.frames import WHOLE, Frame
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -40,8 +40,6 @@ UNALIKE = 0.3  # cosine at which two features speak neither for nor against a co
 ENOUGH = 16.0  # inliers that give half of the trust which very many give, where the whole pictures meet
 SURE = 0.5  # score with which nobody asks whether a picture was turned besides
 
-_CORNERS = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
-
 Point = tuple[float, float]
 
 
@@ -53,13 +51,14 @@ class Look:
     overlap, times `inliers / (inliers + 16 * sqrt(size))`, where `size` is that of the smaller picture as a share of
     the other: where little can meet, less is enough. `transform` float32 [2, 3] takes places (x, y, 1) in the upload to
     places in the match, both as fractions of width and height; `links` float32 [inliers, 4] are x, y in the upload and
-    x, y in the match of the pairs that agree with it.
+    x, y in the match of the pairs that agree with it. Of the upload only what is within `frame` was looked at.
     """
 
     score: float
     inliers: int
     transform: Floats
     links: Floats
+    frame: Frame = WHOLE
 
     @cached_property
     def edit(self) -> Edit | None:
@@ -72,11 +71,13 @@ class Look:
         area = a * e - b * d
         if self.inliers == 0 or area == 0:
             return None
-        in_match = _within_unit([(a * x + b * y + c, d * x + e * y + f) for x, y in _CORNERS])
+        left, top, right, bottom = self.frame
+        corners = (left, top), (right, top), (right, bottom), (left, bottom)
+        in_match = _within_unit([(a * x + b * y + c, d * x + e * y + f) for x, y in corners])
         if len(in_match) < 3:
             return None
         in_upload = [((e * (x - c) - b * (y - f)) / area, (a * (y - f) - d * (x - c)) / area) for x, y in in_match]
-        common = _area(in_match)
+        common, looked_at = _area(in_match), abs(area) * self.frame.area
         mirrored = area < 0
         # From the match to the upload is the inverse, which turns by the same angle the other way.
         angle = atan2(b - d, a + e) if not mirrored else atan2(-(b + d), e - a)
@@ -86,17 +87,17 @@ class Look:
             mirrored=mirrored,
             box_in_match=_box(in_match),
             box_in_upload=_box(in_upload),
-            overlap=round(common / (1 + abs(area) - common), 3),
+            overlap=round(common / (1 + looked_at - common), 3),
         )
 
     def of_whole(self, frame: Frame) -> "Look":
-        """The same for the whole upload, of a look at what is within a frame of it."""
+        """The same in places of the whole upload, of a look at what is within a frame of it."""
         size = np.array([frame.right - frame.left, frame.bottom - frame.top], np.float32)
         corner = np.array([frame.left, frame.top], np.float32)
         linear = self.transform[:, :2] / size
         transform = np.column_stack([linear, self.transform[:, 2] - linear @ corner])
         links = np.hstack([corner + self.links[:, :2] * size, self.links[:, 2:]])
-        return replace(self, transform=transform, links=links)
+        return replace(self, transform=transform, links=links, frame=frame)
 
     def evidence(self, verified: bool) -> Evidence:
         return Evidence(verified=verified, score=round(self.score, 4), inliers=self.inliers, edit=self.edit)

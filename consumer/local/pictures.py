@@ -89,7 +89,7 @@ def screenshot(image: Image.Image, random: Generator) -> Image.Image:
     screen = Image.new("RGB", (width, height), (250, 250, 252))
     draw = ImageDraw.Draw(screen)
     draw.rectangle((0, 0, width, 70), fill=(32, 36, 48))
-    tall = min(round(width * image.height / image.width), 600)
+    tall = max(1, min(round(width * image.height / image.width), 600))
     top = 70 + int(random.integers(0, 60))
     screen.paste(image.resize((width, tall), Image.Resampling.BICUBIC, reducing_gap=2.0), (0, top))
     for line in range(top + tall + 30, height - 30, 34):

@@ -121,6 +121,22 @@ def test_beyond_the_threshold_the_nearest_alone_is_looked_at(window: RecentWindo
     assert list(looks) == [nearest.position]
 
 
+def test_of_two_views_that_show_a_picture_the_nearer_counts(window: RecentWindow) -> None:
+    [original] = window.add([row("original", features(scene(1)))])
+    within = np.zeros((2, DIM), np.float32)
+    within[:, :2] = [(np.cos(0.6), np.sin(0.6)), (np.cos(0.2), np.sin(0.2))]
+    patches = np.concatenate([features(scene(1), EDITS["zoom"], noise=noise) for noise in (0.3, 0.1, 0.2)])
+    [placed] = window.add([row("copy", patches[:1], 0.8)._replace(within=tuple(within))])
+    frames = [WHOLE, Frame(0, 0, 0.5, 0.5), Frame(0.5, 0.5, 1, 1)]
+    [seen] = Verifier(window, MODEL).look([Asked("t", placed, frames, patches)])
+    assert original.position is not None
+    edit = seen.evidence[original.position].edit
+    assert edit is not None
+    assert (edit.box_in_upload.left, edit.box_in_upload.top) == pytest.approx((0.5, 0.5), abs=0.02)
+    [near] = seen.near
+    assert near.l2 == pytest.approx(2 * np.sin(0.1), abs=1e-3)
+
+
 @pytest.mark.parametrize("away", [3.0, 0.5], ids=["the whole is far from it", "the whole is near it"])
 def test_a_picture_within_the_upload_is_found_where_it_is(window: RecentWindow, away: float) -> None:
     original, stranger = window.add([row("original", features(scene(1))), row("stranger", features(scene(2)), 0.75)])
@@ -139,9 +155,9 @@ def test_a_picture_within_the_upload_is_found_where_it_is(window: RecentWindow, 
     assert l2.keys() - {stranger.position} == {original.position}
     edit = seen.evidence[original.position].edit
     assert edit is not None
-    box = edit.box_in_match
-    # The frame shows (0.2, 0.1) to (0.9, 0.8) of it; the whole, were it all one picture, more to the left and below.
-    assert (box.right, box.top) == pytest.approx((0.9, 0.1), abs=0.08)
+    shown, frame = edit.box_in_match, edit.box_in_upload
+    assert (shown.left, shown.top, shown.right, shown.bottom) == pytest.approx((0.2, 0.1, 0.9, 0.8), abs=0.08)
+    assert (frame.left, frame.top, frame.right, frame.bottom) == pytest.approx(frames[2], abs=0.02)
     assert edit.zoom == pytest.approx(0.5 / 0.7, rel=0.1)
 
 
@@ -256,6 +272,7 @@ def test_compare_says_and_draws_the_edit(triton: str, tmp_path: Path) -> None:
         command = [sys.executable, "-m", "consumer", "compare", a, b]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == status, done.stdout + done.stderr
+        assert ("of a picture within B" in done.stdout) == (status == 0)
 
 
 def _near(service: Service, image_id: str) -> Match:

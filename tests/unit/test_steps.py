@@ -6,6 +6,7 @@ What they do when all is well is held on real servers in tests/integration/test_
 import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from types import SimpleNamespace
@@ -17,14 +18,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from prometheus_client import CollectorRegistry
 
-from consumer.encode import Encoded, Encoder, ModelInfo
+from consumer.decode import decode
+from consumer.encode import Encoded, Encoder, ModelInfo, SecondLook
 from consumer.errors import Unavailable, Unprocessable
 from consumer.events import Event, ImageUpload, Record
 from consumer.fetch import Fetcher
+from consumer.frames import views
 from consumer.kafka import Lease, UploadsConsumer
 from consumer.metrics import Metrics
 from consumer.recent import Earlier, NewRow, Placed, Position, RecentWindow
-from consumer.settings import FetchSettings, Settings
+from consumer.settings import DecodeSettings, FetchSettings, Settings
 from consumer.steps import Batch, Item, Steps
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -53,6 +56,24 @@ class PlayedEncoder:
         return future
 
 
+class SeeingEncoder(PlayedEncoder):
+    """Its vectors tell the mean colour of each picture, and it has a second look."""
+
+    info = replace(PlayedEncoder.info, patches=(2, 3), second_look=SecondLook(1.0, 0.3, 0.5))
+
+    def submit(self, pixels: NDArray[np.uint8]) -> Future[Encoded]:
+        future = super().submit(pixels)
+        if future.exception() is None:
+            future = Future()
+            future.set_result(Encoded(colours(pixels), np.ones((len(pixels), 2, 3), np.int8)))
+        return future
+
+
+def colours(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    means = np.concatenate([pixels.mean(axis=(1, 2)), np.full((len(pixels), 1), 40.0)], axis=1)
+    return (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)
+
+
 class PlayedWindow:
     """Remembers what is appended; says of every content in `known` that it stands before."""
 
@@ -67,14 +88,18 @@ class PlayedWindow:
 
     def add(self, rows: Sequence[NewRow]) -> list[Placed]:
         self.rows += rows
-        return [Placed(Position(1, len(self.rows))) for _ in rows]
+        return [Placed(Position(1, len(self.rows)), within=((),) * len(row.within)) for row in rows]
+
+    def patches(self, rows: Sequence[tuple[str, Position]]) -> list[bytes | None]:
+        return [None] * len(rows)
 
 
 class Play:
     """Steps on a played encoder and window."""
 
-    def __init__(self) -> None:
-        self.encoder, self.window = PlayedEncoder(), PlayedWindow()
+    def __init__(self, encoder: PlayedEncoder | None = None) -> None:
+        self.encoder, self.window = encoder or PlayedEncoder(), PlayedWindow()
+
         consumer = SimpleNamespace(raw=None)
         fetcher = Fetcher(FetchSettings())
         metrics = Metrics(CollectorRegistry())
@@ -108,6 +133,31 @@ def play() -> Iterator[Play]:
     new = Play()
     yield new
     new.steps.close()
+
+
+@pytest.fixture
+def seeing() -> Iterator[Play]:
+    new = Play(SeeingEncoder())
+    yield new
+    new.steps.close()
+
+
+def collage(seed: int) -> bytes:
+    """Four noisy squares of different colours."""
+    rng = np.random.default_rng(seed)
+    squares = np.array([[(250, 40, 40), (40, 250, 40)], [(40, 40, 250), (250, 250, 40)]])
+    pixels = squares.repeat(24, 0).repeat(24, 1) + rng.integers(-40, 6, (48, 48, 3))
+    out = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+def within(data: bytes) -> NDArray[np.float32]:
+    """The vectors of the pictures within a picture, as the encoder tells them."""
+    settings = DecodeSettings()
+    seen = views(decode(data, SeeingEncoder.info.size, settings).pixels, settings.min_detail)
+    assert len(seen) == 5
+    return colours(np.stack([view.pixels for view in seen[1:]]))
 
 
 def picture(seed: int) -> bytes:
@@ -213,3 +263,42 @@ def test_one_letter_for_a_message_however_many_of_its_uploads_fail(play: Play) -
         item.record, item.failure = record, Unprocessable("not-found", "gone")
     topics = [message.topic for message in play.steps._messages(batch.items, NOW)]
     assert topics == ["image-verdicts", "image-uploads.dlq", "image-verdicts"]
+
+
+def test_each_upload_gets_what_is_within_it_and_no_other(seeing: Play) -> None:
+    contents = [collage(1), picture(2), collage(3), collage(1)]
+    batch = seeing.begin(*(upload(number, data_base64=data) for number, data in enumerate(contents)))
+    seeing.steps.look_up(batch)
+    seeing.encoder.faults = [None, AWAY]
+    seeing.steps.encode(batch)
+    with pytest.raises(Unavailable):
+        seeing.steps.match(batch)
+    seeing.steps.match(batch)
+    assert seeing.encoder.sizes == [4, 4, 3, 4]  # eleven views, the same bytes once; the second request again
+    for data, row in zip(contents, seeing.window.rows, strict=True):
+        if data == picture(2):
+            assert row.within == ()
+        else:
+            np.testing.assert_allclose(row.within, within(data), atol=1e-6)
+    assert all(item.decoding is None for item in batch.items)
+    assert not batch.views
+
+
+def test_a_copy_whose_original_is_gone_is_looked_into(seeing: Play) -> None:
+    batch = seeing.begin(upload(1, data_base64=collage(1)))
+    seeing.window.known = {sha256(collage(1)).digest(): Earlier("original", Position(1, 1), NOW)}
+    seeing.steps.look_up(batch)
+    seeing.steps.encode(batch)
+    seeing.window.known = {}
+    seeing.steps.match(batch)
+    assert seeing.encoder.sizes == [4, 1]
+    [row] = seeing.window.rows
+    np.testing.assert_allclose(row.within, within(collage(1)), atol=1e-6)
+
+
+def test_what_shows_too_little_has_no_vector(seeing: Play) -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (48, 48), "red").save(out, "PNG")
+    seeing.run(seeing.begin(upload(1, data_base64=out.getvalue()), upload(2)))
+    assert [row.vector is None for row in seeing.window.rows] == [True, False]
+    assert seeing.encoder.sizes == [1]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from consumer.encode import SecondLook
 from consumer.events import Box
+from consumer.frames import Frame
 from consumer.verify import Look, verify
 
 CHANNELS, GRID = 24, 10
@@ -209,3 +210,23 @@ def test_the_nearer_the_less_score_is_asked_for() -> None:
     assert not rule.accepts(0.91, 1.0)
     assert rule.accepts(0.5, 0.41)
     assert not rule.accepts(0.5, 0.39)
+
+
+def test_of_a_part_the_boxes_are_those_of_what_it_shows() -> None:
+    frame = Frame(0.0, 0.5, 0.5, 1.0)
+    alone = look(features(scene(1), EDITS["zoom"]), features(scene(1)))
+    found = alone.of_whole(frame)
+    part, edit = alone.edit, found.edit
+    assert part is not None
+    assert edit is not None
+    assert box(edit.box_in_match) == pytest.approx(box(part.box_in_match), abs=1e-3)
+    left, top, right, bottom = box(part.box_in_upload)
+    assert box(edit.box_in_upload) == pytest.approx((left / 2, 0.5 + top / 2, right / 2, 0.5 + bottom / 2), abs=1e-3)
+    assert edit.zoom == pytest.approx(part.zoom / 2, abs=1e-3)
+    assert edit.overlap == pytest.approx(part.overlap, abs=2e-3)
+    assert (found.links[:, 0] <= 0.55).all()
+    assert (found.links[:, 1] >= 0.45).all()
+
+
+def box(found: Box) -> tuple[float, float, float, float]:
+    return found.left, found.top, found.right, found.bottom

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from consumer import frames
 from consumer.frames import WHOLE, views
 from consumer.settings import DecodeSettings
 from triton_models.training.data import is_validation, list_pictures
@@ -60,7 +61,15 @@ class Bench:
         """Names what the encoder of `spec` makes of this bench."""
         model = Path(spec.rpartition("=")[2])
         content = hashlib.sha256(model.read_bytes()).hexdigest() if model.is_file() else spec
-        parts = (3, content, self.seed, list(self.edits), self.originals.tolist(), [path.name for path in self.paths])
+        seen = Path(frames.__file__).read_bytes(), DecodeSettings().min_detail
+        parts = (
+            content,
+            seen,
+            self.seed,
+            list(self.edits),
+            self.originals.tolist(),
+            [path.name for path in self.paths],
+        )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:20]
 
 
