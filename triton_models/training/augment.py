@@ -18,6 +18,8 @@ Matrix = NDArray[np.float64]
 Rng = np.random.Generator
 Other = Callable[[Rng], Pixels]  # another picture, for backgrounds and blends
 
+AT_ONCE = 0.3  # of the strong views, those with lighting, zoom and noise at once
+
 cv2.setNumThreads(0)  # the loader's processes are the parallelism
 
 
@@ -30,7 +32,7 @@ class View(NamedTuple):
 
 def strong_view(rng: Rng, picture: Pixels, aspect: float, other: Other, size: int) -> View:
     """An edited copy: one of the kinds of geometry, then up to four other edits."""
-    if rng.random() < 0.3:  # lighting, zoom and noise at once
+    if rng.random() < AT_ONCE:
         matrix = _crop(rng, 1 / 1.7)
         edits = [_lighting, _colour, _noise]
         background, box = None, _FULL
