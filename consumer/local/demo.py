@@ -189,15 +189,15 @@ def _summary(outcomes: list[Outcome], console: Console) -> bool:
     console.print(
         f"{found} of {len(copies)} copies found; "
         f"{wrong} of {len(others)} unrelated pictures wrongly called duplicates.\n"
-        f"Of copies {'; '.join(_found(outcomes, *hardest) for hardest in HARDEST.items())}.\n"
-        f"Encoder version {model.version}, threshold_l2 {threshold:g}."
+        + "".join(_found(outcomes, *hardest) for hardest in HARDEST.items())
+        + f"Encoder version {model.version}, threshold_l2 {threshold:g}."
     )
     return found == len(copies) and wrong == 0
 
 
 def _found(outcomes: list[Outcome], edit: str, said: str) -> str:
     copies = [each for each in outcomes if each.sent.edit == edit]
-    return f"{said} {sum(each.right for each in copies)} of {len(copies)}"
+    return f"Of copies {said} {sum(each.right for each in copies)} of {len(copies)}.\n"
 
 
 def contact_sheet(outcomes: list[Outcome], side: int = 140) -> Image.Image:
