@@ -2,7 +2,7 @@
 
 With it, once with and once without a look at pictures within pictures (`SEENIT_DECODE_FRAMES`).
 
-    python -m tests.benchmarks.bench_second_look [--images 2000] [--copies 0.1] [--rounds 3]
+    python -m tests.benchmarks.bench_second_look [--images 2000] [--copies 0.1] [--rounds 3] [--folder ~/Pictures]
 
 Without it means an encoder of the same weights whose configuration has neither local features nor a rule for them: it
 computes, sends and stores none, and decides by distance alone.
@@ -21,8 +21,9 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from consumer.local.binaries import find_binaries
+from consumer.local.pictures import pictures_in
 from consumer.local.servers import MODEL, REPOSITORY, TritonServer, tansu, valkey
-from tests.benchmarks.bench_service import BATCH, pictures, service_rate
+from tests.benchmarks.bench_service import BATCH, SIZE, pictures, service_rate
 from tests.service_fixtures import new_service
 from tests.stack_fixtures import serving
 
@@ -44,6 +45,18 @@ def stream(images: list[bytes], copies: float) -> list[bytes]:
     return [data for _, data in sorted(uploads, key=lambda upload: upload[0])]
 
 
+def from_folder(folder: Path, count: int) -> list[bytes]:
+    """The same form of pictures that are there."""
+    paths = pictures_in(folder)
+    made = []
+    for place in np.random.default_rng(0).choice(len(paths), min(count, len(paths)), replace=False).tolist():
+        out = io.BytesIO()
+        with Image.open(paths[place]) as image:
+            image.convert("RGB").resize(SIZE).save(out, "JPEG", quality=90)
+        made.append(out.getvalue())
+    return made
+
+
 def without_look(folder: Path) -> Path:
     """A model repository whose encoder gives vectors alone."""
     shutil.copytree(REPOSITORY / MODEL, folder / MODEL)
@@ -58,8 +71,11 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--copies", type=float, default=0.1, help="share of uploads that are near copies")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="pictures to take, each once, in place of made-up ones")
     arguments = parser.parse_args()
-    uploads = stream(pictures(round(arguments.images * (1 - arguments.copies))), arguments.copies)
+    count = round(arguments.images * (1 - arguments.copies))
+    images = pictures(count) if arguments.folder is None else from_folder(arguments.folder, count)
+    uploads = stream(images, arguments.copies)
     rates: dict[str, list[float]] = {WITHIN: [], WITH: [], WITHOUT: []}
     found: dict[str, int] = {}
     match_us: dict[str, list[float]] = {name: [] for name in rates}
