@@ -39,6 +39,9 @@ FENCED = KafkaError(KafkaError.FENCED_INSTANCE_ID).str()
 TWIN_WITHIN_S = 60.0
 # A stop is not held up by a consumer that hangs in close(): the group's session time-out does the rest.
 CLOSE_TIMEOUT_S = 5.0
+# In KIP-848, how long brokers wait for a member to give up what is another's. When the answer that asks for it is lost,
+# librdkafka (2.15) never gives it up: nobody has the partition until the brokers throw the member out, and it joins anew.
+REVOKED_WITHIN_MS = 45_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,8 +319,8 @@ def _membership(settings: KafkaSettings) -> dict[str, Any]:
     options = {"group.id": settings.group_id, "group.protocol": settings.group_protocol}
     if settings.instance_id:
         options["group.instance.id"] = settings.instance_id
-    if settings.group_protocol == "consumer":
-        return options  # the rest is the brokers' business
+    if settings.group_protocol == "consumer":  # the rest is the brokers' business
+        return {**options, "max.poll.interval.ms": REVOKED_WITHIN_MS}
     # A cooperative rebalance has two rounds. A static member killed between them comes back to its share of the first
     # without a second one, and what it had given up is nobody's from then on.
     strategy = "range" if settings.instance_id else "cooperative-sticky"
