@@ -40,7 +40,7 @@ TWIN_WITHIN_S = 60.0
 # A stop is not held up by a consumer that hangs in close(): the group's session time-out does the rest.
 CLOSE_TIMEOUT_S = 5.0
 # In KIP-848, how long brokers wait for a member to give up what is another's. When the answer that asks for it is lost,
-# librdkafka (2.15) never gives it up: nobody has the partition until the brokers throw the member out, and it joins anew.
+# librdkafka (2.15) never does: nobody has the partition until the brokers throw the member out, and it joins anew.
 REVOKED_WITHIN_MS = 45_000
 
 
