@@ -298,9 +298,9 @@ class ImageEncoder:
 
         As in the service, there are none within it if the settings say so, or if the encoder has no second look.
         """
-        seen = views(decode(_bytes(image), self.info.size, settings).pixels, settings.min_detail)
-        if not settings.frames or self.info.second_look is None:
-            seen = seen[:1]
+        picture = decode(_bytes(image), self.info.size, settings)
+        within = settings.frames and self.info.second_look is not None
+        seen = views(picture.pixels, settings.min_detail, within)
         parts = [self._encoder.submit(view.pixels[np.newaxis]) for view in seen]
         return [view.frame for view in seen], Encoded.joined([part.result() for part in parts])
 

@@ -61,9 +61,12 @@ class View:
         return self.picture if self.frame == WHOLE else self.frame.cut(self.picture)
 
 
-def views(pixels: NDArray[np.uint8], min_detail: float) -> list[View]:
-    """The whole of uint8 [S, S, 3], then the pictures within it, less those in which there is too little to see."""
-    parts = (View(frame, pixels) for frame in frames(pixels))
+def views(pixels: NDArray[np.uint8], min_detail: float, within: bool = True) -> list[View]:
+    """The whole of uint8 [S, S, 3], then the pictures within it, less those in which there is too little to see.
+
+    Unless `within`, the whole alone.
+    """
+    parts = (View(frame, pixels) for frame in (frames(pixels) if within else ()))
     return [View(WHOLE, pixels), *(part for part in parts if detail(part.pixels) >= min_detail)]
 
 

@@ -25,7 +25,7 @@ from consumer.encode import Encoded, Encoder
 from consumer.errors import Unavailable, Unprocessable
 from consumer.events import Event, Evidence, ImageDeleted, ImageUpload, Match, Model, Record, Verdict, parse, to_message
 from consumer.fetch import Fetcher
-from consumer.frames import WHOLE, Frame, View, views
+from consumer.frames import Frame, View, views
 from consumer.kafka import Lease, Leased, UploadsConsumer
 from consumer.match import Decision, decide
 from consumer.metrics import Metrics
@@ -300,9 +300,7 @@ class Steps:
         settings, info = self._settings.decode, self._encoder.info
         if picture.detail < settings.min_detail:
             return []
-        if not settings.frames or info.second_look is None:
-            return [View(WHOLE, picture.pixels)]
-        return views(picture.pixels, settings.min_detail)
+        return views(picture.pixels, settings.min_detail, within=settings.frames and info.second_look is not None)
 
     def _requests(self, views: list[View]) -> list[list[View]]:
         most = self._encoder.info.max_batch_size

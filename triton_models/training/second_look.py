@@ -193,10 +193,10 @@ def fit(looks: Looks, rate: float) -> Rule:
         threshold_l2 = _below(nearest[int(share * allowed)])
         farther = (looks.others_l2 > threshold_l2) & (looks.others_l2 <= candidate_l2)
         left = allowed - int((looks.others_l2 <= threshold_l2).sum())
+        # Strangers that are near a copy, or a picture within it.
+        l2 = np.concatenate([looks.others_l2[farther], looks.parts.other_l2[parts_near]])
+        score = np.concatenate([looks.others_score[farther], looks.parts.other_score[parts_near]])
         for slope in SLOPES:
-            # What strangers reach that are near a copy, or a picture within it.
-            l2 = np.concatenate([looks.others_l2[farther], looks.parts.other_l2[parts_near]])
-            score = np.concatenate([looks.others_score[farther], looks.parts.other_score[parts_near]])
             reached = score + slope * (candidate_l2 - l2)
             too_many = np.sort(reached)[::-1][left : left + 1]  # the first that may not pass any more
             min_score = 1e-4 + max(0.0, float(np.ceil(too_many.sum() * 1e4)) / 1e4)
