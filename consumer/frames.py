@@ -5,6 +5,7 @@ long as hardly anything in a photograph is. Rectangles all of whose sides run al
 own edge, are worth a look of their own: the vector of the whole says little of what fills a quarter of it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
@@ -18,11 +19,12 @@ from consumer.decode import detail
 MOST = 4  # pictures within one
 LINES = 6  # of each direction, the longest steps
 MIN_SIDE = 0.3  # of a picture within, as a share of the whole
-MAX_AREA = 0.9
-COVERED = 0.7  # of each side that has to be a step
+MAX_AREA = 0.55  # what fills more of a picture is found by the whole of it
+COVERED = 0.75  # of each side that has to be a step
+ALONE = 0.85  # of a side, where the picture's own edge makes the other three: a horizon is nearly such a line
 MIN_STEP = 8  # grey levels, and a quarter more than what changes two pixels further on either side
 APART = 4  # pixels between two lines
-EVERY = 3  # of the pixels along a line, those that are looked at
+EVERY = 4  # of the pixels along a line, those that are looked at
 SAME = 0.7  # intersection over union of rectangles that are one
 
 
@@ -73,20 +75,20 @@ def views(pixels: NDArray[np.uint8], min_detail: float, within: bool = True) -> 
 def frames(pixels: NDArray[np.uint8]) -> list[Frame]:
     """Rectangles in uint8 [S, S, 3] that look like pictures of their own, the best first, at most `MOST`."""
     size = len(pixels)
-    across, down = _Steps(pixels[::EVERY]), _Steps(pixels[:, ::EVERY].swapaxes(0, 1))
-    if not across.lines and not down.lines:
-        return []
+    across, down = _lines(pixels)
     found = []
-    for left, right in _spans(across.lines, size):
-        for top, bottom in _spans(down.lines, size):
+    for left, right in _spans(across.sums, size):
+        for top, bottom in _spans(down.sums, size):
             if (right - left) * (bottom - top) <= MAX_AREA * size**2:
-                covered = min(
+                sides = (
                     across.covered(left, top, bottom),
                     across.covered(right, top, bottom),
                     down.covered(top, left, right),
                     down.covered(bottom, left, right),
                 )
-                if covered >= COVERED:
+                covered = min(sides)
+                steps = (left > 0) + (right < size) + (top > 0) + (bottom < size)
+                if covered >= (ALONE if steps == 1 else COVERED):
                     # Four pictures in a square are six rectangles more; what cannot be divided comes first.
                     whole = not across.divide(left, right, top, bottom) and not down.divide(top, bottom, left, right)
                     found.append((whole, covered, Frame(left / size, top / size, right / size, bottom / size)))
@@ -97,60 +99,74 @@ def frames(pixels: NDArray[np.uint8]) -> list[Frame]:
     return chosen
 
 
-class _Steps:
-    """Steps from column to column of a picture: `lines` are where the longest are, as the column on their right."""
+class _Lines:
+    """Where the longest steps from column to column of a picture are, as the column on their right, the longest first.
 
-    def __init__(self, pixels: NDArray[np.uint8]) -> None:
-        """`pixels` is [R, S, 3], some rows of the picture."""
-        rows, self._size = pixels.shape[:2]
-        # Row upon row in one line, which is fastest. Where one row goes over into the next no lines are looked for.
-        flat = np.ascontiguousarray(pixels.transpose(2, 0, 1)).reshape(3, -1)
-        change = np.zeros(rows * self._size, np.uint8)
-        before, after = flat[:, :-1], flat[:, 1:]
-        (np.maximum(before, after) - np.minimum(before, after)).max(axis=0, out=change[:-1])
-        around = np.zeros_like(change)
-        np.maximum(change[:-4], change[4:], out=around[2:-2])
-        np.minimum(around, 190, out=around)  # a quarter more has to fit in eight bits
-        around += around >> 2
-        around += MIN_STEP
-        steps = change > around
-        # A step may fall between two pixels, half of it on either side.
-        either = steps.copy()
-        either[1:] |= steps[:-1]
-        steps, either = steps.reshape(rows, -1), either.reshape(rows, -1)
-        window = round(MIN_SIDE * rows)
-        columns = APART - 1 + np.flatnonzero(either[:, APART - 1 : self._size - APART].sum(axis=0) >= COVERED * window)
-        sums = np.zeros((rows + 1, len(columns)), np.int16)
-        np.cumsum(either[:, columns], axis=0, out=sums[1:])
-        longest = (sums[window:] - sums[:-window]).max(axis=0)
-        # Of the columns at one edge, the one that has most of it by itself.
-        order = np.argsort(-(2 * longest + steps[:, columns].sum(axis=0)), kind="stable")
-        self.lines: list[int] = []
-        self._sums: dict[int, NDArray[np.int16]] = {}
-        for place in order.tolist():
-            line = int(columns[place]) + 1
-            enough = longest[place] >= COVERED * window
-            if enough and len(self.lines) < LINES and all(abs(line - other) >= APART for other in self.lines):
-                self.lines.append(line)
-                self._sums[line] = sums[:, place]
+    `sums` int16 [R + 1] of each are how many of the first rows have a step there.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self.sums: dict[int, NDArray[np.int16]] = {}
+
+    def add(self, line: int, sums: NDArray[np.int16]) -> None:
+        """Unless there are enough, or one is that near."""
+        if len(self.sums) < LINES and all(abs(line - other) >= APART for other in self.sums):
+            self.sums[line] = sums
 
     def covered(self, line: int, start: int, end: int) -> float:
         """Share of the rows from `start` to `end` that have a step at a line; the picture's own edge is one."""
         if line in (0, self._size):
             return 1.0
-        start, end = -(-start // EVERY), -(-end // EVERY)
-        return float(self._sums[line][end] - self._sums[line][start]) / (end - start)
+        start, end, sums = -(-start // EVERY), -(-end // EVERY), self.sums[line]
+        return float(sums[end] - sums[start]) / (end - start)
 
     def divide(self, left: int, right: int, start: int, end: int) -> bool:
         """Whether a step runs through a rectangle, so that both sides of it are large enough for pictures."""
         least = MIN_SIDE * self._size
         return any(
             line - left >= least and right - line >= least and self.covered(line, start, end) >= COVERED
-            for line in self.lines
+            for line in self.sums
         )
 
 
-def _spans(lines: list[int], size: int) -> list[tuple[int, int]]:
+def _lines(pixels: NDArray[np.uint8]) -> tuple[_Lines, _Lines]:
+    """Of uint8 [S, S, 3], from column to column and from row to row."""
+    size = len(pixels)
+    rows = -(-size // EVERY)
+    # Both directions at once: of arrays this small, half of the time goes into calling. Row upon row in one line, which
+    # is fastest; where one row goes over into the next no lines are looked for.
+    planes = np.empty((3, 2, rows, size), np.uint8)
+    planes[:, 0] = pixels[::EVERY].transpose(2, 0, 1)
+    planes[:, 1] = pixels[:, ::EVERY].transpose(2, 1, 0)
+    flat = planes.reshape(3, -1)
+    before, after = flat[:, :-1], flat[:, 1:]
+    change = (np.maximum(before, after) - np.minimum(before, after)).max(axis=0)
+    around = np.maximum(change[:-4], change[4:])
+    more = np.maximum(change[2:-2], around) - around
+    around >>= 2
+    around += MIN_STEP
+    steps = np.zeros((2, rows, size), np.bool_)
+    np.greater(more, around, out=steps.reshape(-1)[2:-3])
+    # A step may fall between two pixels, half of it on either side.
+    window = round(MIN_SIDE * rows)
+    first, last, enough = APART - 1, size - APART, COVERED * window
+    count = steps.sum(axis=1, dtype=np.int16)
+    way, column = np.nonzero(count[:, first:last] + count[:, first - 1 : last - 1] >= enough)
+    column += first
+    sums = np.zeros((len(way), rows + 1), np.int16)
+    np.cumsum(steps[way, :, column] | steps[way, :, column - 1], axis=1, out=sums[:, 1:])
+    longest = (sums[:, window:] - sums[:, :-window]).max(axis=1)
+    long = np.flatnonzero(longest >= enough)
+    # Of the columns at one edge, the one that has most of it by itself.
+    order = np.argsort(-(2 * longest[long] + count[way[long], column[long]]), kind="stable")
+    lines = _Lines(size), _Lines(size)
+    for place in long[order].tolist():
+        lines[way[place]].add(int(column[place]) + 1, sums[place])
+    return lines
+
+
+def _spans(lines: Iterable[int], size: int) -> list[tuple[int, int]]:
     places = [0, *lines, size]
     return [(start, end) for start, end in product(places, places) if end - start >= MIN_SIDE * size]
 
