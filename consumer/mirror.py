@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.rows import Position, Row
-from consumer.screen import Rounded, Signatures, least_cosine, products
+from consumer.screen import Screen, screen
 
 Float32 = NDArray[np.float32]
 Indexes = NDArray[np.intp]
@@ -27,8 +27,6 @@ OWN_ROWS = 16
 QUERIES = 256
 # Pairs whose distance is computed at once: a few MiB of differences.
 RERANK_PAIRS = 4096
-# Above this share of all pairs, products of matrices are faster than the distances of what passes the screen.
-DENSE_SHARE = 0.01
 
 
 class Query(NamedTuple):
@@ -76,23 +74,21 @@ class _Pairs(NamedTuple):
 class _Block:
     """Consecutive rows. Those before `first` have left the window; one deleted among the rest is dead."""
 
-    def __init__(self, screen: Signatures | Rounded, capacity: int) -> None:
+    def __init__(self, dim: int, screen: Screen, capacity: int) -> None:
         self.first = 0
         self.count = 0
         self.ids: list[bytes] = []
+        self._dim = dim
         self._screen = screen
         self._allocate(capacity)
 
     def _allocate(self, capacity: int) -> None:
-        dim, screen = self._screen.dim, self._screen
         self.ms = np.empty(capacity, np.int64)
         self.serial = np.empty(capacity, np.int64)
         self.uploaded_us = np.empty(capacity, np.int64)
-        self.vectors = np.empty((capacity, dim), np.float16)
+        self.vectors = np.empty((capacity, self._dim), np.float16)
         self.alive = np.zeros(capacity, np.bool_)
-        self.signatures = np.empty((screen.words if isinstance(screen, Signatures) else 0, capacity), np.uint64)
-        self.rounded = np.empty((capacity, dim if isinstance(screen, Rounded) else 0), np.int8)
-        self.least = np.empty(capacity, np.float32)  # of products with rounded rows
+        self.sketch = self._screen.empty(capacity)
 
     @property
     def capacity(self) -> int:
@@ -109,8 +105,7 @@ class _Block:
             target[: self.count] = source[: self.count]
 
     def _arrays(self) -> tuple[NDArray[Any], ...]:
-        fields = (self.ms, self.serial, self.uploaded_us, self.vectors, self.alive)
-        return *fields, self.signatures.T, self.rounded, self.least
+        return self.ms, self.serial, self.uploaded_us, self.vectors, self.alive, *self.sketch
 
     def extend(self, rows: Sequence[Row]) -> None:
         to = slice(self.count, self.count + len(rows))
@@ -118,11 +113,8 @@ class _Block:
         self.serial[to] = [row.position.serial for row in rows]
         self.uploaded_us[to] = [row.uploaded_us for row in rows]
         self.vectors[to] = [row.vector for row in rows]
-        vectors = self.vectors[to].astype(np.float32)
-        if isinstance(self._screen, Signatures):
-            self.signatures[:, to] = self._screen.signatures(vectors)
-        else:
-            self.rounded[to], self.least[to] = self._screen.rounded(vectors)
+        for kept, new in zip(self.sketch, self._screen.of(self.vectors[to].astype(np.float32)), strict=True):
+            kept[to] = new
         self.alive[to] = True
         self.ids += [row.image_id for row in rows]
         self.count += len(rows)
@@ -143,9 +135,8 @@ class _Block:
         """Overwrite rows, so that nothing of them is left and no search finds them."""
         self.alive[start:end] = False
         self.vectors[start:end] = 0
-        self.signatures[:, start:end] = 0
-        self.rounded[start:end] = 0
-        self.least[start:end] = 0
+        for kept in self.sketch:
+            kept[start:end] = 0
         self.uploaded_us[start:end] = 0
         self.ids[start:end] = [b""] * (end - start)
 
@@ -156,8 +147,8 @@ class Mirror:
     def __init__(self, dim: int, reach: Reach, retention_ms: int) -> None:
         self._reach = reach
         self._retention_ms = retention_ms
-        signatures = Signatures(dim, reach.radius_l2)
-        self._screen = signatures if signatures.words else Rounded(dim, reach.radius_l2)
+        self._dim = dim
+        self._screen = screen(dim, reach.radius_l2)
         self._blocks: list[_Block] = []
 
     def __len__(self) -> int:
@@ -182,7 +173,7 @@ class Mirror:
         while rows:
             if not self._blocks or self._blocks[-1].count == BLOCK_ROWS:
                 capacity = BLOCK_ROWS if self._blocks else FIRST_BLOCK_ROWS
-                self._blocks.append(_Block(self._screen, capacity))
+                self._blocks.append(_Block(self._dim, self._screen, capacity))
             block = self._blocks[-1]
             wanted = min(block.count + len(rows), BLOCK_ROWS)
             if wanted > block.capacity:
@@ -225,14 +216,16 @@ class Mirror:
             return [[] for _ in queries]
         # The stored vector, not the one at hand: a repeated upload may be encoded a little differently.
         vectors = np.stack([self._vector(query) for query in queries]).astype(np.float32)
-        signatures = self._screen.signatures(vectors) if isinstance(self._screen, Signatures) else None
+        sought = self._screen.queries(vectors)
         serials = np.array([query.position.serial for query in queries])
         since_ms = np.array([query.position.ms for query in queries]) - self._retention_ms
         found: list[_Pairs] = []
         for number, block in enumerate(self._blocks):
             if block.serial[0] >= serials.max() or block.ms[block.count - 1] < since_ms.min():
                 continue
-            of_query, of_row = self._screened(block, vectors, signatures)
+            rows = slice(block.count)
+            sketch = tuple(kept[rows] for kept in block.sketch)
+            of_query, of_row = self._screen.passing(sought, sketch, block.vectors[rows])
             eligible = block.alive[of_row]
             eligible &= (block.serial[of_row] < serials[of_query]) & (block.ms[of_row] >= since_ms[of_query])
             of_query, of_row, l2 = self._rerank(block, vectors, of_query[eligible], of_row[eligible])
@@ -257,19 +250,6 @@ class Mirror:
     def _vector(self, query: Query) -> NDArray[np.float16]:
         found = self._find(query.position.serial) if query.stored else None
         return query.vector if found is None else np.asarray(found[0].vectors[found[1]])
-
-    def _screened(
-        self, block: _Block, vectors: Float32, signatures: NDArray[np.uint64] | None
-    ) -> tuple[Indexes, Indexes]:
-        """Pairs (query, row) that may be within the radius."""
-        rows = slice(block.count)
-        if not isinstance(self._screen, Signatures) or signatures is None:
-            return products(vectors, block.rounded[rows], block.least[rows])
-        passing = self._screen.passing(signatures, block.signatures[:, rows])
-        if len(passing[0]) <= DENSE_SHARE * len(vectors) * block.count:
-            return passing
-        least = np.full(block.count, least_cosine(self._reach.radius_l2), np.float32)
-        return products(vectors, block.vectors[rows], least)
 
     def _rerank(
         self, block: _Block, vectors: Float32, of_query: Indexes, of_row: Indexes

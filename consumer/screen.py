@@ -5,13 +5,14 @@ What they let through wrongly, distances rule out. Products miss nothing, signat
 
 from functools import lru_cache
 from math import asin, exp, lgamma, log, log1p, pi, sqrt
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 Indexes = NDArray[np.intp]
-Bits = NDArray[np.uint64]
+Sketch = tuple[NDArray[Any], ...]  # arrays of a row for each vector
 
 # Chance that the screen rules out a row exactly at the radius; nearer rows have less.
 MISS_PROBABILITY = 1e-9
@@ -20,6 +21,41 @@ STRANGERS_PASSING = 1e-5
 MOST_WORDS = 16
 COSINE_MARGIN = 0.025  # lengths may be a hundredth off one, and stored vectors are rounded to float16
 PRODUCT_ROWS = 1024  # rows whose products are computed at once: in float32 they fit into the cache
+# Above this share of all pairs, products of matrices are faster than the distances of what passes the screen.
+DENSE_SHARE = 0.01
+
+
+class Queries(NamedTuple):
+    """Vectors float32 [Q, D] to search for, and what a screen has to know of them."""
+
+    vectors: Float32
+    sketch: Sketch
+
+
+class Screen(Protocol):
+    """Keeps a sketch of each row, and says by it which may be within the radius."""
+
+    def empty(self, capacity: int) -> Sketch:
+        """Room for the sketches of so many rows."""
+        ...
+
+    def of(self, vectors: Float32) -> Sketch:
+        """The sketches of float32 [N, D]."""
+        ...
+
+    def queries(self, vectors: Float32) -> Queries:
+        """Vectors float32 [Q, D], ready to be searched for in many blocks of rows."""
+        ...
+
+    def passing(self, queries: Queries, sketch: Sketch, vectors: NDArray[np.number]) -> tuple[Indexes, Indexes]:
+        """Pairs (query, row) that may be within the radius, of rows with these sketches and `vectors` [N, D]."""
+        ...
+
+
+def screen(dim: int, radius_l2: float) -> Screen:
+    """The one that suits the radius."""
+    signatures = Signatures(dim, radius_l2)
+    return signatures if signatures.words else Rounded(dim, radius_l2)
 
 
 class Signatures:
@@ -39,18 +75,29 @@ class Signatures:
                 break
         else:
             words, limit = 0, 0
-        self.dim = dim
         self.words = words  # 0 when no signature tells the radius from strangers
         self.limit = limit
         self._planes = _planes(dim, 64 * words)
+        self._least_cosine = least_cosine(radius_l2)
 
-    def signatures(self, vectors: Float32) -> Bits:
-        """float32 [N, D] -> uint64 [words, N]."""
-        packed = np.packbits(vectors @ self._planes > 0, axis=1)
-        return np.ascontiguousarray(packed.view(np.uint64).T)
+    def empty(self, capacity: int) -> Sketch:
+        # Word upon word in memory, which is how they are compared.
+        return (np.empty((self.words, capacity), np.uint64).T,)
 
-    def passing(self, queries: Bits, rows: Bits) -> tuple[Indexes, Indexes]:
-        """Pairs (query, row) that may be within the radius, of signatures [words, Q] and [words, N]."""
+    def of(self, vectors: Float32) -> Sketch:
+        return (np.packbits(vectors @ self._planes > 0, axis=1).view(np.uint64),)
+
+    def queries(self, vectors: Float32) -> Queries:
+        return Queries(vectors, self.of(vectors))
+
+    def passing(self, queries: Queries, sketch: Sketch, vectors: NDArray[np.number]) -> tuple[Indexes, Indexes]:
+        query, row = self._alike(queries.sketch[0].T, sketch[0].T)
+        if len(query) <= DENSE_SHARE * len(queries.vectors) * len(vectors):
+            return query, row
+        return products(queries.vectors, vectors, np.full(len(vectors), self._least_cosine, np.float32))
+
+    def _alike(self, queries: NDArray[np.uint64], rows: NDArray[np.uint64]) -> tuple[Indexes, Indexes]:
+        """Pairs (query, row) of which few enough bits differ, of signatures [words, Q] and [words, N]."""
         different = np.empty((queries.shape[1], rows.shape[1]), np.uint64)
         ones = np.empty(different.shape, np.uint8)
         # 256 differing bits overflow to 0: such a pair passes, and its distance rules it out.
@@ -67,15 +114,24 @@ class Rounded:
     """Rules out rows beyond a radius, however wide, by products with rows that are rounded to eight bits."""
 
     def __init__(self, dim: int, radius_l2: float) -> None:
-        self.dim = dim
+        self._dim = dim
         self._least_cosine = least_cosine(radius_l2)
 
-    def rounded(self, vectors: Float32) -> tuple[NDArray[np.int8], Float32]:
-        """float32 [N, D] -> int8 [N, D] and the least product [N] of each with a unit vector that is near enough."""
+    def empty(self, capacity: int) -> Sketch:
+        return np.empty((capacity, self._dim), np.int8), np.empty(capacity, np.float32)
+
+    def of(self, vectors: Float32) -> Sketch:
+        """int8 [N, D], and the least product [N] of each with a unit vector that is near enough."""
         steps = 127 / np.maximum(np.abs(vectors).max(axis=1, keepdims=True), 1e-6)
         # Half a step in each of D places, and the places of a unit vector add up to at most the root of D.
-        least: Float32 = self._least_cosine * steps[:, 0] - 0.51 * sqrt(self.dim)
+        least: Float32 = self._least_cosine * steps[:, 0] - 0.51 * sqrt(self._dim)
         return np.rint(vectors * steps).astype(np.int8), least
+
+    def queries(self, vectors: Float32) -> Queries:
+        return Queries(vectors, ())
+
+    def passing(self, queries: Queries, sketch: Sketch, vectors: NDArray[np.number]) -> tuple[Indexes, Indexes]:
+        return products(queries.vectors, *sketch)
 
 
 def least_cosine(radius_l2: float) -> float:

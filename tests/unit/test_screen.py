@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from consumer.screen import Rounded, Signatures, _most, least_cosine, products
+from consumer.screen import Rounded, Screen, Signatures, _most, least_cosine, products
 from tests.unit.test_mirror import units
 
 
@@ -21,22 +21,20 @@ def test_sketches_miss_nothing_at_the_radius(dim: int, radius_l2: float) -> None
     theirs = math.cos(angle) * ours + math.sin(angle) * aside
     queries, stored = (vectors.astype(np.float16).astype(np.float32) for vectors in (ours, theirs))
     signatures, rounded = Signatures(dim, radius_l2), Rounded(dim, radius_l2)
-    queries_bits, stored_bits = signatures.signatures(queries), signatures.signatures(stored)
-    stored_codes, least = rounded.rounded(stored)
-    for n in range(0, 2_000, 50):
-        some = slice(n, n + 50)
-        found = [products(queries[some], stored_codes[some], least[some])]
-        if signatures.words:
-            found.append(signatures.passing(queries_bits[:, some], stored_bits[:, some]))
-        for of_query, of_row in found:
+    screens: list[Screen] = [signatures, rounded] if signatures.words else [rounded]
+    for screen in screens:
+        for n in range(0, 2_000, 50):
+            some = slice(n, n + 50)
+            of_query, of_row = screen.passing(screen.queries(queries[some]), screen.of(stored[some]), stored[some])
             assert set(range(50)) <= {int(q) for q, r in zip(of_query, of_row, strict=True) if q == r}
 
 
 def test_signatures_rule_strangers_out() -> None:
     rng = np.random.default_rng(0)
     screen = Signatures(256, 0.6)
-    bits = screen.signatures(units(rng, 3_000, 256).astype(np.float32))
-    of_query, _ = screen.passing(bits[:, :1_000], bits[:, 1_000:])
+    vectors = units(rng, 3_000, 256).astype(np.float32)
+    rows = vectors[1_000:]
+    of_query, _ = screen.passing(screen.queries(vectors[:1_000]), screen.of(rows), rows)
     assert len(of_query) < 2_000_000 * 1e-4
 
 
@@ -53,11 +51,9 @@ def test_products_with_rounded_rows_let_little_through_beyond_the_radius() -> No
     rng = np.random.default_rng(0)
     vectors = units(rng, 3_000, 256).astype(np.float32)
     screen = Rounded(256, 1.2)
-    codes, least = screen.rounded(vectors[1_000:])
-    of_query, of_row = products(vectors[:1_000], codes, least)
-    exact_query, exact_row = products(
-        vectors[:1_000], vectors[1_000:], np.full(2_000, least_cosine(1.2 + 0.04), np.float32)
-    )
+    rows = vectors[1_000:]
+    of_query, of_row = screen.passing(screen.queries(vectors[:1_000]), screen.of(rows), rows)
+    exact_query, exact_row = products(vectors[:1_000], rows, np.full(2_000, least_cosine(1.2 + 0.04), np.float32))
     assert len(of_query) > 0
     assert set(zip(of_query.tolist(), of_row.tolist(), strict=True)) <= set(
         zip(exact_query.tolist(), exact_row.tolist(), strict=True)
@@ -65,6 +61,6 @@ def test_products_with_rounded_rows_let_little_through_beyond_the_radius() -> No
 
 
 def test_zeros_are_near_to_nothing() -> None:
-    codes, least = Rounded(8, 0.5).rounded(np.zeros((2, 8), np.float32))
+    codes, least = Rounded(8, 0.5).of(np.zeros((2, 8), np.float32))
     assert not codes.any()
     assert products(np.full((1, 8), 8**-0.5, np.float32), codes, least)[0].size == 0
