@@ -19,7 +19,7 @@ from consumer.decode import detail
 MOST = 4  # pictures within one
 LINES = 6  # of each direction, the longest steps
 MIN_SIDE = 0.3  # of a picture within, as a share of the whole
-MAX_AREA = 0.55  # what fills more of a picture is found by the whole of it
+MAX_AREA = 0.65  # a square picture on a telephone is 0.6; what fills more of one is found by the whole of it
 COVERED = 0.75  # of each side that has to be a step
 ALONE = 0.85  # of a side, where the picture's own edge makes the other three: a horizon is nearly such a line
 MIN_STEP = 8  # grey levels, and a quarter more than what changes two pixels further on either side
