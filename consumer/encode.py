@@ -300,7 +300,7 @@ class ImageEncoder:
         """
         picture = decode(_bytes(image), self.info.size, settings)
         within = settings.frames and self.info.second_look is not None
-        seen = views(picture.pixels, settings.min_detail, within)
+        [seen] = views([picture.pixels], settings.min_detail, within)
         parts = [self._encoder.submit(view.pixels[np.newaxis]) for view in seen]
         return [view.frame for view in seen], Encoded.joined([part.result() for part in parts])
 

@@ -55,7 +55,7 @@ class Item:
     data: bytes = b""  # until it is decoded
     digest: bytes = b""
     exact: Earlier | None = None
-    decoding: Future[list[View]] | None = None
+    decoding: Future[Picture] | None = None
     frames: list[Frame] = field(default_factory=list)  # of what is encoded of it: all of it, then pictures within it
     rows: range = range(0)  # where these are among the views of its batch
     encoded: Encoded | None = None  # of each
@@ -155,7 +155,7 @@ class Steps:
         self._await_fetched(batch.uploads())
         uploads = batch.uploads()
         known = self._window.exact([item.content for item in uploads])
-        same: dict[tuple[str, bytes, str | None], Future[list[View]]] = {}
+        same: dict[tuple[str, bytes, str | None], Future[Picture]] = {}
         for item, earlier in zip(uploads, known, strict=True):
             item.exact = earlier
             if earlier is not None:
@@ -171,22 +171,25 @@ class Steps:
 
     def encode(self, batch: Batch) -> None:
         """Send what was decoded to Triton, in parts that the model takes at once."""
-        views: list[View] = []
-        rows: dict[Future[list[View]], range] = {}
+        decoded: dict[Future[Picture], Picture] = {}
         for item in batch.uploads():
             if item.decoding is None or item.exact is not None:
                 continue
             try:
-                seen = item.decoding.result()
+                decoded[item.decoding] = item.decoding.result()
             except Unprocessable as error:
                 item.failure = error
-                continue
             finally:
                 item.data = b""
-            if item.decoding not in rows:
-                rows[item.decoding] = range(len(views), len(views) + len(seen))
-                views += seen
-            item.rows, item.frames = rows[item.decoding], [view.frame for view in seen]
+        seen = dict(zip(decoded, self._views(list(decoded.values())), strict=True))
+        views: list[View] = []
+        rows: dict[Future[Picture], range] = {}
+        for decoding, of_picture in seen.items():
+            rows[decoding] = range(len(views), len(views) + len(of_picture))
+            views += of_picture
+        for item in batch.uploads():
+            if item.decoding in seen and item.exact is None:
+                item.rows, item.frames = rows[item.decoding], [view.frame for view in seen[item.decoding]]
         batch.views = self._requests(views)
         batch.inferences = [self._infer(batch, number) for number in range(len(batch.views))]
         for item in batch.items:
@@ -279,8 +282,7 @@ class Steps:
             if found is None:
                 item.fetching = self._fetchers.submit(self._fetch, item.upload, item.trace)
             else:
-                item.digest, decoded = found
-                item.decoding = self._decoders.submit(self._views_in, decoded)
+                item.digest, item.decoding = found
 
     def _fetch(self, upload: ImageUpload, trace: Trace) -> bytes:
         if upload.data_base64 is not None:
@@ -288,19 +290,16 @@ class Steps:
         with self.timed("fetch", trace):
             return self._fetcher.fetch(upload.url or "")
 
-    def _decode(self, data: bytes, upload: ImageUpload, trace: Trace) -> list[View]:
+    def _decode(self, data: bytes, upload: ImageUpload, trace: Trace) -> Picture:
         with self.timed("decode", trace):
-            return self._views(decode(data, self._encoder.info.size, self._settings.decode, upload.content_type))
+            return decode(data, self._encoder.info.size, self._settings.decode, upload.content_type)
 
-    def _views_in(self, decoded: Future[Picture]) -> list[View]:
-        return self._views(decoded.result())
-
-    def _views(self, picture: Picture) -> list[View]:
-        """What is to be encoded of a picture: nothing where there is too little to see."""
-        settings, info = self._settings.decode, self._encoder.info
-        if picture.detail < settings.min_detail:
-            return []
-        return views(picture.pixels, settings.min_detail, within=settings.frames and info.second_look is not None)
+    def _views(self, pictures: list[Picture]) -> list[list[View]]:
+        """What is to be encoded of each picture: nothing where there is too little to see."""
+        least, within = self._settings.decode.min_detail, self._settings.decode.frames
+        shown = [picture.pixels for picture in pictures if picture.detail >= least]
+        seen = iter(views(shown, least, within=within and self._encoder.info.second_look is not None))
+        return [next(seen) if picture.detail >= least else [] for picture in pictures]
 
     def _requests(self, views: list[View]) -> list[list[View]]:
         most = self._encoder.info.max_batch_size
@@ -360,7 +359,7 @@ class Steps:
         for item, earlier in zip(items, found, strict=True):
             if earlier is None:
                 try:
-                    seen = (
+                    picture = (
                         self._decode(self._fetch(item.upload, item.trace), item.upload, item.trace)
                         if item.decoding is None
                         else item.decoding.result()
@@ -368,6 +367,7 @@ class Steps:
                 except Unprocessable as error:
                     item.failure = error
                     continue
+                [seen] = self._views([picture])
                 if seen:
                     inferences = [self._encoder.submit(_stacked(views)) for views in self._requests(seen)]
                     item.encoded = Encoded.joined([inference.result() for inference in inferences])

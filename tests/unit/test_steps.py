@@ -155,7 +155,7 @@ def collage(seed: int) -> bytes:
 def within(data: bytes) -> NDArray[np.float32]:
     """The vectors of the pictures within a picture, as the encoder tells them."""
     settings = DecodeSettings()
-    seen = views(decode(data, SeeingEncoder.info.size, settings).pixels, settings.min_detail)
+    [seen] = views([decode(data, SeeingEncoder.info.size, settings).pixels], settings.min_detail)
     assert len(seen) == 5
     return colours(np.stack([view.pixels for view in seen[1:]]))
 

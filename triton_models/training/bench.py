@@ -155,7 +155,8 @@ def encode_all(bench: Bench, encoders: list[Encoder]) -> dict[str, Vectors]:
 def _within(encoder: OnnxEncoder, pictures: list[Image.Image]) -> _Copies:
     """What is encoded of pictures by the service: all of each, and what seems to be within it."""
     least = DecodeSettings().min_detail
-    seen = [(kind, view) for kind, each in enumerate(squares(pictures, encoder.size)) for view in views(each, least)]
+    within = views(list(squares(pictures, encoder.size)), least)
+    seen = [(kind, view) for kind, of_copy in enumerate(within) for view in of_copy]
     vectors, patches = encoder.features([Image.fromarray(view.pixels) for _, view in seen])
     assert patches is not None  # noqa: S101 (only such encoders come here)
     part = np.array([view.frame != WHOLE for _, view in seen])
