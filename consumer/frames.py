@@ -92,13 +92,12 @@ def _rectangles(across: "_Lines", down: "_Lines", size: int) -> list[Frame]:
     for left, right in _spans(across.sums, size):
         for top, bottom in _spans(down.sums, size):
             if (right - left) * (bottom - top) <= MAX_AREA * size**2:
-                sides = (
+                covered = min(
                     across.covered(left, top, bottom),
                     across.covered(right, top, bottom),
                     down.covered(top, left, right),
                     down.covered(bottom, left, right),
                 )
-                covered = min(sides)
                 steps = (left > 0) + (right < size) + (top > 0) + (bottom < size)
                 if covered >= (ALONE if steps == 1 else COVERED):
                     # Four pictures in a square are six rectangles more; what cannot be divided comes first.
@@ -106,8 +105,10 @@ def _rectangles(across: "_Lines", down: "_Lines", size: int) -> list[Frame]:
                     found.append((whole, covered, Frame(left / size, top / size, right / size, bottom / size)))
     chosen: list[Frame] = []
     for _, _, frame in sorted(found, reverse=True):
-        if len(chosen) < MOST and all(_overlap(frame, other) < SAME for other in chosen):
+        if all(_overlap(frame, other) < SAME for other in chosen):
             chosen.append(frame)
+        if len(chosen) == MOST:
+            break
     return chosen
 
 

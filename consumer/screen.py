@@ -91,12 +91,12 @@ class Signatures:
         return Queries(vectors, self.of(vectors))
 
     def passing(self, queries: Queries, sketch: Sketch, vectors: NDArray[np.number]) -> tuple[Indexes, Indexes]:
-        query, row = self._alike(queries.sketch[0].T, sketch[0].T)
+        query, row = self.alike(queries.sketch[0].T, sketch[0].T)
         if len(query) <= DENSE_SHARE * len(queries.vectors) * len(vectors):
             return query, row
         return products(queries.vectors, vectors, np.full(len(vectors), self._least_cosine, np.float32))
 
-    def _alike(self, queries: NDArray[np.uint64], rows: NDArray[np.uint64]) -> tuple[Indexes, Indexes]:
+    def alike(self, queries: NDArray[np.uint64], rows: NDArray[np.uint64]) -> tuple[Indexes, Indexes]:
         """Pairs (query, row) of which few enough bits differ, of signatures [words, Q] and [words, N]."""
         different = np.empty((queries.shape[1], rows.shape[1]), np.uint64)
         ones = np.empty(different.shape, np.uint8)

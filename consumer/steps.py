@@ -188,13 +188,11 @@ class Steps:
             rows[decoding] = range(len(views), len(views) + len(of_picture))
             views += of_picture
         for item in batch.uploads():
-            if item.decoding in seen and item.exact is None:
+            if item.decoding in seen:
                 item.rows, item.frames = rows[item.decoding], [view.frame for view in seen[item.decoding]]
+                item.decoding = None  # its pixels are in the views now, as long as they are needed
         batch.views = self._requests(views)
         batch.inferences = [self._infer(batch, number) for number in range(len(batch.views))]
-        for item in batch.items:
-            if item.rows:
-                item.decoding = None  # its pixels are in the views now, as long as they are needed
 
     def match(self, batch: Batch) -> None:
         """Append to the window, compare with what stood before, decide; carry out deletions in between."""

@@ -50,7 +50,7 @@ def session() -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(served_graph())
 
 
-@pytest.mark.parametrize("count", [1, 3, 32])
+@pytest.mark.parametrize("count", [1, 3, 40])
 def test_vectors_are_those_of_the_model_file(
     encoder: Encoder, session: onnxruntime.InferenceSession, count: int
 ) -> None:

@@ -166,6 +166,12 @@ def picture(seed: int) -> bytes:
     return out.getvalue()
 
 
+def blank() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (48, 48), (200, 200, 200)).save(out, "PNG")
+    return out.getvalue()
+
+
 def upload(number: int, **more: Any) -> ImageUpload:
     return ImageUpload(image_id=f"image {number}", **{"data_base64": picture(number), **more})
 
@@ -266,7 +272,7 @@ def test_one_letter_for_a_message_however_many_of_its_uploads_fail(play: Play) -
 
 
 def test_each_upload_gets_what_is_within_it_and_no_other(seeing: Play) -> None:
-    contents = [collage(1), picture(2), collage(3), collage(1)]
+    contents = [collage(1), picture(2), collage(3), collage(1), blank()]
     batch = seeing.begin(*(upload(number, data_base64=data) for number, data in enumerate(contents)))
     seeing.steps.look_up(batch)
     seeing.encoder.faults = [None, AWAY]
@@ -276,8 +282,9 @@ def test_each_upload_gets_what_is_within_it_and_no_other(seeing: Play) -> None:
     seeing.steps.match(batch)
     assert seeing.encoder.sizes == [4, 4, 3, 4]  # eleven views, the same bytes once; the second request again
     for data, row in zip(contents, seeing.window.rows, strict=True):
-        if data == picture(2):
+        if data in {picture(2), blank()}:
             assert row.within == ()
+            assert (row.vector is None) == (data == blank())
         else:
             np.testing.assert_allclose(row.within, within(data), atol=1e-6)
     assert all(item.decoding is None for item in batch.items)

@@ -1,6 +1,6 @@
 """Checkpoint to served model: ONNX with the normalisation inside, and the parameters in Triton's configurations.
 
-    python -m triton_models.training.export --checkpoint out/best.pt --images FOLDER --model-version 3
+    python -m triton_models.training.export --checkpoint out/best.pt --images FOLDER --model-version 6
 
 The graph takes `images` UINT8 [N, S, S, 3] and gives `embeddings` FP32 [N, D] of unit length and `patches` INT8
 [N, P, C]: the P local features that show most detail, most first, as C - 2 channels of a descriptor (any scale; all
