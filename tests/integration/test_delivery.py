@@ -284,8 +284,6 @@ def test_a_coordinator_that_is_gone_holds_nobody_up_for_ever(kafka_trio: KafkaCl
         publisher.close()
 
 
-# Its broker is away for twenty seconds, and what it left open ends by the brokers' own time-out, a minute later.
-@pytest.mark.timeout(240)
 def test_a_broker_that_comes_and_goes_never_doubles_a_verdict(
     topics: Topics, kafka_broker: KafkaCluster, join: Callable[..., Member]
 ) -> None:
