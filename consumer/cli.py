@@ -264,7 +264,8 @@ def compare(
     each_l2: list[float] = np.linalg.norm(original.embeddings - copies.embeddings, axis=1).tolist()
     same, rule, look, which = each_l2[0] <= info.threshold_l2, info.second_look, None, 0
     if original.patches is not None and copies.patches is not None and rule is not None:
-        looks = verify(copies.patches, np.broadcast_to(original.patches, copies.patches.shape), rule.turns)
+        originals = np.broadcast_to(original.patches, copies.patches.shape)
+        looks = verify(copies.patches, originals, rule.turns, rule.thumbnail_side)
         verified = [view for view, look in enumerate(looks) if rule.accepts(each_l2[view], look.score)]
         which = min(verified, key=each_l2.__getitem__, default=0)
         same, look = same or bool(verified), looks[which].of_whole(frames[which])

@@ -5,7 +5,7 @@ from typing import cast
 from PIL import Image, ImageDraw
 
 from consumer.events import Box
-from consumer.verify import Look
+from consumer.look import Look
 
 BOX_COLOUR = "#19c37d"
 LINE_COLOURS = ("#ffb000", "#fe6100", "#dc267f", "#785ef0", "#648fff")

@@ -24,6 +24,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 from tritonclient.utils import InferenceServerException
 
+from consumer.align import thumbnail_bytes
 from consumer.decode import decode
 from consumer.errors import Misconfigured, Unavailable
 from consumer.frames import Frame, views
@@ -55,13 +56,15 @@ class SecondLook:
 
     Up to `candidate_l2` it is worth looking; the score asked for there is `min_score`, and less the nearer they are: by
     `score_per_l2` for each unit of distance. `turn_bytes` are int8 [T, C - 2, C - 2] in 1/64, row by row: what
-    `consumer.verify` has to know to see through turns of the encoder's pictures.
+    `consumer.verify` has to know to see through turns of the encoder's pictures. The last rows of its `patches` are a
+    thumbnail of `thumbnail_side` x `thumbnail_side` pixels, unless that is 0.
     """
 
     candidate_l2: float
     min_score: float
     score_per_l2: float
     turn_bytes: bytes = b""
+    thumbnail_side: int = 0
 
     @property
     def turns(self) -> npt.NDArray[np.float32] | None:
@@ -87,7 +90,7 @@ class ModelInfo:
     dim: int  # D
     threshold_l2: float  # distance of unit vectors up to which two pictures are duplicates
     max_batch_size: int
-    patches: tuple[int, int] | None  # (P, C) of the local features, if it gives any
+    patches: tuple[int, int] | None  # (P, C) of the local features, with the thumbnail, if it gives any
     second_look: SecondLook | None = None  # None: distance alone decides
 
     @classmethod
@@ -114,7 +117,7 @@ class ModelInfo:
             threshold_l2=_number(config, "threshold_l2", float),
             max_batch_size=config.max_batch_size,
             patches=None if patches is None else (patches.dims[0], patches.dims[1]),
-            second_look=None if patches is None else _second_look(config, patches.dims[1]),
+            second_look=None if patches is None else _second_look(config, *patches.dims),
         )
 
 
@@ -358,13 +361,20 @@ def _parameter(config: ModelConfig, name: str) -> str:
     return value
 
 
-def _second_look(config: ModelConfig, channels: int) -> SecondLook | None:
+def _second_look(config: ModelConfig, count: int, channels: int) -> SecondLook | None:
     if "candidate_l2" not in config.parameters:
         return None
     candidate_l2, min_score, score_per_l2 = (
         _number(config, name, float) for name in ("candidate_l2", "min_score", "score_per_l2")
     )
-    look = SecondLook(candidate_l2, min_score, score_per_l2, _turn_bytes(config, channels))
+    side = _number(config, "thumbnail_side", int) if "thumbnail_side" in config.parameters else 0
+    rows, left = divmod(thumbnail_bytes(side), channels)
+    if side % 2 or left or rows > count - LEAST_PATCHES:
+        raise Misconfigured(
+            f"Thumbnails of {side} x {side} pixels do not fit into the local features of model {config.name!r}, "
+            f"{[count, channels]}: see its parameter 'thumbnail_side'"
+        )
+    look = SecondLook(candidate_l2, min_score, score_per_l2, _turn_bytes(config, channels), side)
     if look.candidate_l2 < _number(config, "threshold_l2", float):
         raise Misconfigured(f"The parameter 'candidate_l2' of model {config.name!r} is below its 'threshold_l2'")
     return look

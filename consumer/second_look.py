@@ -81,7 +81,8 @@ class Verifier:
         candidates = [{near.position: near for near in each.placed.near} for each in asked]
         if known:
             uploads, others = np.stack([upload for _, upload, _ in known]), np.stack([other for _, _, other in known])
-            for ((index, view, near), _, _), look in zip(known, verify(uploads, others, rule.turns), strict=True):
+            looks = verify(uploads, others, rule.turns, rule.thumbnail_side)
+            for ((index, view, near), _, _), look in zip(known, looks, strict=True):
                 said, at = evidence[index], near.position
                 accepted = rule.accepts(near.l2, look.score)
                 nearer = at not in said or not said[at].verified or near.l2 < candidates[index][at].l2

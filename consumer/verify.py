@@ -4,21 +4,20 @@ Local features of both, from the encoder's forward pass, are paired off by mutua
 best pairs propose a transformation, as in RANSAC (Fischler and Bolles, 1981) but without chance, so that a repeat gives
 the same answer: a similarity, a mirrored one, and stretched along the axes, also after a quarter turn. The proposal
 that most pairs agree with is fitted to these by least squares and then put to the test on all features: where it lays
-one upon another, they have to look alike. Features without detail never vote.
+one upon another, they have to look alike. Features without detail never vote. Where they do look alike, thumbnails of
+both are laid upon each other as well.
 
 A network sees a picture and the same picture turned by a quarter with other features, that a linear map takes to each
 other (Lenc and Vedaldi, Understanding image representations by measuring their equivariance and equivalence, 2015).
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
-from math import atan2, degrees, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
-from consumer.events import Box, Edit, Evidence
-from consumer.frames import WHOLE, Frame
+from consumer.align import align, areas, split
+from consumer.look import Look
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -39,68 +38,9 @@ STIFFNESS = 0.02  # how much the fit clings to the proposal, in pairs
 UNALIKE = 0.3  # cosine at which two features speak neither for nor against a copy, unless such are usual
 ENOUGH = 16.0  # inliers that give half of the trust which very many give, where the whole pictures meet
 SURE = 0.5  # score with which nobody asks whether a picture was turned besides
-
-Point = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Look:
-    """What a second look at an upload and a candidate found.
-
-    `score` is 0 for nothing in common, towards 1 for the same picture: how alike the features are where the pictures
-    overlap, times `inliers / (inliers + 16 * sqrt(size))`, where `size` is that of the smaller picture as a share of
-    the other: where little can meet, less is enough. `transform` float32 [2, 3] takes places (x, y, 1) in the upload to
-    places in the match, both as fractions of width and height; `links` float32 [inliers, 4] are x, y in the upload and
-    x, y in the match of the pairs that agree with it. Of the upload only what is within `frame` was looked at.
-    """
-
-    score: float
-    inliers: int
-    transform: Floats
-    links: Floats
-    frame: Frame = WHOLE
-
-    @cached_property
-    def edit(self) -> Edit | None:
-        """The edit that leads from the match to the upload; None when there is no such thing.
-
-        Encoders see pictures squeezed into squares, so a rotation by other than right angles is only about right for
-        pictures that are far from square.
-        """
-        (a, b, c), (d, e, f) = self.transform.tolist()
-        area = a * e - b * d
-        if self.inliers == 0 or area == 0:
-            return None
-        left, top, right, bottom = self.frame
-        corners = (left, top), (right, top), (right, bottom), (left, bottom)
-        in_match = _within_unit([(a * x + b * y + c, d * x + e * y + f) for x, y in corners])
-        if len(in_match) < 3:
-            return None
-        in_upload = [((e * (x - c) - b * (y - f)) / area, (a * (y - f) - d * (x - c)) / area) for x, y in in_match]
-        common, looked_at = _area(in_match), abs(area) * self.frame.area
-        mirrored = area < 0
-        # From the match to the upload is the inverse, which turns by the same angle the other way.
-        angle = atan2(b - d, a + e) if not mirrored else atan2(-(b + d), e - a)
-        return Edit(
-            zoom=round(1 / sqrt(abs(area)), 3),
-            rotation_deg=round(degrees(angle), 1) + 0.0,
-            mirrored=mirrored,
-            box_in_match=_box(in_match),
-            box_in_upload=_box(in_upload),
-            overlap=round(common / (1 + looked_at - common), 3),
-        )
-
-    def of_whole(self, frame: Frame) -> "Look":
-        """The same in places of the whole upload, of a look at what is within a frame of it."""
-        size = np.array([frame.right - frame.left, frame.bottom - frame.top], np.float32)
-        corner = np.array([frame.left, frame.top], np.float32)
-        linear = self.transform[:, :2] / size
-        transform = np.column_stack([linear, self.transform[:, 2] - linear @ corner])
-        links = np.hstack([corner + self.links[:, :2] * size, self.links[:, 2:]])
-        return replace(self, transform=transform, links=links, frame=frame)
-
-    def evidence(self, verified: bool) -> Evidence:
-        return Evidence(verified=verified, score=round(self.score, 4), inliers=self.inliers, edit=self.edit)
+LIKELY = 0.1  # score with which pictures are laid upon each other
+FAITH = 1 / 3  # what is left of the score where they do not agree at all: of a copy half covered, say
+STEEPNESS = 8  # at a correlation of 0.9 they agree by half
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +68,22 @@ class _Pairs:
     weight: Floats
 
 
-def verify(uploads: NDArray[np.int8], candidates: NDArray[np.int8], turns: Floats | None = None) -> list[Look]:
+def verify(
+    uploads: NDArray[np.int8], candidates: NDArray[np.int8], turns: Floats | None = None, thumbnail_side: int = 0
+) -> list[Look]:
     """Look twice at each upload and the candidate beside it, both int8 [M, P, C] as the encoder's `patches`.
 
     Of the C channels the last two are the place (x, y) in 1/128 of half the side from the middle, the others a
     descriptor of any scale, all zero for features that show too little. With `turns` float32 [T, C - 2, C - 2], each of
-    which takes descriptors of a turned picture to those of the picture as it was, uploads may have been turned.
+    which takes descriptors of a turned picture to those of the picture as it was, uploads may have been turned. With a
+    `thumbnail_side` the last rows are thumbnails, see `consumer.align`.
     """
     looks: list[Look] = []
     for start in range(0, len(uploads), CHUNK):
-        upload, candidate = (_features(patches[start : start + CHUNK]) for patches in (uploads, candidates))
+        (upload_features, shown), (candidate_features, there) = (
+            split(patches[start : start + CHUNK], thumbnail_side) for patches in (uploads, candidates)
+        )
+        upload, candidate = _features(upload_features), _features(candidate_features)
         found = _looks(upload, candidate)
         unsure = [m for m, look in enumerate(found) if look.score < SURE]
         if turns is not None and unsure:
@@ -145,6 +91,11 @@ def verify(uploads: NDArray[np.int8], candidates: NDArray[np.int8], turns: Float
             turned = _looks(_turned(upload, candidate, turns), candidate)
             for m, look in zip(unsure, turned, strict=True):
                 found[m] = max(found[m], look, key=lambda look: look.score)
+        likely = [m for m, look in enumerate(found) if look.score >= LIKELY]
+        if thumbnail_side and likely:
+            laid = _laid_upon([found[m] for m in likely], shown[likely], there[likely])
+            for m, look in zip(likely, laid, strict=True):
+                found[m] = look
         looks += found
     return looks
 
@@ -154,12 +105,36 @@ def _looks(upload: _Features, candidate: _Features) -> list[Look]:
     pairs = _pair_off(upload, candidate, alike)
     transforms, inliers = _fit(pairs, *_propose(pairs))
     likeness = _likeness(upload, candidate, alike, transforms)
-    count, areas = inliers.sum(axis=1), _areas(transforms)
-    size = np.minimum(areas, 1 / np.maximum(areas, 1e-6))
-    scores = likeness * count / np.maximum(count + ENOUGH * np.sqrt(size), 1)
+    count = inliers.sum(axis=1, dtype=np.float32)
+    scores = likeness * _trust(count, transforms)
     return [
         Look(float(scores[m]), int(count[m]), transforms[m], np.hstack((pairs.start[m], pairs.end[m]))[inliers[m]])
         for m in range(len(scores))
+    ]
+
+
+def _trust(inliers: Floats, transforms: Floats) -> Floats:
+    """How far M transformations [M, 2, 3] are to be trusted by the pairs that agree with them: [M], 0 to 1.
+
+    Where little can meet, as between a picture and a small part of it, less is enough.
+    """
+    area = areas(transforms)
+    size = np.minimum(area, 1 / np.maximum(area, 1e-6))
+    asked: Floats = np.maximum(inliers + ENOUGH * np.sqrt(size), 1)
+    trust: Floats = np.divide(inliers, asked)
+    return trust
+
+
+def _laid_upon(looks: list[Look], uploads: Floats, candidates: Floats) -> list[Look]:
+    """The same with the transformations made finer, and scores by what the thumbnails [M, side, side] say to them."""
+    rough = np.stack([look.transform for look in looks])
+    laid = align(uploads, candidates, rough)
+    agreement = FAITH + (1 - FAITH) * np.maximum(laid.correlation, 0) ** STEEPNESS
+    inliers = np.array([look.inliers for look in looks], np.float32)
+    scores = _trust(inliers, rough) * agreement * laid.contained
+    return [
+        replace(look, score=float(score), transform=transform)
+        for look, score, transform in zip(looks, scores, laid.transforms, strict=True)
     ]
 
 
@@ -309,18 +284,13 @@ def _fit(pairs: _Pairs, transforms: Floats, inliers: Bools) -> tuple[Floats, Boo
         transforms = np.where(found[..., None], np.linalg.solve(left, right).transpose(0, 2, 1), transforms)
         inliers = found & (pairs.weight > 0)
         misses = _misses(transforms[:, 0, :, None], transforms[:, 1, :, None], pairs)[..., 0]
-        inliers &= misses < _tolerance(tolerance, _areas(transforms))[:, None]
+        inliers &= misses < _tolerance(tolerance, areas(transforms))[:, None]
     return transforms, inliers
 
 
-def _areas(transforms: Floats) -> Floats:
-    areas: Floats = np.abs(transforms[:, 0, 0] * transforms[:, 1, 1] - transforms[:, 0, 1] * transforms[:, 1, 0])
-    return areas
-
-
-def _tolerance(length: float, areas: Floats) -> Floats:
+def _tolerance(length: float, area: Floats) -> Floats:
     """Of squared distances in the match: a cell's error there, and that of one in the upload at its scale there."""
-    return length**2 / 2 * (1 + areas)
+    return length**2 / 2 * (1 + area)
 
 
 def _likeness(upload: _Features, candidate: _Features, alike: Floats, transforms: Floats) -> Floats:
@@ -331,7 +301,7 @@ def _likeness(upload: _Features, candidate: _Features, alike: Floats, transforms
     """
     laid = upload.places @ transforms[:, :, :2].transpose(0, 2, 1) + transforms[:, None, :, 2]
     inside = ((laid > 0) & (laid < 1)).all(axis=2)
-    near = _squared(laid, candidate.places) < _tolerance(NEIGHBOURHOOD, _areas(transforms))[:, None, None]
+    near = _squared(laid, candidate.places) < _tolerance(NEIGHBOURHOOD, areas(transforms))[:, None, None]
     best = np.where(near, alike, -1).max(axis=2)
     met = inside & (best > -1)
     usual = np.where(alike > -1, alike, 0).sum(axis=2) / np.maximum((alike > -1).sum(axis=2), 1)
@@ -339,32 +309,3 @@ def _likeness(upload: _Features, candidate: _Features, alike: Floats, transforms
     total = np.where(met, (best - usual) / (1 - usual), 0).sum(axis=1)
     likeness: Floats = np.clip(total / np.maximum(met.sum(axis=1), 4), 0, 1)
     return likeness
-
-
-def _within_unit(polygon: list[Point]) -> list[Point]:
-    """The part of a convex polygon that lies in the unit square (Sutherland and Hodgman, 1974)."""
-    for axis, bound, sign in ((0, 0.0, 1), (0, 1.0, -1), (1, 0.0, 1), (1, 1.0, -1)):
-        kept: list[Point] = []
-        for before, point in zip([*polygon[-1:], *polygon[:-1]], polygon, strict=True):
-            outside, was_outside = ((p[axis] - bound) * sign < 0 for p in (point, before))
-            if outside != was_outside:
-                share = (bound - before[axis]) / (point[axis] - before[axis])
-                kept.append((before[0] + share * (point[0] - before[0]), before[1] + share * (point[1] - before[1])))
-            if not outside:
-                kept.append(point)
-        polygon = kept
-    return polygon
-
-
-def _area(polygon: list[Point]) -> float:
-    edges = zip(polygon, [*polygon[1:], *polygon[:1]], strict=True)
-    return abs(sum(a[0] * b[1] - b[0] * a[1] for a, b in edges)) / 2
-
-
-def _box(polygon: list[Point]) -> Box:
-    (left, right), (top, bottom) = ((min(side), max(side)) for side in zip(*polygon, strict=True))
-    return Box(left=_unit(left), top=_unit(top), right=_unit(right), bottom=_unit(bottom))
-
-
-def _unit(value: float) -> float:
-    return round(min(max(value, 0.0), 1.0), 4)

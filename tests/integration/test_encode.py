@@ -206,7 +206,9 @@ def odd_triton(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> 
     sound = repository / MODEL
     configuration = (sound / "configs" / "cpu.pbtxt").read_text().partition("model_warmup")[0].partition("instance_")[0]
     # Local features of its own are not the file's, nor is what is known of turns.
-    configuration = re.sub(r',\s*\{ name: "patches"[^}]*\}|parameters \{ key: "turns".*', "", configuration)
+    configuration = re.sub(
+        r',\s*\{ name: "patches"[^}]*\}|parameters \{ key: "(turns|thumbnail_side)".*', "", configuration
+    )
     for name, reply in ODD.items():
         shutil.copytree(sound, repository / name)
         patches = 'output [ { name: "patches" data_type: TYPE_INT8 dims: [ 4, 8 ] } ]' if "patches" in name else ""

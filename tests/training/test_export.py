@@ -8,9 +8,10 @@ import onnxruntime
 import pytest
 import torch
 
+from consumer.align import split
 from tests.training.conftest import draw_picture
 from triton_models.training.encoders import OnnxEncoder, make_encoder, squares
-from triton_models.training.export import PATCHES, Served, to_onnx
+from triton_models.training.export import PATCHES, THUMBNAIL_SIDE, Served, patches_shape, to_onnx
 from triton_models.training.network import MIN_DETAIL, Network, load_imagenet, load_served
 from triton_models.training.parameters import CONFIGS, MODEL_FOLDER, set_parameters, with_parameters
 
@@ -32,7 +33,19 @@ TENSORRT = {
         "Pad",
         "Pow",
     ),
-    *("QuantizeLinear", "Range", "ReduceL2", "ReduceMean", "Reshape", "Shape", "Slice", "Sqrt", "Squeeze", "Sub"),
+    *(
+        "QuantizeLinear",
+        "Range",
+        "ReduceL2",
+        "ReduceMean",
+        "Reshape",
+        "Round",
+        "Shape",
+        "Slice",
+        "Sqrt",
+        "Squeeze",
+        "Sub",
+    ),
     *("TopK", "Transpose", "Unsqueeze", "Where"),
 }
 
@@ -61,9 +74,10 @@ def test_onnx_and_torch_agree_for_any_batch(network: Network, file: Path) -> Non
             expected, local = Served(network, SIZE).eval()(torch.from_numpy(images))
         assert np.sum(embeddings * expected.numpy(), axis=1).min() > 0.9999
         np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
-        assert patches.shape == (count, PATCHES, local.shape[2])
+        assert patches.shape == local.shape == (count, *patches_shape(network))
         assert patches.dtype == np.int8
-        for ours, theirs in zip(_by_place(patches), _by_place(np.clip(local.numpy() * 128, -128, 127)), strict=True):
+        expected_patches = np.clip(local.numpy() * 128, -128, 127)
+        for ours, theirs in zip(_by_place(patches), _by_place(expected_patches), strict=True):
             shared = ours.keys() & theirs.keys()
             assert len(shared) >= PATCHES - 2  # the last ones may be tied
             assert max(np.abs(ours[place] - theirs[place]).max() for place in shared) <= 1.01
@@ -71,7 +85,28 @@ def test_onnx_and_torch_agree_for_any_batch(network: Network, file: Path) -> Non
 
 def _by_place(patches: np.ndarray) -> list[dict[tuple[int, ...], np.ndarray]]:
     """The local features of each picture by their place: equal detail may come in any order."""
-    return [{tuple(np.rint(row[-2:]).astype(int)): row[:-2].astype(float) for row in rows} for rows in patches]
+    return [
+        {tuple(np.rint(row[-2:]).astype(int)): row[:-2].astype(float) for row in rows[:PATCHES]} for rows in patches
+    ]
+
+
+def test_the_thumbnail_is_the_picture_in_grey_whatever_its_contrast(file: Path) -> None:
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    bright = squares([draw_picture(seed) for seed in range(3)], SIZE)
+    dark = (bright // 4 + 10).astype(np.uint8)
+    blank = np.full((1, SIZE, SIZE, 3), 200, np.uint8)
+    (patches,) = session.run(["patches"], {"images": np.concatenate([bright, dark, blank])})
+    features, shown = split(patches, THUMBNAIL_SIDE)
+    assert features.shape[1] == PATCHES
+    assert shown.shape == (7, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    assert ((shown >= 0) & (shown <= 15)).all()
+    cell = SIZE // THUMBNAIL_SIDE
+    small = bright.astype(float).mean(3).reshape(3, THUMBNAIL_SIDE, cell, THUMBNAIL_SIDE, cell).mean((2, 4))
+    for ours, night, theirs in zip(shown[:3], shown[3:6], small, strict=True):
+        assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.98
+        assert ours.max() - ours.min() >= 10
+        assert np.abs(ours - night).mean() < 0.5
+    assert np.ptp(shown[6]) == 0
 
 
 def test_patches_are_sorted_by_detail_placed_and_silent_where_there_is_nothing(file: Path) -> None:
@@ -85,7 +120,7 @@ def test_patches_are_sorted_by_detail_placed_and_silent_where_there_is_nothing(f
     np.testing.assert_allclose(places[0], (72 / SIZE, 40 / SIZE), atol=0.01)
     np.testing.assert_allclose(places[1], (24 / SIZE, 104 / SIZE), atol=0.01)
     assert np.abs(patches[0, :2, :-2]).max(axis=1).min() > 0
-    assert (patches[0, 2:, :-2] == 0).all()
+    assert (patches[0, 2:PATCHES, :-2] == 0).all()
     assert MIN_DETAIL > 0
 
 

@@ -5,7 +5,7 @@ from PIL import Image, ImageColor
 
 from consumer.draw import BOX_COLOUR, GAP, LINE_COLOURS, outline, side_by_side
 from consumer.events import Box
-from consumer.verify import Look
+from consumer.look import Look
 
 GREEN = ImageColor.getrgb(BOX_COLOUR)
 

@@ -88,6 +88,32 @@ def test_turns_of_another_form_are_refused(said: str) -> None:
         ModelInfo.from_config(served)
 
 
+def with_thumbnails(side: str, count: int) -> Any:
+    served = config()
+    del served.output[1:]
+    served.output.add(name="patches", data_type=DataType.TYPE_INT8, dims=[count, 24])
+    served.parameters["thumbnail_side"].string_value = side
+    return served
+
+
+def test_thumbnails_are_told_by_their_side_and_optional() -> None:
+    for side, count in (("24", 76), ("24", 14), ("48", 60)):
+        look = ModelInfo.from_config(with_thumbnails(side, count)).second_look
+        assert look is not None
+        assert look.thumbnail_side == int(side)
+    served = with_thumbnails("24", 76)
+    del served.parameters["thumbnail_side"]
+    look = ModelInfo.from_config(served).second_look
+    assert look is not None
+    assert look.thumbnail_side == 0
+
+
+@pytest.mark.parametrize(("side", "count"), [("24", 13), ("25", 76), ("20", 76), ("none", 76)])
+def test_thumbnails_that_do_not_fit_are_refused(side: str, count: int) -> None:
+    with pytest.raises(Misconfigured, match="'thumbnail_side'"):
+        ModelInfo.from_config(with_thumbnails(side, count))
+
+
 def test_local_features_are_optional() -> None:
     served = config()
     del served.output[1:]

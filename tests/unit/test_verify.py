@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from consumer.encode import SecondLook
 from consumer.events import Box
 from consumer.frames import Frame
-from consumer.verify import Look, verify
+from consumer.look import Look
+from consumer.verify import verify
 
 CHANNELS, GRID = 24, 10
 CENTRES = (np.stack(np.meshgrid(np.arange(GRID), np.arange(GRID)), -1).reshape(-1, 2) + 0.5) / GRID
@@ -180,13 +181,57 @@ def test_neighbours_in_a_batch_change_nothing() -> None:
     assert verify(uploads[:0], matches[:0]) == []
 
 
+SIDE = 24
+
+
+def shown(field: Scene, affine: Affine = SAME) -> NDArray[np.int8]:
+    """int8 [1, 12, C]: the thumbnail of a scene, or of an edit of it, as it stands behind the features."""
+    x, y = np.meshgrid(*[(np.arange(SIDE) + 0.5) / SIDE] * 2)
+    there = np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3) @ np.array(affine).T
+    inside = ((there > 0) & (there < 1)).all(axis=1)
+    levels = np.where(inside, np.clip(field(there).sum(axis=1) + 7.5, 0, 15), 0).round().astype(int).reshape(-1, 2)
+    return (levels[:, 0] * 16 + levels[:, 1] - 128).astype(np.int8).reshape(1, -1, CHANNELS)
+
+
+def seen(features: NDArray[np.int8], thumbnail: NDArray[np.int8]) -> NDArray[np.int8]:
+    return np.concatenate([features, thumbnail], axis=1)
+
+
+@pytest.mark.parametrize("name", ["same frame", "zoom", "strong crop", "mirrored", "quarter turn"])
+def test_laid_upon_each_other_copies_are_told_from_what_only_has_the_same_features(name: str) -> None:
+    upload, match, edit = features(scene(1), EDITS[name], noise=0.1), features(scene(1)), EDITS[name]
+    [copy] = verify(seen(upload, shown(scene(1), edit)), seen(match, shown(scene(1))), None, SIDE)
+    [other] = verify(seen(upload, shown(scene(2), edit)), seen(match, shown(scene(1))), None, SIDE)
+    assert copy.score > 1.7 * other.score
+    # The pixels say where the picture lies more exactly than features can.
+    rough = look(upload, match)
+    assert np.abs(copy.transform - edit).max() < 0.6 * np.abs(rough.transform - edit).max()
+    assert (copy.inliers, len(copy.links)) == (rough.inliers, len(rough.links))
+
+
+def test_what_hangs_over_counts_less() -> None:
+    beside: Affine = [[1, 0, 0.5], [0, 1, 0]]
+    upload = seen(features(scene(1), beside, around=scene(2)), shown(scene(1), beside))
+    match = seen(features(scene(1)), shown(scene(1)))
+    [found] = verify(upload, match, None, SIDE)
+    inside = [[0.5, 0, 0.5], [0, 1, 0]]
+    [part] = verify(seen(features(scene(1), inside), shown(scene(1), inside)), match, None, SIDE)
+    assert 0 < found.score < 0.7 * part.score
+
+
+def test_strangers_are_not_laid_upon_each_other() -> None:
+    upload, match = features(scene(1)), features(scene(2))
+    [found] = verify(seen(upload, shown(scene(1))), seen(match, shown(scene(1))), None, SIDE)
+    assert found.score == look(upload, match).score < 0.1
+
+
 patches = hnp.arrays(np.int8, (2, 20, 6), elements=st.integers(-128, 127))
 
 
 @settings(deadline=None)
-@given(patches, patches)
-def test_no_features_are_too_odd(uploads: NDArray[np.int8], candidates: NDArray[np.int8]) -> None:
-    for found in verify(uploads, candidates):
+@given(patches, patches, st.sampled_from([0, 6]))
+def test_no_features_are_too_odd(uploads: NDArray[np.int8], candidates: NDArray[np.int8], side: int) -> None:
+    for found in verify(uploads, candidates, None, side):
         assert 0 <= found.score <= 1
         assert found.evidence(verified=True).inliers == len(found.links)
         if found.edit is not None:

@@ -18,7 +18,7 @@ Matrix = NDArray[np.float64]
 Rng = np.random.Generator
 Other = Callable[[Rng], Pixels]  # another picture, for backgrounds and blends
 
-AT_ONCE = 0.3  # of the strong views, those with lighting, zoom and noise at once
+AT_ONCE = 0.4  # of the strong views, those with lighting, zoom and noise at once
 
 cv2.setNumThreads(0)  # the loader's processes are the parallelism
 
@@ -314,11 +314,11 @@ def _colour_map(rng: Rng, pixels: Pixels, other: Other) -> Pixels:  # noqa: PLR0
 def _noise(rng: Rng, pixels: Pixels, other: Other) -> Pixels:
     """Gaussian noise, salt and pepper, or both."""
     kind = rng.random()
-    if kind < 0.65:
+    if kind < 0.7:
         shape = pixels.shape if rng.random() < 0.7 else (*pixels.shape[:2], 1)
         noise = rng.standard_normal(shape, dtype=np.float32) * rng.uniform(4, 55)
         pixels = _table(pixels + noise)
-    if kind > 0.5:
+    if kind > 0.3:
         pixels = pixels.copy()
         per_channel = rng.random() < 0.3
         draws = rng.random(pixels.shape if per_channel else pixels.shape[:2], dtype=np.float32)

@@ -13,7 +13,9 @@ from PIL import Image
 
 from consumer.encode import Encoder as Client
 from consumer.encode import turns_of
+from consumer.look import Look
 from consumer.settings import TritonSettings
+from consumer.verify import verify
 
 Floats = NDArray[np.float32]
 
@@ -45,6 +47,7 @@ class OnnxEncoder:
         self.name = name or path.stem
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.turns = turns_of(base64.b64decode(metadata.get("turns", "")))
+        self.thumbnail_side = int(metadata.get("thumbnail_side", 0))
         self.outputs = [
             output.name for output in self.session.get_outputs() if output.name in ("embeddings", "patches")
         ]
@@ -59,6 +62,10 @@ class OnnxEncoder:
             zip(self.outputs, self.session.run(self.outputs, {"images": squares(pictures, self.size)}), strict=True)
         )
         return found["embeddings"], found.get("patches")
+
+    def verify(self, uploads: NDArray[np.int8], candidates: NDArray[np.int8]) -> list[Look]:
+        """A second look at each upload and the candidate beside it, by their local features, int8 [M, P, C]."""
+        return verify(uploads, candidates, self.turns, self.thumbnail_side)
 
 
 class ServedEncoder:

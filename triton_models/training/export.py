@@ -5,8 +5,9 @@
 The graph takes `images` UINT8 [N, S, S, 3] and gives `embeddings` FP32 [N, D] of unit length and `patches` INT8
 [N, P, C]: the P local features that show most detail, most first, as C - 2 channels of a descriptor (any scale; all
 zero where there is nothing to see) and the place x, y of its centre, in 1/128 of half the picture's side from its
-middle. Version, size, dimension and threshold are written from here, and only from here, into the metadata of the ONNX
-file and into the `parameters` of `config.pbtxt` and of its twin for CPUs.
+middle. The last rows of `patches` are a thumbnail, in grey of 16 levels, for `consumer.align`. Version, size,
+dimension and threshold are written from here, and only from here, into the metadata of the ONNX file and into the
+`parameters` of `config.pbtxt` and of its twin for CPUs.
 """
 
 import argparse
@@ -25,11 +26,12 @@ from triton_models.training.bench import open_picture
 from triton_models.training.data import is_validation, list_pictures
 from triton_models.training.encoders import squares
 from triton_models.training.network import MIN_DETAIL, TOKEN_STRIDE, Network, detail
-from triton_models.training.parameters import MODEL_FOLDER, set_parameters
+from triton_models.training.parameters import MODEL_FOLDER, set_second_look
 
 OPSET = 17
 MIN_COSINE = 0.9999
-PATCHES = 64
+PATCHES = 64  # local features
+THUMBNAIL_SIDE = 24
 USUAL_PICTURES = 1000  # that say what is usual
 DESCRIPTOR_SCALE = 1.5  # unit vectors of two dozen channels rarely hold a value above two thirds, and those saturate
 
@@ -43,9 +45,10 @@ class Served(nn.Module):
     def __init__(self, network: Network, size: int, usual: Tensor | None = None) -> None:
         super().__init__()
         self.network = network
-        if size % TOKEN_STRIDE:
+        if size % TOKEN_STRIDE or size % THUMBNAIL_SIDE:
             raise ValueError(
-                f"The size is {size}, which has to be a multiple of {TOKEN_STRIDE}, the grid of local features"
+                f"The size is {size}, which has to be a multiple of {TOKEN_STRIDE}, the grid of local features, and of "
+                f"{THUMBNAIL_SIDE}, the side of thumbnails"
             )
         grid = size // TOKEN_STRIDE
         centres = (torch.arange(grid) + 0.5) * TOKEN_STRIDE / size * 2 - 1
@@ -63,7 +66,21 @@ class Served(nn.Module):
         descriptors = tokens.gather(1, chosen[:, :, None].expand(-1, -1, tokens.shape[2]))
         descriptors = descriptors * DESCRIPTOR_SCALE * (top > MIN_DETAIL).float()[:, :, None]
         places = self.places.expand(images.shape[0], -1, -1).gather(1, chosen[:, :, None].expand(-1, -1, 2))
-        return encoded.embeddings, torch.cat((descriptors, places), dim=2)
+        rows = thumbnail(pixels).reshape(images.shape[0], -1, tokens.shape[2] + 2)
+        return encoded.embeddings, torch.cat((torch.cat((descriptors, places), dim=2), rows), dim=1)
+
+
+def thumbnail(pixels: Tensor) -> Tensor:
+    """The picture in grey, 24 x 24 pixels in levels of 0 to 15, two in a number: [N, 3, S, S] to [N, 288] in -1..1.
+
+    Levels go by the picture's own contrast, so that of a picture by night as much is left as of one by day.
+    """
+    grey = functional.avg_pool2d(pixels.mean(1, keepdim=True), pixels.shape[2] // THUMBNAIL_SIDE).flatten(1)
+    mean = grey.mean(1, keepdim=True)
+    deviation = (grey * grey).mean(1, keepdim=True) - mean * mean
+    deviation = deviation.clamp(min=0).sqrt() + 1
+    levels = torch.round((grey - mean) / deviation * 3.75 + 7.5).clamp(0, 15)
+    return (levels[:, ::2] * 16 + levels[:, 1::2] - 128) / 128
 
 
 @torch.inference_mode()
@@ -104,7 +121,7 @@ def to_onnx(network: Network, size: int, metadata: dict[str, str], target: Path,
             dynamic_axes={name: {0: "batch"} for name in ("images", *names)},
         )
     model = onnx.load(target)
-    _quantise_output(model.graph, "patches", (PATCHES, network.token_projection.out_channels + 2))
+    _quantise_output(model.graph, "patches", patches_shape(network))
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, target)
@@ -112,6 +129,12 @@ def to_onnx(network: Network, size: int, metadata: dict[str, str], target: Path,
         cosine = agreement(served, target, batch, size)
         if cosine < MIN_COSINE:
             raise ValueError(f"{target}: embeddings differ from torch's at batch {batch}, cosine {cosine:.6f}")
+
+
+def patches_shape(network: Network) -> tuple[int, int]:
+    """(P, C) of the served `patches`: the local features, and the rows that a thumbnail takes."""
+    channels = network.token_projection.out_channels + 2
+    return PATCHES + THUMBNAIL_SIDE**2 // 2 // channels, channels
 
 
 def _quantise_output(graph: onnx.GraphProto, name: str, shape: tuple[int, int]) -> None:
@@ -167,6 +190,7 @@ def main() -> None:
         "input_size": str(arguments.size),
         "embedding_dim": str(network.projection.out_features),
         "threshold_l2": f"{arguments.threshold_l2:.4f}",
+        "thumbnail_side": str(THUMBNAIL_SIDE),
         "turns": "",  # those of the model before are not true of this one
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -176,7 +200,7 @@ def main() -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(made.read_bytes())
     if arguments.output is None:
-        set_parameters(MODEL_FOLDER, MODEL_FOLDER, parameters)
+        set_second_look(MODEL_FOLDER, MODEL_FOLDER, patches_shape(network), parameters)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ pairs is printed, and with `--write` put into both Triton configurations of the 
 
 import argparse
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,21 +19,22 @@ from PIL import Image
 
 from consumer.encode import SecondLook
 from consumer.events import Box
+from consumer.look import Look
 from consumer.second_look import LOOKS
-from consumer.verify import Look, verify
 from triton_models.training import errors
-from triton_models.training.bench import Bench, Vectors, duplicates, make_bench, vectors_of
+from triton_models.training.bench import Bench, Patches, Vectors, duplicates, make_bench, vectors_of
 from triton_models.training.edits import Edit
 from triton_models.training.encoders import Floats, OnnxEncoder, Pdq
 from triton_models.training.measure import distance
 from triton_models.training.parameters import MODEL_FOLDER, set_metadata, set_second_look
 
 Bools = NDArray[np.bool_]
+Verify = Callable[[Patches, Patches], list[Look]]
 
 CANDIDATE_RATE = 2e-4  # share of other pairs that are worth a look
 SHARES = (0.02, 0.1, 0.25, 0.5)  # of the false positives that distance alone may make
 NEARLY = 0.001  # of the copies
-SLOPES = (0.01, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # of the score asked for, by distance
+SLOPES = (0.01, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # of the score asked for, by distance
 RATES = (1e-5, 1e-6, 1e-7)
 MEASURED_EDITS = ("zoom", "strong crop")  # whose boxes are compared with the truth
 
@@ -97,13 +98,12 @@ def look_at(
     originals: NDArray[np.int64],
     same: Mapping[int, set[int]],
     mixed_in: NDArray[np.int64],
-    turns: Floats | None = None,
+    verify: Verify,
 ) -> Looks:
     """Look twice at every copy and its original, and at every copy and the other references near it.
 
     `originals` [N] are places among the references, `same` the duplicates of each, `mixed_in` [K, N] the references put
-    into copies, `turns` what undoes quarter turns for `consumer.verify`. Raises ValueError for vectors without local
-    features.
+    into copies, `verify` the second look of the encoder. Raises ValueError for vectors without local features.
     """
     if vectors.copy_patches is None or vectors.reference_patches is None:
         raise ValueError("The encoder gives no local features, so there is nothing to look at twice")
@@ -127,8 +127,8 @@ def look_at(
     of, place = np.nonzero(near_l2 <= loose)
     to = near[of, place]
     started_s = time.process_time()
-    own_looks = verify(patches, vectors.reference_patches[owners], turns)
-    other_looks = verify(patches[of], vectors.reference_patches[to], turns)
+    own_looks = verify(patches, vectors.reference_patches[owners])
+    other_looks = verify(patches[of], vectors.reference_patches[to])
     spent_ms = (time.process_time() - started_s) * 1e3 / (len(own_looks) + len(other_looks))
     scores = np.array([look.score for look in own_looks], np.float32)
     scores[rank > 0] = -np.inf
@@ -144,7 +144,7 @@ def look_at(
         to,
         own_looks,
         spent_ms,
-        _look_within(vectors, owners, inside, same, turns),
+        _look_within(vectors, owners, inside, same, verify),
     )
 
 
@@ -153,7 +153,7 @@ def _look_within(
     owners: NDArray[np.int64],
     inside: NDArray[np.int64],
     same: Mapping[int, set[int]],
-    turns: Floats | None,
+    verify: Verify,
 ) -> Parts:
     of, patches, references = vectors.part_of, vectors.part_patches, vectors.reference_patches
     assert vectors.parts is not None and of is not None and patches is not None and references is not None  # noqa: S101, PT018 (as `look_at` has seen)
@@ -167,7 +167,7 @@ def _look_within(
         to[row] = cosines.argmax()
         near[row] = cosines[to[row]]
     scores, other_scores = (
-        np.array([look.score for look in verify(patches, candidates, turns)], np.float32)
+        np.array([look.score for look in verify(patches, candidates)], np.float32)
         for candidates in (references[owners[of]], references[to])
     )
     scores[near > own] = -np.inf
@@ -330,7 +330,7 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     vectors = vectors_of(bench, {arguments.encoder: encoder, "pdq": Pdq()}, arguments.output)
     same = mates_of(duplicates(vectors[Pdq.name].references, bench.originals))
-    looks = look_at(vectors[encoder.name], bench.originals, same, bench.mixed_in(), encoder.turns)
+    looks = look_at(vectors[encoder.name], bench.originals, same, bench.mixed_in(), encoder.verify)
     patches = vectors[encoder.name].reference_patches
     assert patches is not None  # noqa: S101 (`look_at` refuses)
     text = report(bench, looks, patches[0].nbytes)

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from consumer.align import split
 from consumer.encode import TURNS
 from triton_models.training.bench import BATCH, Patches, open_picture
 from triton_models.training.data import is_validation, list_pictures
 from triton_models.training.encoders import Floats, OnnxEncoder
-from triton_models.training.parameters import MODEL_FOLDER, set_metadata, set_second_look
+from triton_models.training.parameters import MODEL_FOLDER, set_metadata, set_parameters
 
 QUARTERS = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
 PICTURES = 1500  # give some 95,000 spots, for 484 numbers a turn
@@ -84,11 +85,11 @@ def main() -> None:
             patches = encoder.features(turned)[1]
             if patches is None:
                 raise SystemExit("The encoder gives no local features, so there is nothing to turn")
-            kept.append(patches)
+            kept.append(split(patches, encoder.thumbnail_side)[0])
     upright, *turned_patches = (np.concatenate(kept) for kept in found)
     maps = [undoing(upright, turned, quarters) for quarters, turned in enumerate(turned_patches, 1)]
     parameters = {"turns": base64.b64encode(as_bytes(maps)).decode()}
-    set_second_look(MODEL_FOLDER, MODEL_FOLDER, (upright.shape[1], upright.shape[2]), parameters)
+    set_parameters(MODEL_FOLDER, MODEL_FOLDER, parameters)
     set_metadata(MODEL_FOLDER / "1", parameters)
 
 
