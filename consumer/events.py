@@ -150,10 +150,10 @@ class Edit(Body):
 
 
 class Evidence(Body):
-    """What a second look at the local features of both pictures found.
+    """What a second look at the local features of both pictures found, and at both laid upon each other.
 
-    `verified` says that it makes them duplicates at their distance; `score`, 0 to 1, how well the parts fit upon each
-    other; `inliers` how many pairs of parts agree on the edit.
+    `verified` says that it makes them duplicates at their distance; `score`, 0 to 1, how well the pictures fit upon
+    each other; `inliers` how many pairs of parts agree on the edit.
     """
 
     verified: bool
