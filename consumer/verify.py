@@ -88,8 +88,9 @@ def verify(
         unsure = [m for m, look in enumerate(found) if look.score < SURE]
         if turns is not None and unsure:
             upload, candidate = upload.of(unsure), candidate.of(unsure)
-            turned = _looks(_turned(upload, candidate, turns), candidate)
-            for m, look in zip(unsure, turned, strict=True):
+            upload, more = _turned(upload, candidate, turns)
+            turned = _looks(upload.of(more), candidate.of(more)) if more else []
+            for m, look in zip([unsure[m] for m in more], turned, strict=True):
                 found[m] = max(found[m], look, key=lambda look: look.score)
         likely = [m for m, look in enumerate(found) if look.score >= LIKELY]
         if thumbnail_side and likely:
@@ -156,17 +157,27 @@ def _compare(upload: _Features, candidate: _Features) -> Floats:
     return alike
 
 
-def _turned(upload: _Features, candidate: _Features, turns: Floats) -> _Features:
-    """The upload as if it had been turned, for each by the turn after which most features find their like."""
+def _turned(upload: _Features, candidate: _Features, turns: Floats) -> tuple[_Features, list[int]]:
+    """The upload as if it had been turned, for each by the turn after which most features find their like.
+
+    And in which of them more do so than without a turn.
+    """
     ways, found = [], []
     for turn in turns:
         descriptors = upload.descriptors @ turn
         descriptors /= np.maximum(np.sqrt(np.einsum("mpc,mpc->mp", descriptors, descriptors)), 1e-6)[..., None]
         ways.append(replace(upload, descriptors=descriptors))
-        found.append(np.maximum(_compare(ways[-1], candidate).max(axis=1) - MIN_COSINE, 0).sum(axis=1))
+        found.append(_like(ways[-1], candidate))
     best = np.argmax(found, axis=0)
     descriptors = np.stack([way.descriptors for way in ways])[best, np.arange(len(best))]
-    return replace(upload, descriptors=descriptors)
+    more = np.max(found, axis=0) > _like(upload, candidate)
+    return replace(upload, descriptors=descriptors), np.flatnonzero(more).tolist()
+
+
+def _like(upload: _Features, candidate: _Features) -> Floats:
+    """How much the features of each candidate find their like in its upload: [M]."""
+    like: Floats = np.maximum(_compare(upload, candidate).max(axis=1) - MIN_COSINE, 0).sum(axis=1)
+    return like
 
 
 def _pair_off(upload: _Features, candidate: _Features, alike: Floats) -> _Pairs:
@@ -202,12 +213,11 @@ def _far(some: Floats, others: Floats) -> Bools:
 
 def _squared(some: Floats, others: Floats) -> Floats:
     """Squared distances [M, A, B] of places [M, A, 2] and [M, B, 2]."""
-    x = some[:, :, None, 0] - others[:, None, :, 0]
-    y = some[:, :, None, 1] - others[:, None, :, 1]
-    x *= x
-    y *= y
-    x += y
-    return x
+    squared: Floats = np.matmul(some, others.transpose(0, 2, 1))
+    squared *= -2
+    squared += np.einsum("mai,mai->ma", some, some)[:, :, None]
+    squared += np.einsum("mbi,mbi->mb", others, others)[:, None]
+    return squared
 
 
 def _between_cells(alike: Floats, places: Floats, chosen: NDArray[np.int64]) -> Floats:
