@@ -76,10 +76,9 @@ def thumbnail(pixels: Tensor) -> Tensor:
     Levels go by the picture's own contrast, so that of a picture by night as much is left as of one by day.
     """
     grey = functional.avg_pool2d(pixels.mean(1, keepdim=True), pixels.shape[2] // THUMBNAIL_SIDE).flatten(1)
-    mean = grey.mean(1, keepdim=True)
-    deviation = (grey * grey).mean(1, keepdim=True) - mean * mean
-    deviation = deviation.clamp(min=0).sqrt() + 1
-    levels = torch.round((grey - mean) / deviation * 3.75 + 7.5).clamp(0, 15)
+    centred = (grey - grey.mean(1, keepdim=True)) / 128  # squares stay small, for engines in half precision
+    deviation = (centred * centred).mean(1, keepdim=True).sqrt() + 1 / 128
+    levels = torch.round(centred / deviation * 3.75 + 7.5).clamp(0, 15)
     return (levels[:, ::2] * 16 + levels[:, 1::2] - 128) / 128
 
 
