@@ -23,13 +23,14 @@ SMOOTH = 0.7  # pixels of a thumbnail: what is finer moves with every resampling
 COARSE = 2.0  # pixels: what is coarser is shared by many pictures
 ROUNDING = 0.3  # levels of a thumbnail: so much of a difference says nothing
 EDGE = 1.0  # pixels of the upload about the candidate's edge, in which it is blurred with what lies around it
-LEAST_SHARE = 0.03  # of the upload, that has to lie within the candidate
+LEAST_SHARE = 0.03  # of the upload, that has to lie within the candidate for both to be compared
+MOST_CHANGE = 2.0  # of the area that the upload covers: the features know it better than that
 
 
 class Aligned(NamedTuple):
     """How M uploads lie upon their candidates.
 
-    `transforms` float32 [M, 2, 3] as in `consumer.verify.Look`, refined; `correlation` [M], -1 to 1, of what both show
+    `transforms` float32 [M, 2, 3] as in `consumer.look.Look`, refined; `correlation` [M], -1 to 1, of what both show
     where they meet; `contained` [M], 0 to 1, which share of the smaller one lies within the other.
     """
 
@@ -45,7 +46,8 @@ def thumbnail_bytes(side: int) -> int:
 def split(patches: NDArray[np.int8], side: int) -> tuple[NDArray[np.int8], Floats]:
     """Local features int8 [M, P - R, C] and thumbnails [M, side, side], in levels of 0 to 15, from `patches` [M, P, C].
 
-    The last R rows are the thumbnail, two pixels in a byte, less 128.
+    The last R rows are the thumbnail, row by row, two pixels in a byte, the first in its higher half, less 128.
+    Level 7.5 is the mean, and 3.75 levels are one deviation of the picture's grey.
     """
     rows = thumbnail_bytes(side) // patches.shape[2]
     features, packed = patches[:, : patches.shape[1] - rows], patches[:, patches.shape[1] - rows :]
@@ -55,7 +57,12 @@ def split(patches: NDArray[np.int8], side: int) -> tuple[NDArray[np.int8], Float
 
 def areas(transforms: Floats) -> Floats:
     """What M uploads cover of their candidates' plane, in whole pictures: [M] of [M, 2, 3]."""
-    covered: Floats = np.abs(transforms[:, 0, 0] * transforms[:, 1, 1] - transforms[:, 0, 1] * transforms[:, 1, 0])
+    return np.abs(_signed_areas(transforms))
+
+
+def _signed_areas(transforms: Floats) -> Floats:
+    """The same, negative where they are mirrored."""
+    covered: Floats = transforms[:, 0, 0] * transforms[:, 1, 1] - transforms[:, 0, 1] * transforms[:, 1, 0]
     return covered
 
 
@@ -67,23 +74,27 @@ def align(uploads: Floats, candidates: Floats, transforms: Floats) -> Aligned:
     field = np.stack([there, across, down], axis=-1, dtype=np.float32).reshape(-1, 3)
     centres = _centres(side, EVERY)
     ours: Floats = shown[:, ::EVERY, ::EVERY].reshape(count, -1)
+    area, side_up = areas(transforms), np.sign(_signed_areas(transforms))
     start = best = transforms
     highest = np.full(count, -1.0, np.float32)
     for step in range(STEPS + 1):
         places, inside = _laid(centres, start, side)
-        enough = np.maximum(inside.sum(axis=1), LEAST_SHARE * len(centres))
+        met = inside.sum(axis=1)
+        enough = np.maximum(met, LEAST_SHARE * len(centres))
         values = _sampled(field, places, side)
         upload, _ = _normalised(ours, inside, enough)
         candidate, contrast = _normalised(values[..., 0], inside, enough)
         agreement = np.einsum("mk,mk->m", upload, candidate) / enough
-        better = agreement > highest
+        now = _signed_areas(start) * side_up
+        better = (agreement > highest) & (met == enough) & (now > area / MOST_CHANGE) & (now < area * MOST_CHANGE)
         highest, best = np.where(better, agreement, highest), np.where(better[:, None, None], start, best)
         if step < STEPS:
             slopes = values[..., 1:] * (inside / contrast[:, None])[..., None]
             start = start + _step(centres, slopes, upload - candidate, inside, enough)
     places, inside = _laid(_centres(side), best, side)
-    met = _within(places).mean(axis=1, dtype=np.float32) * np.maximum(1, areas(best))
-    return Aligned(best, _agreement(shown, there, places, inside), np.minimum(met, 1))
+    correlation = _agreement(shown, there, places, inside) * (inside.mean(axis=1) >= LEAST_SHARE)
+    contained = _within(places).mean(axis=1, dtype=np.float32) * np.maximum(1, areas(best))
+    return Aligned(best, correlation, np.minimum(contained, 1))
 
 
 def _blurred(pictures: Floats, sigma: float) -> Floats:

@@ -57,7 +57,7 @@ class SecondLook:
     Up to `candidate_l2` it is worth looking; the score asked for there is `min_score`, and less the nearer they are: by
     `score_per_l2` for each unit of distance. `turn_bytes` are int8 [T, C - 2, C - 2] in 1/64, row by row: what
     `consumer.verify` has to know to see through turns of the encoder's pictures. The last rows of its `patches` are a
-    thumbnail of `thumbnail_side` x `thumbnail_side` pixels, unless that is 0.
+    thumbnail of `thumbnail_side` x `thumbnail_side` pixels, unless that is 0, as for models that do not say it.
     """
 
     candidate_l2: float

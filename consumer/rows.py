@@ -41,8 +41,8 @@ class Source(NamedTuple):
 class NewRow(NamedTuple):
     """An upload to append. `vector` is float32 [D] of unit length, or None for a picture that matches only exactly.
 
-    `digest` is the hash of its bytes, at most 255 long; `patches` the local features, for the second look. `within` are
-    the vectors of pictures within it, which are looked for like its own, and not stored.
+    `digest` is the hash of its bytes, at most 255 long; `patches` the local features and thumbnail, for second looks.
+    `within` are the vectors of pictures within it, which are looked for like its own, and not stored.
     """
 
     tenant: str
@@ -56,7 +56,7 @@ class NewRow(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A row as Redis keeps it: where, its record, and its local features or b""."""
+    """A row as Redis keeps it: where, its record, and its `patches` or b""."""
 
     position: Position
     record: bytes

@@ -7,7 +7,7 @@
 --            and in snapshots until all entries of its node are gone, and a deleted picture has to be gone at once.
 --   ids      hash: image id -> positions, in order, separated by spaces: one for each content seen under that id
 --   digests  hash: content hash -> positions, in order
---   patches  hash: position -> local features, for pictures that have some
+--   patches  hash: position -> local features and thumbnail, for pictures that have some
 --   deleted  hash: SHA-1 of an image id -> partition, offset and position of its deletion. A process that was frozen
 --            with an upload in its hands may append it after others have carried out its deletion.
 --   meta     hash: epoch, serial, ms, bytes; while the window is rebuilt also rebuilding, and how many entries are done

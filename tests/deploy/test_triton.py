@@ -14,7 +14,7 @@ from onnx import TensorProto
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from consumer.decode import decode
-from consumer.encode import Encoder
+from consumer.encode import Encoded, Encoder, ModelInfo
 from consumer.local.pictures import photographs
 from consumer.local.process import answers
 from consumer.local.servers import REPOSITORY, TritonServer
@@ -76,13 +76,13 @@ def test_the_graph_in_half_precision_is_the_same_encoder(pixels: np.ndarray, tmp
     assert sum(kinds[node.input[1]] != TensorProto.FLOAT16 for node in convolutions) <= 1  # one may follow a sum
     path = tmp_path / "half.onnx"
     onnx.save(half, path)
-    expected = verify.reference(GRAPH, pixels, 8)
-    found = verify.reference(path, pixels, 8)
-    assert np.sum(expected * found, axis=1).min() >= verify.MIN_COSINE
-    threshold = float(config("config.pbtxt").parameters["threshold_l2"].string_value)
-    assert verify.turned(expected, found, threshold) == 0
+    expected, found = verify.reference(GRAPH, pixels, 8), verify.reference(path, pixels, 8)
+    assert np.sum(expected.embeddings * found.embeddings, axis=1).min() >= verify.MIN_COSINE
+    info = ModelInfo.from_config(config("config.pbtxt"))
+    assert verify.turned(expected.embeddings, found.embeddings, info.threshold_l2) == 0
+    assert verify.score_loss(expected, found, info.second_look) <= verify.MAX_SCORE_LOSS
     # Half precision did happen.
-    assert not np.array_equal(expected, found)
+    assert not np.array_equal(expected.embeddings, found.embeddings)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].type == "tensor(uint8)"
 
@@ -91,11 +91,16 @@ def test_verify_tells_the_encoder_from_another(triton: str, pixels: np.ndarray) 
     with Encoder(TritonSettings(url=triton, timeout_s=60.0)) as encoder:
         found = verify.served(encoder, pixels, 4)
         expected = verify.reference(served_graph(), pixels, 8)
-        assert np.sum(expected * found, axis=1).min() >= verify.MIN_COSINE
-        assert verify.turned(expected, found, encoder.info.threshold_l2) == 0
+        assert np.sum(expected.embeddings * found.embeddings, axis=1).min() >= verify.MIN_COSINE
+        assert verify.turned(expected.embeddings, found.embeddings, encoder.info.threshold_l2) == 0
+        assert verify.score_loss(expected, found, encoder.info.second_look) <= verify.MAX_SCORE_LOSS
         assert verify.images_per_second(encoder, pixels, 2, 0.5) > 0
-    # An encoder that answers with other vectors turns verdicts.
-    assert verify.turned(expected, np.broadcast_to(expected[:1], expected.shape), 0.5) > 0
+        # An encoder that answers with other vectors turns verdicts, and one with other features verifies less.
+        same = np.broadcast_to(expected.embeddings[:1], expected.embeddings.shape)
+        assert verify.turned(expected.embeddings, same, 0.5) > 0
+        assert expected.patches is not None
+        other = Encoded(expected.embeddings, np.roll(expected.patches, 1, axis=0))
+        assert verify.score_loss(expected, other, encoder.info.second_look) > verify.MAX_SCORE_LOSS
 
 
 def test_alive_notices_that_the_process_behind_the_model_has_died(own_triton: TritonServer) -> None:

@@ -81,6 +81,9 @@ def test_onnx_and_torch_agree_for_any_batch(network: Network, file: Path) -> Non
             shared = ours.keys() & theirs.keys()
             assert len(shared) >= PATCHES - 2  # the last ones may be tied
             assert max(np.abs(ours[place] - theirs[place]).max() for place in shared) <= 1.01
+        shown, theirs_shown = (split(each, THUMBNAIL_SIDE)[1] for each in (patches, expected_patches.astype(np.int8)))
+        assert np.abs(shown - theirs_shown).max() <= 1  # a level that lies between two
+        assert np.abs(shown - theirs_shown).mean() < 0.01
 
 
 def _by_place(patches: np.ndarray) -> list[dict[tuple[int, ...], np.ndarray]]:

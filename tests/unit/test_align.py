@@ -36,7 +36,7 @@ def scene(seed: int, transform: object = SAME) -> Floats:
     return np.where(outside, 0, np.clip(waves * 2 + 7.5, 0, 15)).round().astype(np.float32)
 
 
-def off(transform: object, by: float = 0.04) -> Floats:
+def off(transform: object, by: float = 0.03) -> Floats:
     """The transformation as features give it, not quite right."""
     rough = np.array(transform, np.float32)
     rough[:, :2] *= 1 + by
@@ -112,6 +112,30 @@ def test_nothing_is_too_odd(uploads: Floats, candidates: Floats, transforms: Flo
     assert np.isfinite(found.transforms).all()
     assert (np.abs(found.correlation) <= 1 + 1e-5).all()
     assert ((found.contained >= 0) & (found.contained <= 1)).all()
+
+
+def test_nothing_turns_inside_out_or_shrinks_away() -> None:
+    rng = np.random.default_rng(8)
+    angle, size = rng.uniform(0, 2 * np.pi, 300), rng.uniform(0.2, 3, 300)
+    linear = size[:, None, None] * np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], 1).reshape(
+        -1, 2, 2
+    )
+    linear[::2, :, 0] *= -1
+    shift = 0.5 - linear.sum(axis=2) / 2 + rng.uniform(-0.2, 0.2, (300, 2))
+    starts = np.concatenate([linear, shift[..., None]], axis=2).astype(np.float32)
+    uploads, candidates = (np.stack([scene(seed) for seed in range(first, first + 300)]) for first in (1000, 2000))
+    found = align(uploads, candidates, starts)
+    before, after = (np.linalg.det(each[:, :, :2]) for each in (starts, found.transforms))
+    assert (before * after > 0).all()
+    assert (np.maximum(after / before, before / after) < 2.01).all()
+    assert (np.abs(after / before - 1) > 0.01).any()
+
+
+def test_what_hardly_meets_says_nothing() -> None:
+    aside = np.array([[1, 0, 0.97], [0, 1, 0.9]], np.float32)
+    found = align(scene(9, aside)[None], scene(9)[None], aside[None])
+    assert found.correlation[0] == 0
+    assert found.contained[0] < 0.05
 
 
 def test_patches_hold_features_and_then_the_thumbnail() -> None:

@@ -65,6 +65,7 @@ def test_the_configuration_describes_the_model_file(path: Path) -> None:
     assert float(known["threshold_l2"]) == pytest.approx(info.threshold_l2)
     # Else the configuration may have kept what was true of the model before.
     assert known["turns"] == served.parameters["turns"].string_value
+    assert known.get("thumbnail_side", "") == served.parameters["thumbnail_side"].string_value
 
 
 def test_what_is_known_of_turns_is_read_and_optional() -> None:

@@ -225,6 +225,33 @@ def test_strangers_are_not_laid_upon_each_other() -> None:
     assert found.score == look(upload, match).score < 0.1
 
 
+def test_each_of_a_mixed_batch_is_turned_and_laid_for_itself() -> None:
+    """Some are sure as they are, some are found only turned, some are strangers."""
+    rng = np.random.default_rng(11)
+    turns = np.stack([np.linalg.qr(rng.normal(size=(CHANNELS - 2, CHANNELS - 2)))[0] for _ in range(3)])
+    turns = turns.astype(np.float32)
+    uploads, matches = [], []
+    for number in range(9):
+        affine = EDITS["quarter turn"] if number % 3 == 1 else EDITS["zoom"]
+        upload = features(scene(number + 50 * (number % 3 == 2)), affine, noise=0.1)
+        if number % 3 == 1:
+            values = upload.astype(float)
+            values[..., :-2] = values[..., :-2] @ turns[1].T
+            upload = values.round().astype(np.int8)
+        uploads.append(seen(upload, shown(scene(number), affine)))
+        matches.append(seen(features(scene(number)), shown(scene(number))))
+    together = verify(np.concatenate(uploads), np.concatenate(matches), turns, SIDE)
+    for number, found in enumerate(together):
+        [alone] = verify(uploads[number], matches[number], turns, SIDE)
+        assert (alone.score, alone.inliers) == (found.score, found.inliers)
+        np.testing.assert_array_equal(alone.transform, found.transform)
+    scores = np.array([found.score for found in together]).reshape(3, 3)
+    assert scores[:, :2].min() > 2 * scores[:, 2].max()
+    for found in together[1::3]:
+        assert found.edit is not None
+        assert found.edit.rotation_deg == pytest.approx(90, abs=4)
+
+
 patches = hnp.arrays(np.int8, (2, 20, 6), elements=st.integers(-128, 127))
 
 

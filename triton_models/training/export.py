@@ -3,8 +3,8 @@
     python -m triton_models.training.export --checkpoint out/best.pt --images FOLDER --model-version 6
 
 The graph takes `images` UINT8 [N, S, S, 3] and gives `embeddings` FP32 [N, D] of unit length and `patches` INT8
-[N, P, C]: the P local features that show most detail, most first, as C - 2 channels of a descriptor (any scale; all
-zero where there is nothing to see) and the place x, y of its centre, in 1/128 of half the picture's side from its
+[N, P, C]: first the 64 local features that show most detail, most first, as C - 2 channels of a descriptor (any scale;
+all zero where there is nothing to see) and the place x, y of its centre, in 1/128 of half the picture's side from its
 middle. The last rows of `patches` are a thumbnail, in grey of 16 levels, for `consumer.align`. Version, size,
 dimension and threshold are written from here, and only from here, into the metadata of the ONNX file and into the
 `parameters` of `config.pbtxt` and of its twin for CPUs.
@@ -45,6 +45,11 @@ class Served(nn.Module):
     def __init__(self, network: Network, size: int, usual: Tensor | None = None) -> None:
         super().__init__()
         self.network = network
+        if THUMBNAIL_SIDE**2 // 2 % patches_shape(network)[1]:
+            raise ValueError(
+                f"A thumbnail of {THUMBNAIL_SIDE**2 // 2} bytes does not fill rows of {patches_shape(network)[1]}: "
+                "choose another length for local features"
+            )
         if size % TOKEN_STRIDE or size % THUMBNAIL_SIDE:
             raise ValueError(
                 f"The size is {size}, which has to be a multiple of {TOKEN_STRIDE}, the grid of local features, and of "
@@ -75,8 +80,10 @@ def thumbnail(pixels: Tensor) -> Tensor:
 
     Levels go by the picture's own contrast, so that of a picture by night as much is left as of one by day.
     """
-    grey = functional.avg_pool2d(pixels.mean(1, keepdim=True), pixels.shape[2] // THUMBNAIL_SIDE).flatten(1)
-    centred = (grey - grey.mean(1, keepdim=True)) / 128  # squares stay small, for engines in half precision
+    # In -1..1, so that sums and squares are no more than half precision can hold.
+    grey = (pixels.mean(1, keepdim=True) - 128) / 128
+    small = functional.avg_pool2d(grey, pixels.shape[2] // THUMBNAIL_SIDE).flatten(1)
+    centred = small - small.mean(1, keepdim=True)
     deviation = (centred * centred).mean(1, keepdim=True).sqrt() + 1 / 128
     levels = torch.round(centred / deviation * 3.75 + 7.5).clamp(0, 15)
     return (levels[:, ::2] * 16 + levels[:, 1::2] - 128) / 128
