@@ -10,8 +10,8 @@ from torch.utils.data import default_collate
 
 from triton_models.training import loss
 from triton_models.training.data import Pictures, is_validation, load
-from triton_models.training.export import load_checkpoint
-from triton_models.training.network import Network, gem
+from triton_models.training.export import load_checkpoint, to_onnx
+from triton_models.training.network import Network, gem, load_imagenet
 from triton_models.training.train import Recipe, Run, Views, channels_first, train
 
 SMALL = Recipe(dim=32, batch=12, group=2, queue=48, local_points=6, spread=1.0, average=0.8)
@@ -118,6 +118,20 @@ def _apart(run: Run) -> float:
     with torch.inference_mode():
         a, b = (run.average(channels_first(view)).embeddings for view in (first, second))
     return float(loss.contrastive(loss.Batch(a, b, pictures, a[:0], pictures[:0]), 0.05))
+
+
+def test_a_run_that_began_with_a_model_ends_between_both(pictures: Pictures, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    served = Network(dim=SMALL.dim)
+    load_imagenet(served)
+    to_onnx(served.eval(), 144, {}, tmp_path / "start.onnx")
+    run = Run(pictures, SMALL, tmp_path / "on", seed=1, start=tmp_path / "start.onnx")
+    before = run.average.head.weight.detach().clone()
+    with torch.no_grad():
+        run.average.head.weight += 0.5
+    run.finish(96)
+    found = load_checkpoint(tmp_path / "on" / "encoder.pt")
+    torch.testing.assert_close(found.head.weight, before + 0.25, atol=1e-4, rtol=1e-3)
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ class Run:
 
     def __init__(self, pictures: Pictures, recipe: Recipe, output: Path, seed: int, start: Path | None = None) -> None:
         """`start` is an exported model to begin with, in place of the ImageNet weights."""
-        self.pictures, self.recipe, self.output, self.seed = pictures, recipe, output, seed
+        self.pictures, self.recipe, self.output, self.seed, self.start = pictures, recipe, output, seed, start
         held_out = np.array([is_validation(name) for name in pictures.names])
         self.members, self.validation = np.flatnonzero(~held_out), np.flatnonzero(held_out)[:VALIDATION_PICTURES]
         self.copies: Tensor | None = None  # of the validation pictures, made once
@@ -250,8 +250,19 @@ class Run:
         return recall_at(found, references, VALIDATION_RATE)
 
     def finish(self, size: int) -> None:
-        """Write what is exported: the averaged weights, their embeddings whitened on the pictures of the training."""
+        """Write what is exported: the averaged weights, their embeddings whitened on the pictures of the training.
+
+        Of a run that began with a model, the mean of the weights that it began with and of those that it came to
+        (Wortsman et al., Model soups, 2022).
+        """
         network = copy.deepcopy(self.average)
+        if self.start is not None:
+            beginning = Network(self.recipe.dim, self.recipe.token_dim)
+            load_served(beginning, self.start)
+            rescale(beginning.projection)
+            with torch.no_grad():
+                for ours, theirs in zip(network.parameters(), beginning.parameters(), strict=True):
+                    ours.lerp_(theirs, 0.5)
         rewhiten(network, self.sample(4000, size))
         weights = {"dim": self.recipe.dim, "token_dim": self.recipe.token_dim, "average": network.state_dict()}
         torch.save(weights, self.output / "encoder.pt")
