@@ -279,13 +279,18 @@ class Checker:
                     self._report.fail(name, f"names {verdict.match}, which is an exact copy itself")
 
     def _check_forgotten(self, family: Sequence[Planted]) -> None:
-        """A picture, its deletion and a copy, in this order on one partition: the copy must not know the picture."""
+        """A picture, its deletion and a copy, in this order on one partition: the copy must not know the picture.
+
+        Where uploads ended in between, there is no copy.
+        """
         [gone] = [copy for copy in family if copy.forgotten]
-        [later] = [copy for copy in family if not copy.forgotten]
-        self._report.counts["deletions"] += 1
-        for verdict in self._verdicts[later.image_id]:
-            if verdict.committed and verdict.match is not None:
-                self._report.fail(later.image_id, f"matches {verdict.match}, and {gone.image_id} was deleted before")
+        for later in (copy for copy in family if not copy.forgotten):
+            self._report.counts["deletions"] += 1
+            for verdict in self._verdicts[later.image_id]:
+                if verdict.committed and verdict.match is not None:
+                    self._report.fail(
+                        later.image_id, f"matches {verdict.match}, and {gone.image_id} was deleted before"
+                    )
 
     def _disturbed(self, names: Iterable[str]) -> bool:
         """Whether data was lost between the first of these uploads and the last of their verdicts."""
