@@ -74,7 +74,8 @@ def align(uploads: Floats, candidates: Floats, transforms: Floats) -> Aligned:
     field = np.stack([there, across, down], axis=-1, dtype=np.float32).reshape(-1, 3)
     centres = _centres(side, EVERY)
     ours: Floats = shown[:, ::EVERY, ::EVERY].reshape(count, -1)
-    area, side_up = areas(transforms), np.sign(_signed_areas(transforms))
+    first = _signed_areas(transforms)
+    area = np.abs(first)
     start = best = transforms
     highest = np.full(count, -1.0, np.float32)
     for step in range(STEPS + 1):
@@ -85,7 +86,7 @@ def align(uploads: Floats, candidates: Floats, transforms: Floats) -> Aligned:
         upload, _ = _normalised(ours, inside, enough)
         candidate, contrast = _normalised(values[..., 0], inside, enough)
         agreement = np.einsum("mk,mk->m", upload, candidate) / enough
-        now = _signed_areas(start) * side_up
+        now = _signed_areas(start) * np.sign(first)
         better = (agreement > highest) & (met == enough) & (now > area / MOST_CHANGE) & (now < area * MOST_CHANGE)
         highest, best = np.where(better, agreement, highest), np.where(better[:, None, None], start, best)
         if step < STEPS:

@@ -84,12 +84,13 @@ def verify(
             split(patches[start : start + CHUNK], thumbnail_side) for patches in (uploads, candidates)
         )
         upload, candidate = _features(upload_features), _features(candidate_features)
-        found = _looks(upload, candidate)
+        alike = _compare(upload, candidate)
+        found = _looks(upload, candidate, alike)
         unsure = [m for m, look in enumerate(found) if look.score < SURE]
         if turns is not None and unsure:
             upload, candidate = upload.of(unsure), candidate.of(unsure)
-            upload, more = _turned(upload, candidate, turns)
-            turned = _looks(upload.of(more), candidate.of(more)) if more else []
+            upload, alike, more = _turned(upload, candidate, alike[unsure], turns)
+            turned = _looks(upload.of(more), candidate.of(more), alike[more]) if more else []
             for m, look in zip([unsure[m] for m in more], turned, strict=True):
                 found[m] = max(found[m], look, key=lambda look: look.score)
         likely = [m for m, look in enumerate(found) if look.score >= LIKELY]
@@ -101,8 +102,7 @@ def verify(
     return looks
 
 
-def _looks(upload: _Features, candidate: _Features) -> list[Look]:
-    alike = _compare(upload, candidate)
+def _looks(upload: _Features, candidate: _Features, alike: Floats) -> list[Look]:
     pairs = _pair_off(upload, candidate, alike)
     transforms, inliers = _fit(pairs, *_propose(pairs))
     likeness = _likeness(upload, candidate, alike, transforms)
@@ -157,26 +157,28 @@ def _compare(upload: _Features, candidate: _Features) -> Floats:
     return alike
 
 
-def _turned(upload: _Features, candidate: _Features, turns: Floats) -> tuple[_Features, list[int]]:
+def _turned(
+    upload: _Features, candidate: _Features, alike: Floats, turns: Floats
+) -> tuple[_Features, Floats, list[int]]:
     """The upload as if it had been turned, for each by the turn after which most features find their like.
 
-    And in which of them more do so than without a turn.
+    With the cosines of that, and in which of them more do so than without a turn, whose cosines are `alike`.
     """
-    ways, found = [], []
+    descriptors, cosines = [], []
     for turn in turns:
-        descriptors = upload.descriptors @ turn
-        descriptors /= np.maximum(np.sqrt(np.einsum("mpc,mpc->mp", descriptors, descriptors)), 1e-6)[..., None]
-        ways.append(replace(upload, descriptors=descriptors))
-        found.append(_like(ways[-1], candidate))
-    best = np.argmax(found, axis=0)
-    descriptors = np.stack([way.descriptors for way in ways])[best, np.arange(len(best))]
-    more = np.max(found, axis=0) > _like(upload, candidate)
-    return replace(upload, descriptors=descriptors), np.flatnonzero(more).tolist()
+        turned = upload.descriptors @ turn
+        turned /= np.maximum(np.sqrt(np.einsum("mpc,mpc->mp", turned, turned)), 1e-6)[..., None]
+        descriptors.append(turned)
+        cosines.append(_compare(replace(upload, descriptors=turned), candidate))
+    found = np.stack([_like(each) for each in cosines])
+    best, m = np.argmax(found, axis=0), np.arange(found.shape[1])
+    more = np.flatnonzero(found.max(axis=0) > _like(alike)).tolist()
+    return replace(upload, descriptors=np.stack(descriptors)[best, m]), np.stack(cosines)[best, m], more
 
 
-def _like(upload: _Features, candidate: _Features) -> Floats:
-    """How much the features of each candidate find their like in its upload: [M]."""
-    like: Floats = np.maximum(_compare(upload, candidate).max(axis=1) - MIN_COSINE, 0).sum(axis=1)
+def _like(alike: Floats) -> Floats:
+    """How much the features of each candidate find their like in its upload: [M], of their cosines."""
+    like: Floats = np.maximum(alike.max(axis=1) - MIN_COSINE, 0).sum(axis=1)
     return like
 
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from consumer.align import thumbnail_bytes
 from triton_models.training.bench import open_picture
 from triton_models.training.data import is_validation, list_pictures
 from triton_models.training.encoders import squares
@@ -45,9 +46,10 @@ class Served(nn.Module):
     def __init__(self, network: Network, size: int, usual: Tensor | None = None) -> None:
         super().__init__()
         self.network = network
-        if THUMBNAIL_SIDE**2 // 2 % patches_shape(network)[1]:
+        channels = patches_shape(network)[1]
+        if thumbnail_bytes(THUMBNAIL_SIDE) % channels:
             raise ValueError(
-                f"A thumbnail of {THUMBNAIL_SIDE**2 // 2} bytes does not fill rows of {patches_shape(network)[1]}: "
+                f"A thumbnail of {thumbnail_bytes(THUMBNAIL_SIDE)} bytes does not fill rows of {channels}: "
                 "choose another length for local features"
             )
         if size % TOKEN_STRIDE or size % THUMBNAIL_SIDE:
@@ -140,7 +142,7 @@ def to_onnx(network: Network, size: int, metadata: dict[str, str], target: Path,
 def patches_shape(network: Network) -> tuple[int, int]:
     """(P, C) of the served `patches`: the local features, and the rows that a thumbnail takes."""
     channels = network.token_projection.out_channels + 2
-    return PATCHES + THUMBNAIL_SIDE**2 // 2 // channels, channels
+    return PATCHES + thumbnail_bytes(THUMBNAIL_SIDE) // channels, channels
 
 
 def _quantise_output(graph: onnx.GraphProto, name: str, shape: tuple[int, int]) -> None:

@@ -143,6 +143,12 @@ def recall_at(found: Tensor, references: Tensor, rate: float) -> float:
     return float((cosines.diagonal() > threshold).float().mean())
 
 
+def _begin_with(network: Network, model: Path) -> None:
+    """Fill the network from an exported model, as training goes on from it."""
+    load_served(network, model)
+    rescale(network.projection)
+
+
 class Run:
     """One training run: its network, its average, its optimiser, and how far it has come."""
 
@@ -170,8 +176,7 @@ class Run:
                 load_imagenet(self.network)
                 fit_projections(self.network, self.sample(4000, 128))
             else:
-                load_served(self.network, start)
-                rescale(self.network.projection)
+                _begin_with(self.network, start)
             self.average = copy.deepcopy(self.network)
             self.vectors[self.members] = embed(self.network, pictures.pixels, self.members, 128)
         self.queue = Queue(recipe.queue, recipe.dim)
@@ -258,8 +263,7 @@ class Run:
         network = copy.deepcopy(self.average)
         if self.start is not None:
             beginning = Network(self.recipe.dim, self.recipe.token_dim)
-            load_served(beginning, self.start)
-            rescale(beginning.projection)
+            _begin_with(beginning, self.start)
             with torch.no_grad():
                 for ours, theirs in zip(network.parameters(), beginning.parameters(), strict=True):
                     ours.lerp_(theirs, 0.5)
