@@ -143,9 +143,12 @@ def _sampled(field: Floats, places: Floats, side: int) -> Floats:
     part = pixels - corner.astype(np.float32)
     x, y = part[..., :1], part[..., 1:]
     first = corner[..., 1] * side + corner[..., 0] + np.arange(len(places), dtype=np.int32)[:, None] * side**2
-    above = field[first] * (1 - x) + field[first + 1] * x
-    below = field[first + side] * (1 - x) + field[first + side + 1] * x
-    sampled: Floats = above * (1 - y) + below * y
+    corners = (field.take(first + step, axis=0) for step in (0, 1, side, side + 1))
+    above, right, below, diagonal = corners
+    above += (right - above) * x
+    below += (diagonal - below) * x
+    above += (below - above) * y
+    sampled: Floats = above
     return sampled
 
 

@@ -28,10 +28,10 @@ class Asked(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What was found: evidence on candidates by their positions, and the candidates `near` the upload.
+    """What was found: evidence on candidates that count, by their positions, and the candidates `near` the upload.
 
-    Those are where it was placed, and what a picture within it was verified to show. Evidence and distance of each are
-    of one view: of those that verify it the nearest, else the whole.
+    The latter are where it was placed, and what a picture within it was verified to show. Evidence and distance of each
+    are of one view: of those that verify it the nearest, else the whole.
     """
 
     evidence: dict[Position, Evidence]
@@ -87,7 +87,8 @@ class Verifier:
                 accepted = rule.accepts(near.l2, look.score)
                 nearer = at not in said or not said[at].verified or near.l2 < candidates[index][at].l2
                 if view == 0:
-                    said[at] = look.evidence(accepted)
+                    if accepted or near.l2 <= self._model.threshold_l2:
+                        said[at] = look.evidence(accepted)
                 elif accepted and nearer:
                     said[at] = look.of_whole(asked[index].frames[view]).evidence(True)
                     candidates[index][at] = near

@@ -12,6 +12,8 @@ other (Lenc and Vedaldi, Understanding image representations by measuring their 
 """
 
 from dataclasses import dataclass, replace
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,7 @@ CHUNK = 32  # pairs of pictures looked at together: what they take stays in the 
 MIN_COSINE = 0.45  # of two features that may be a pair
 VOTERS = 32  # pairs that vote on proposals, the best first
 PROPOSERS = 14  # pairs of which every two make proposals
+PROPOSALS = 96  # possible ones that are voted on, those of the best pairs first
 # Lengths are fractions of a picture's side. Features stand on a grid, a tenth apart: half of that is no error.
 TOLERANCE = 0.075  # of a pair, for one to one scale
 FINE = 0.05  # of the pairs that have the last word on the transformation
@@ -37,26 +40,30 @@ MAX_STRETCH = 3.5  # along one axis over the other; squaring pictures of another
 STIFFNESS = 0.02  # how much the fit clings to the proposal, in pairs
 UNALIKE = 0.3  # cosine at which two features speak neither for nor against a copy, unless such are usual
 ENOUGH = 16.0  # inliers that give half of the trust which very many give, where the whole pictures meet
-SURE = 0.5  # score with which nobody asks whether a picture was turned besides
+TURNED = 1.12  # times as many features have to find their like in a turned picture: a few more do so by chance
 LIKELY = 0.1  # score with which pictures are laid upon each other
 FAITH = 1 / 3  # what is left of the score where they do not agree at all: of a copy half covered, say
 STEEPNESS = 8  # at a correlation of 0.9 they agree by half
 
 
-@dataclass(frozen=True, slots=True)
-class _Features:
-    """`descriptors` [M, P, C - 2] of unit length, `places` [M, P, 2] in 0..1, and whether they are `seen` [M, P].
+class _Features(NamedTuple):
+    """`descriptors` [M, P, C - 2] of unit length, `places` [M, P, 2] in 0..1.
 
+    `seen` [M, P] is 1 where there is one, else 0. `near` [M, P, P] is 1 for two that see much the same, else 0.
     `rarity` [M, P] is one for a feature like no other in its picture, less for one of many: grass, bricks, letters.
     """
 
     descriptors: Floats
     places: Floats
-    seen: Bools
+    seen: Floats
+    near: Floats
     rarity: Floats
 
     def of(self, pictures: list[int]) -> "_Features":
-        return _Features(self.descriptors[pictures], self.places[pictures], self.seen[pictures], self.rarity[pictures])
+        return _Features(*(each[pictures] for each in self))
+
+    def and_more(self, others: "_Features") -> "_Features":
+        return _Features(*(np.concatenate(both) for both in zip(self, others, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +92,14 @@ def verify(
         )
         upload, candidate = _features(upload_features), _features(candidate_features)
         alike = _compare(upload, candidate)
-        found = _looks(upload, candidate, alike)
-        unsure = [m for m, look in enumerate(found) if look.score < SURE]
-        if turns is not None and unsure:
-            upload, candidate = upload.of(unsure), candidate.of(unsure)
-            upload, alike, more = _turned(upload, candidate, alike[unsure], turns)
-            turned = _looks(upload.of(more), candidate.of(more), alike[more]) if more else []
-            for m, look in zip([unsure[m] for m in more], turned, strict=True):
-                found[m] = max(found[m], look, key=lambda look: look.score)
+        of = list(range(len(alike)))
+        if turns is not None:
+            upload, candidate, alike, of = _and_turned(upload, candidate, alike, turns)
+        best: dict[int, Look] = {}
+        for m, look in zip(of, _looks(upload, candidate, alike), strict=True):
+            if m not in best or look.score > best[m].score:
+                best[m] = look
+        found = list(best.values())
         likely = [m for m, look in enumerate(found) if look.score >= LIKELY]
         if thumbnail_side and likely:
             laid = _laid_upon([found[m] for m in likely], shown[likely], there[likely])
@@ -108,9 +115,12 @@ def _looks(upload: _Features, candidate: _Features, alike: Floats) -> list[Look]
     likeness = _likeness(upload, candidate, alike, transforms)
     count = inliers.sum(axis=1, dtype=np.float32)
     scores = likeness * _trust(count, transforms)
+    links = np.concatenate([pairs.start, pairs.end], axis=2)
     return [
-        Look(float(scores[m]), int(count[m]), transforms[m], np.hstack((pairs.start[m], pairs.end[m]))[inliers[m]])
-        for m in range(len(scores))
+        Look(score, int(agreeing), transform, linked[agree])
+        for score, agreeing, transform, linked, agree in zip(
+            scores.tolist(), count.tolist(), transforms, links, inliers, strict=True
+        )
     ]
 
 
@@ -146,34 +156,33 @@ def _features(patches: NDArray[np.int8]) -> _Features:
     places = patches[..., -2:].astype(np.float32)
     places += 128
     places /= 256
-    seen = length > 0
-    return _Features(descriptors, places, seen, _rarity(descriptors, places, seen))
+    seen = (length > 0).astype(np.float32)
+    near = (_squared(places, places) <= REACH**2).astype(np.float32)
+    return _Features(descriptors, places, seen, near, _rarity(descriptors, near) * seen)
 
 
 def _compare(upload: _Features, candidate: _Features) -> Floats:
-    """Cosines [M, P, P] of the features of both; -1 where one shows nothing."""
-    alike = upload.descriptors @ candidate.descriptors.transpose(0, 2, 1)
-    alike[~(upload.seen[:, :, None] & candidate.seen[:, None, :])] = -1.0
+    """Cosines [M, P, P] of the features of both; -1 or less where one shows nothing."""
+    alike: Floats = upload.descriptors @ candidate.descriptors.transpose(0, 2, 1)
+    alike += (upload.seen - 1)[:, :, None]
+    alike += (candidate.seen - 1)[:, None]
     return alike
 
 
-def _turned(
+def _and_turned(
     upload: _Features, candidate: _Features, alike: Floats, turns: Floats
-) -> tuple[_Features, Floats, list[int]]:
-    """The upload as if it had been turned, for each by the turn after which most features find their like.
+) -> tuple[_Features, _Features, Floats, list[int]]:
+    """The same pairs, whose cosines are `alike`, then some once more as if the upload had been turned; and which.
 
-    With the cosines of that, and in which of them more do so than without a turn, whose cosines are `alike`.
+    Those of which clearly more features find their like so, by the turn after which most do.
     """
-    descriptors, cosines = [], []
-    for turn in turns:
-        turned = upload.descriptors @ turn
-        turned /= np.maximum(np.sqrt(np.einsum("mpc,mpc->mp", turned, turned)), 1e-6)[..., None]
-        descriptors.append(turned)
-        cosines.append(_compare(replace(upload, descriptors=turned), candidate))
-    found = np.stack([_like(each) for each in cosines])
-    best, m = np.argmax(found, axis=0), np.arange(found.shape[1])
-    more = np.flatnonzero(found.max(axis=0) > _like(alike)).tolist()
-    return replace(upload, descriptors=np.stack(descriptors)[best, m]), np.stack(cosines)[best, m], more
+    turned = upload.descriptors @ turns[:, None]
+    turned /= np.maximum(np.sqrt(np.einsum("tmpc,tmpc->tmp", turned, turned)), 1e-6)[..., None]
+    found = np.stack([_like(each @ candidate.descriptors.transpose(0, 2, 1)) for each in turned])
+    more = np.flatnonzero(found.max(axis=0) > TURNED * _like(alike)).tolist()
+    after = upload.of(more)._replace(descriptors=turned[found.argmax(axis=0)[more], more])
+    of = [*range(len(alike)), *more]
+    return upload.and_more(after), candidate.of(of), np.concatenate([alike, _compare(after, candidate.of(more))]), of
 
 
 def _like(alike: Floats) -> Floats:
@@ -193,56 +202,51 @@ def _pair_off(upload: _Features, candidate: _Features, alike: Floats) -> _Pairs:
     best = np.argsort(-weight, axis=1, kind="stable")[:, :VOTERS]
     there = nearest[m, best]
     return _Pairs(
-        _between_cells(alike[m, :, there], upload.places, best),
-        _between_cells(alike[m, best], candidate.places, there),
+        _between_cells(alike[m, :, there], upload, best),
+        _between_cells(alike[m, best], candidate, there),
         weight[m, best],
     )
 
 
-def _rarity(descriptors: Floats, places: Floats, seen: Bools) -> Floats:
+def _rarity(descriptors: Floats, near: Floats) -> Floats:
     alike = descriptors @ descriptors.transpose(0, 2, 1)
     alike -= 0.4
     np.maximum(alike, 0, out=alike)
-    alike *= _far(places, places)
-    rarity: Floats = seen / (1 + alike.sum(axis=2) / 0.6)
+    elsewhere = alike.sum(axis=2) - np.einsum("mpq,mpq->mp", alike, near)
+    rarity: Floats = 1 / (1 + elsewhere / 0.6)
     return rarity
-
-
-def _far(some: Floats, others: Floats) -> Bools:
-    far: Bools = _squared(some, others) > REACH**2
-    return far
 
 
 def _squared(some: Floats, others: Floats) -> Floats:
     """Squared distances [M, A, B] of places [M, A, 2] and [M, B, 2]."""
-    squared: Floats = np.matmul(some, others.transpose(0, 2, 1))
-    squared *= -2
-    squared += np.einsum("mai,mai->ma", some, some)[:, :, None]
-    squared += np.einsum("mbi,mbi->mb", others, others)[:, None]
+    ours, theirs = (np.einsum("mpi,mpi->mp", places, places)[..., None] for places in (some, others))
+    # |a - b|^2 as one product, of (a, |a|^2, 1) and (-2 b, 1, |b|^2).
+    left = np.concatenate([some, ours, np.ones_like(ours)], axis=2)
+    right = np.concatenate([-2 * others, np.ones_like(theirs), theirs], axis=2)
+    squared: Floats = left @ right.transpose(0, 2, 1)
     return squared
 
 
-def _between_cells(alike: Floats, places: Floats, chosen: NDArray[np.int64]) -> Floats:
+def _between_cells(alike: Floats, features: _Features, chosen: NDArray[np.int64]) -> Floats:
     """Where between the cells of the grid the like of a feature is: the middle of those around the `chosen` [M, V].
 
-    `alike` [M, V, P] are the cosines with all features of the picture, whose `places` are [M, P, 2].
+    `alike` [M, V, P] are the cosines with all `features` of the picture.
     """
-    m = np.arange(len(places))[:, None]
+    m = np.arange(len(alike))[:, None]
     best = np.take_along_axis(alike, chosen[..., None], 2)
     weight = np.maximum(alike - (best - 0.35), 0)
     weight *= weight
-    weight[_far(places[m, chosen], places)] = 0
-    middle: Floats = weight @ places / weight.sum(axis=2, keepdims=True)
+    weight *= features.near[m, chosen]
+    middle: Floats = weight @ features.places / weight.sum(axis=2, keepdims=True)
     return middle
 
 
 def _propose(pairs: _Pairs) -> tuple[Floats, Bools]:
     """The best transformation [M, 2, 3] that two pairs propose, and which pairs agree with it [M, V]."""
     count, proposers = len(pairs.weight), min(PROPOSERS, pairs.weight.shape[1])
-    first, second = np.triu_indices(proposers, 1)
+    first, second = _every_two(proposers)
     sides = [ends[..., axis] for ends in (pairs.start, pairs.end) for axis in (0, 1)]
     x, y, u, v = (side[:, second] - side[:, first] for side in sides)
-    middle_x, middle_y, middle_u, middle_v = ((side[:, second] + side[:, first])[:, None] / 2 for side in sides)
     square = np.maximum(x * x + y * y, 1e-6)
     safe_x, safe_y = np.where(np.abs(x) < 1e-3, 1e-3, x), np.where(np.abs(y) < 1e-3, 1e-3, y)
     # Places (x, y) go to (a x + b y + e, c x + d y + f): of each two pairs four ways, [M, 4, H]. As complex numbers, a
@@ -254,22 +258,30 @@ def _propose(pairs: _Pairs) -> tuple[Floats, Bools]:
     b[:, 1], d[:, 1] = c[:, 1], -a[:, 1]
     a[:, 2], d[:, 2] = u / safe_x, v / safe_y
     b[:, 3], c[:, 3] = u / safe_y, v / safe_x
-    voting = pairs.weight[:, :proposers] > 0
-    voting = voting[:, first] & voting[:, second]
-    apart = voting & (square > REACH**2)
-    aslant = voting & (np.minimum(np.abs(x), np.abs(y)) > REACH * 0.8)
+    apart, aslant = square > REACH**2, np.minimum(np.abs(x), np.abs(y)) > REACH * 0.8
     area = np.abs(a * d - b * c)
     largest = np.maximum(np.maximum(np.abs(a), np.abs(b)), np.maximum(np.abs(c), np.abs(d)))
     possible = np.stack([apart, apart, aslant, aslant], axis=1)
     possible &= (area > MIN_AREA) & (area < MAX_AREA) & (largest * largest < MAX_STRETCH * area)
-    across = np.stack([a, b, middle_u - a * middle_x - b * middle_y], axis=1).reshape(count, 3, -1)
-    down = np.stack([c, d, middle_v - c * middle_x - d * middle_y], axis=1).reshape(count, 3, -1)
-    agree: Bools = _misses(across, down, pairs) < _tolerance(TOLERANCE, area).reshape(count, 1, -1)
-    possible = possible.reshape(count, -1)
-    votes = np.einsum("mvh,mv->mh", agree, pairs.weight) * possible
-    m, best = np.arange(count), votes.argmax(axis=1)
+    promise = possible * (pairs.weight[:, first] * pairs.weight[:, second])[:, None]
+    chosen = np.argpartition(-promise.reshape(count, -1), min(PROPOSALS, 4 * len(first)) - 1)[:, :PROPOSALS]
+    m, (way, two) = np.arange(count), np.divmod(chosen, len(first))
+    a, b, c, d, area, promise = (each[m[:, None], way, two] for each in (a, b, c, d, area, promise))
+    middle_x, middle_y, middle_u, middle_v = (
+        (side[m[:, None], second[two]] + side[m[:, None], first[two]]) / 2 for side in sides
+    )
+    across = np.stack([a, b, middle_u - a * middle_x - b * middle_y], axis=1)
+    down = np.stack([c, d, middle_v - c * middle_x - d * middle_y], axis=1)
+    agree: Bools = _misses(across, down, pairs) < _tolerance(TOLERANCE, area)[:, None]
+    votes = np.einsum("mvh,mv->mh", agree, pairs.weight) * (promise > 0)
+    best = votes.argmax(axis=1)
     transforms = np.stack([across[m, :, best], down[m, :, best]], axis=1)
-    return transforms, agree[m, :, best] & (pairs.weight > 0) & possible[m, best][:, None]
+    return transforms, agree[m, :, best] & (pairs.weight > 0) & (promise[m, best] > 0)[:, None]
+
+
+@cache
+def _every_two(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    return np.triu_indices(count, 1)
 
 
 def _misses(across: Floats, down: Floats, pairs: _Pairs) -> Floats:
@@ -313,10 +325,11 @@ def _likeness(upload: _Features, candidate: _Features, alike: Floats, transforms
     """
     laid = upload.places @ transforms[:, :, :2].transpose(0, 2, 1) + transforms[:, None, :, 2]
     inside = ((laid > 0) & (laid < 1)).all(axis=2)
-    near = _squared(laid, candidate.places) < _tolerance(NEIGHBOURHOOD, areas(transforms))[:, None, None]
-    best = np.where(near, alike, -1).max(axis=2)
+    far = _squared(laid, candidate.places) >= _tolerance(NEIGHBOURHOOD, areas(transforms))[:, None, None]
+    best = (alike - 2 * far.astype(np.float32)).max(axis=2)
     met = inside & (best > -1)
-    usual = np.where(alike > -1, alike, 0).sum(axis=2) / np.maximum((alike > -1).sum(axis=2), 1)
+    shown = candidate.seen.sum(axis=1)[:, None]
+    usual = (alike.sum(axis=2) + (candidate.seen.shape[1] - shown)) / np.maximum(shown, 1)  # less the -1 of the others
     usual = np.clip(usual, UNALIKE, 0.95)
     total = np.where(met, (best - usual) / (1 - usual), 0).sum(axis=1)
     likeness: Floats = np.clip(total / np.maximum(met.sum(axis=1), 4), 0, 1)
