@@ -43,16 +43,19 @@ def thumbnail_bytes(side: int) -> int:
     return side * side // 2
 
 
-def split(patches: NDArray[np.int8], side: int) -> tuple[NDArray[np.int8], Floats]:
-    """Local features int8 [M, P - R, C] and thumbnails [M, side, side], in levels of 0 to 15, from `patches` [M, P, C].
+def features_of(patches: NDArray[np.int8], side: int) -> NDArray[np.int8]:
+    """Local features int8 [M, P - R, C] from `patches` [M, P, C], of which the last R rows are a thumbnail."""
+    return patches[:, : patches.shape[1] - thumbnail_bytes(side) // patches.shape[2]]
 
-    The last R rows are the thumbnail, row by row, two pixels in a byte, the first in its higher half, less 128.
-    Level 7.5 is the mean, and 3.75 levels are one deviation of the picture's grey.
+
+def thumbnails(patches: NDArray[np.int8], side: int) -> Floats:
+    """The thumbnails [M, side, side] in `patches` [M, P, C], in levels of 0 to 15.
+
+    Row by row, two pixels in a byte, the first in its higher half, less 128. Level 7.5 is the mean, and 3.75 levels are
+    one deviation of the picture's grey.
     """
-    rows = thumbnail_bytes(side) // patches.shape[2]
-    features, packed = patches[:, : patches.shape[1] - rows], patches[:, patches.shape[1] - rows :]
-    pairs = packed.astype(np.int16) + 128
-    return features, np.stack([pairs >> 4, pairs & 15], axis=-1).reshape(len(patches), side, side).astype(np.float32)
+    pairs = patches[:, features_of(patches, side).shape[1] :].astype(np.int16) + 128
+    return np.stack([pairs >> 4, pairs & 15], axis=-1).reshape(len(patches), side, side).astype(np.float32)
 
 
 def areas(transforms: Floats) -> Floats:

@@ -236,10 +236,14 @@ class RecentWindow:
         """The local features stored with each (tenant, position), in one round trip; None where there are none."""
         if not rows:
             return []
-        pipeline = self.scripts.pipeline()
+        of_tenant: dict[str, list[str]] = {}
         for tenant, position in rows:
-            pipeline.execute_command("HGET", self.scripts.key(tenant, "patches"), str(position))
-        return self.scripts.execute(pipeline)
+            of_tenant.setdefault(tenant, []).append(str(position))
+        pipeline = self.scripts.pipeline()
+        for tenant, positions in of_tenant.items():
+            pipeline.execute_command("HMGET", self.scripts.key(tenant, "patches"), *positions)
+        found = dict(zip(of_tenant, map(iter, self.scripts.execute(pipeline)), strict=True))
+        return [next(found[tenant]) for tenant, _ in rows]
 
     def refresh(self) -> None:
         """Follow what other processes appended and deleted. For idle moments; `add` does so for its own tenants."""

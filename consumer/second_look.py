@@ -1,5 +1,6 @@
 """Which of the pictures near an upload, and near a picture within it, get a second look, and what `verify` finds."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,9 +11,9 @@ from consumer.encode import ModelInfo
 from consumer.events import Evidence
 from consumer.frames import Frame
 from consumer.recent import Near, Placed, Position, RecentWindow
-from consumer.verify import verify
+from consumer.verify import promise, verify
 
-LOOKS = 4  # candidates of an upload that get a second look, the nearest first; beyond the threshold only one
+LOOKS = 4  # candidates of an upload that get a second look, the nearest first; beyond the threshold one of these
 
 
 class Asked(NamedTuple):
@@ -46,6 +47,14 @@ class _Pair(NamedTuple):
     near: Near
 
 
+class _Known(NamedTuple):
+    """The same with the local features of both, int8 [P, C]."""
+
+    pair: _Pair
+    upload: NDArray[np.int8]
+    candidate: NDArray[np.int8]
+
+
 class Verifier:
     """Second looks at the candidates that the window reports."""
 
@@ -54,7 +63,7 @@ class Verifier:
         self._model = model
 
     def look(self, asked: Sequence[Asked]) -> list[Seen]:
-        """Look twice at the candidates of each upload, and at the nearest of each picture within it.
+        """Look twice at the candidates of each upload, and of each picture within it.
 
         Uploads and candidates are read back from the window, in one round trip, so that a repeat is judged by what was
         judged at first; what is within an upload is not kept there. Candidates deleted meanwhile are left out. Raises
@@ -66,7 +75,7 @@ class Verifier:
         pairs = [
             _Pair(index, view, near)
             for index, each in enumerate(asked)
-            for view, near in _worth_a_look(each.placed, self._model.threshold_l2)
+            for view, near in _candidates(each.placed, self._model.threshold_l2)
         ]
         stored = self._stored(asked, pairs, shape)
         known = []
@@ -76,12 +85,12 @@ class Verifier:
             upload = whole if pair.view == 0 else None if patches is None else patches[pair.view]
             candidate = stored.get((tenant, pair.near.position))
             if upload is not None and candidate is not None:
-                known.append((pair, upload, candidate))
+                known.append(_Known(pair, upload, candidate))
         evidence: list[dict[Position, Evidence]] = [{} for _ in asked]
         candidates = [{near.position: near for near in each.placed.near} for each in asked]
+        known = _most_promising(known, self._model.threshold_l2, rule.thumbnail_side)
         if known:
-            uploads, others = np.stack([upload for _, upload, _ in known]), np.stack([other for _, _, other in known])
-            looks = verify(uploads, others, rule.turns, rule.thumbnail_side)
+            looks = verify(*_stacked(known), rule.turns, rule.thumbnail_side)
             for ((index, view, near), _, _), look in zip(known, looks, strict=True):
                 said, at = evidence[index], near.position
                 accepted = rule.accepts(near.l2, look.score)
@@ -111,20 +120,46 @@ class Verifier:
         }
 
 
-def _worth_a_look(placed: Placed, threshold_l2: float) -> list[tuple[int, Near]]:
-    """The nearest candidate; others that count by distance alone, for their evidence, with the one that will be named.
+def _candidates(placed: Placed, threshold_l2: float) -> list[tuple[int, Near]]:
+    """Those near an upload that may get a look, and those near each picture within it.
 
-    Beyond the threshold the nearest alone can be verified. Looking at more finds no more copies at the same rate of
-    false ones, since each is one more chance for a stranger. Of a picture within the upload, the nearest alone.
+    The nearest that count by distance alone, for their evidence, with the one that will be named; of a picture within
+    the upload only one. Where none counts so, the nearest ones.
     """
-    nearest = sorted(placed.near, key=_nearness)[:LOOKS]
-    chosen = [near for near in nearest if near is nearest[0] or near.l2 <= threshold_l2]
     counting = [near for near in placed.near if near.l2 <= threshold_l2]
     named = min(counting, key=lambda near: near.position, default=None)
+    chosen = sorted(counting or placed.near, key=_nearness)[:LOOKS]
     if named is not None and named not in chosen:
         chosen.append(named)
-    within = [(view, min(near, key=_nearness)) for view, near in enumerate(placed.within, 1) if near]
-    return [*((0, near) for near in chosen), *within]
+    found = [(0, near) for near in chosen]
+    for view, within in enumerate(placed.within, 1):
+        nearest = sorted(within, key=_nearness)[:LOOKS]
+        found += [(view, near) for near in nearest if near is nearest[0] or nearest[0].l2 > threshold_l2]
+    return found
+
+
+def _most_promising(known: list[_Known], threshold_l2: float, thumbnail_side: int) -> list[_Known]:
+    """Those within the threshold, and of the others of each view the one that promises most.
+
+    One look each: each is one more chance for a stranger. But the original is not always the nearest.
+    """
+    beyond = [each for each in known if each.pair.near.l2 > threshold_l2]
+    rivals = Counter((each.pair.upload, each.pair.view) for each in beyond)
+    several = [each for each in beyond if rivals[each.pair.upload, each.pair.view] > 1]
+    if not several:
+        return known
+    l2 = np.array([each.pair.near.l2 for each in several], np.float32)
+    most: dict[tuple[int, int], tuple[float, _Pair]] = {}
+    for (pair, _, _), promised in zip(several, promise(*_stacked(several), l2, thumbnail_side).tolist(), strict=True):
+        view = pair.upload, pair.view
+        if view not in most or promised > most[view][0]:
+            most[view] = promised, pair
+    left_out = {each.pair for each in several} - {pair for _, pair in most.values()}
+    return [each for each in known if each.pair not in left_out]
+
+
+def _stacked(known: list[_Known]) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+    return np.stack([each.upload for each in known]), np.stack([each.candidate for each in known])
 
 
 def _nearness(near: Near) -> tuple[float, Position]:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from consumer.align import align, areas, split
+from consumer.align import align, areas, features_of, thumbnails
 from consumer.look import Look
 
 Floats = NDArray[np.float32]
@@ -27,6 +27,7 @@ Bools = NDArray[np.bool_]
 CHUNK = 32  # pairs of pictures looked at together: what they take stays in the processor's cache
 
 MIN_COSINE = 0.45  # of two features that may be a pair
+NEARNESS = 20.0  # features that find their like make up for a distance of one
 VOTERS = 32  # pairs that vote on proposals, the best first
 PROPOSERS = 14  # pairs of which every two make proposals
 PROPOSALS = 96  # possible ones that are voted on, those of the best pairs first
@@ -75,6 +76,23 @@ class _Pairs:
     weight: Floats
 
 
+def promise(uploads: NDArray[np.int8], candidates: NDArray[np.int8], l2: Floats, thumbnail_side: int = 0) -> Floats:
+    """How much each candidate [M, P, C] promises to be what the upload beside it shows, for less than a look: [M].
+
+    It tells the candidates of one upload apart, by how many features find their like, wherever that is, and how much
+    alike those are, and by the distances `l2` [M] of their vectors.
+    """
+    promises = np.empty(len(uploads), np.float32)
+    for start in range(0, len(uploads), CHUNK):
+        upload, candidate = (
+            _descriptors(features_of(patches[start : start + CHUNK], thumbnail_side))[0]
+            for patches in (uploads, candidates)
+        )
+        _, weight = _mutual(upload @ candidate.transpose(0, 2, 1))
+        promises[start : start + CHUNK] = weight.sum(axis=1) - NEARNESS * l2[start : start + CHUNK]
+    return promises
+
+
 def verify(
     uploads: NDArray[np.int8], candidates: NDArray[np.int8], turns: Floats | None = None, thumbnail_side: int = 0
 ) -> list[Look]:
@@ -87,10 +105,8 @@ def verify(
     """
     looks: list[Look] = []
     for start in range(0, len(uploads), CHUNK):
-        (upload_features, shown), (candidate_features, there) = (
-            split(patches[start : start + CHUNK], thumbnail_side) for patches in (uploads, candidates)
-        )
-        upload, candidate = _features(upload_features), _features(candidate_features)
+        ours, theirs = uploads[start : start + CHUNK], candidates[start : start + CHUNK]
+        upload, candidate = (_features(features_of(patches, thumbnail_side)) for patches in (ours, theirs))
         alike = _compare(upload, candidate)
         of = list(range(len(alike)))
         if turns is not None:
@@ -102,7 +118,8 @@ def verify(
         found = list(best.values())
         likely = [m for m, look in enumerate(found) if look.score >= LIKELY]
         if thumbnail_side and likely:
-            laid = _laid_upon([found[m] for m in likely], shown[likely], there[likely])
+            shown, there = (thumbnails(patches[likely], thumbnail_side) for patches in (ours, theirs))
+            laid = _laid_upon([found[m] for m in likely], shown, there)
             for m, look in zip(likely, laid, strict=True):
                 found[m] = look
         looks += found
@@ -150,15 +167,20 @@ def _laid_upon(looks: list[Look], uploads: Floats, candidates: Floats) -> list[L
 
 
 def _features(patches: NDArray[np.int8]) -> _Features:
-    descriptors = patches[..., :-2].astype(np.float32)
-    length = np.sqrt(np.einsum("mpc,mpc->mp", descriptors, descriptors))
-    descriptors /= np.maximum(length, 1.0)[..., None]
+    descriptors, seen = _descriptors(patches)
     places = patches[..., -2:].astype(np.float32)
     places += 128
     places /= 256
-    seen = (length > 0).astype(np.float32)
     near = (_squared(places, places) <= REACH**2).astype(np.float32)
     return _Features(descriptors, places, seen, near, _rarity(descriptors, near) * seen)
+
+
+def _descriptors(patches: NDArray[np.int8]) -> tuple[Floats, Floats]:
+    """Those of `_Features`, and which are seen; the others are zero."""
+    descriptors = patches[..., :-2].astype(np.float32)
+    length = np.sqrt(np.einsum("mpc,mpc->mp", descriptors, descriptors))
+    descriptors /= np.maximum(length, 1.0)[..., None]
+    return descriptors, (length > 0).astype(np.float32)
 
 
 def _compare(upload: _Features, candidate: _Features) -> Floats:
@@ -193,12 +215,9 @@ def _like(alike: Floats) -> Floats:
 
 def _pair_off(upload: _Features, candidate: _Features, alike: Floats) -> _Pairs:
     """Mutual nearest neighbours; each counts the more the more alike they are and the fewer others look like them."""
-    m, rows = np.arange(len(alike))[:, None], np.arange(alike.shape[1])
-    nearest = alike.argmax(axis=2)
-    cosine = np.take_along_axis(alike, nearest[..., None], 2)[..., 0]
-    mutual = (alike.argmax(axis=1)[m, nearest] == rows) & (cosine > MIN_COSINE)
-    rare = np.sqrt(upload.rarity * candidate.rarity[m, nearest])
-    weight = mutual * (cosine - MIN_COSINE / 2) * rare
+    m = np.arange(len(alike))[:, None]
+    nearest, weight = _mutual(alike)
+    weight *= np.sqrt(upload.rarity * candidate.rarity[m, nearest])
     best = np.argsort(-weight, axis=1, kind="stable")[:, :VOTERS]
     there = nearest[m, best]
     return _Pairs(
@@ -206,6 +225,15 @@ def _pair_off(upload: _Features, candidate: _Features, alike: Floats) -> _Pairs:
         _between_cells(alike[m, best], candidate, there),
         weight[m, best],
     )
+
+
+def _mutual(alike: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """Of each feature of the upload its nearest in the candidate, and how alike they are if each is the other's."""
+    m, rows = np.arange(len(alike))[:, None], np.arange(alike.shape[1])
+    nearest = alike.argmax(axis=2)
+    cosine = np.take_along_axis(alike, nearest[..., None], 2)[..., 0]
+    mutual = (alike.argmax(axis=1)[m, nearest] == rows) & (cosine > MIN_COSINE)
+    return nearest, mutual * (cosine - MIN_COSINE / 2)
 
 
 def _rarity(descriptors: Floats, near: Floats) -> Floats:
@@ -263,20 +291,20 @@ def _propose(pairs: _Pairs) -> tuple[Floats, Bools]:
     largest = np.maximum(np.maximum(np.abs(a), np.abs(b)), np.maximum(np.abs(c), np.abs(d)))
     possible = np.stack([apart, apart, aslant, aslant], axis=1)
     possible &= (area > MIN_AREA) & (area < MAX_AREA) & (largest * largest < MAX_STRETCH * area)
-    promise = possible * (pairs.weight[:, first] * pairs.weight[:, second])[:, None]
-    chosen = np.argpartition(-promise.reshape(count, -1), min(PROPOSALS, 4 * len(first)) - 1)[:, :PROPOSALS]
+    strength = possible * (pairs.weight[:, first] * pairs.weight[:, second])[:, None]
+    chosen = np.argpartition(-strength.reshape(count, -1), min(PROPOSALS, 4 * len(first)) - 1)[:, :PROPOSALS]
     m, (way, two) = np.arange(count), np.divmod(chosen, len(first))
-    a, b, c, d, area, promise = (each[m[:, None], way, two] for each in (a, b, c, d, area, promise))
+    a, b, c, d, area, strength = (each[m[:, None], way, two] for each in (a, b, c, d, area, strength))
     middle_x, middle_y, middle_u, middle_v = (
         (side[m[:, None], second[two]] + side[m[:, None], first[two]]) / 2 for side in sides
     )
     across = np.stack([a, b, middle_u - a * middle_x - b * middle_y], axis=1)
     down = np.stack([c, d, middle_v - c * middle_x - d * middle_y], axis=1)
     agree: Bools = _misses(across, down, pairs) < _tolerance(TOLERANCE, area)[:, None]
-    votes = np.einsum("mvh,mv->mh", agree, pairs.weight) * (promise > 0)
+    votes = np.einsum("mvh,mv->mh", agree, pairs.weight) * (strength > 0)
     best = votes.argmax(axis=1)
     transforms = np.stack([across[m, :, best], down[m, :, best]], axis=1)
-    return transforms, agree[m, :, best] & (pairs.weight > 0) & (promise[m, best] > 0)[:, None]
+    return transforms, agree[m, :, best] & (pairs.weight > 0) & (strength[m, best] > 0)[:, None]
 
 
 @cache

@@ -26,6 +26,7 @@ from consumer.local.stack import REPOSITORY
 from consumer.recent import NewRow, Placed, RecentWindow
 from consumer.second_look import LOOKS, Asked, Seen, Verifier
 from consumer.settings import WindowSettings
+from consumer.verify import verify
 from tests.service_fixtures import Service, new_service
 from tests.stack_fixtures import serving
 from tests.unit.test_verify import EDITS, features, scene
@@ -111,14 +112,32 @@ def test_looks_are_bounded_and_see_what_distance_alone_would_name(window: Recent
     assert looks[placed.near[0].position].verified
 
 
-def test_beyond_the_threshold_the_nearest_alone_is_looked_at(window: RecentWindow) -> None:
+@pytest.mark.parametrize(
+    ("shown", "found"), [(2, "2"), (0, "0"), (9, None)], ids=["the nearest", "a farther one", "none"]
+)
+def test_beyond_the_threshold_the_most_promising_alone_is_looked_at(
+    shown: int, found: str | None, window: RecentWindow, monkeypatch: pytest.MonkeyPatch
+) -> None:
     window.add([row(str(n), features(scene(n)), 0.1 * n) for n in range(3)])
-    [placed] = window.add([row("copy", features(scene(2)), 0.7)])
+    [placed] = window.add([row("copy", features(scene(shown), EDITS["zoom"], noise=0.1), 0.7)])
     assert len(placed.near) == 3
     assert min(near.l2 for near in placed.near) > MODEL.threshold_l2
-    [(looks, _)] = Verifier(window, MODEL).look([asked(placed)])
-    nearest = min(placed.near, key=lambda near: near.l2)
-    assert list(looks) == [nearest.position]
+    looks: list[int] = []
+    monkeypatch.setattr("consumer.second_look.verify", lambda *asked: looks.append(len(asked[0])) or verify(*asked))
+    [seen] = Verifier(window, MODEL).look([asked(placed)])
+    assert looks == [1]
+    names = {near.position: near.image_id for near in placed.near}
+    assert [names[position] for position in seen.evidence] == ([] if found is None else [found])
+
+
+def test_of_what_is_near_a_picture_within_the_most_promising_is_looked_at(window: RecentWindow) -> None:
+    original, _ = window.add([row("original", features(scene(1)), 0.9), row("stranger", features(scene(2)), 0.7)])
+    within = np.zeros((1, DIM), np.float32)
+    within[0, :2] = np.cos(0.2), np.sin(0.2)
+    patches = np.concatenate([features(scene(5)), features(scene(1), EDITS["zoom"], noise=0.1)])
+    [placed] = window.add([row("collage", patches[:1], 3.0)._replace(within=tuple(within))])
+    [seen] = Verifier(window, MODEL).look([Asked("t", placed, [WHOLE, Frame(0, 0, 0.5, 1)], patches)])
+    assert [near.position for near in seen.near] == list(seen.evidence) == [original.position]
 
 
 def test_of_two_views_that_show_a_picture_the_nearer_counts(window: RecentWindow) -> None:

@@ -5,7 +5,7 @@ import base64
 import numpy as np
 import pytest
 
-from consumer.align import split
+from consumer.align import features_of
 from consumer.encode import turns_of
 from consumer.verify import verify
 from tests.training.conftest import draw_picture
@@ -54,7 +54,7 @@ def test_the_served_model_sees_through_quarter_turns(quarter: int) -> None:
     _, turned = encoder.features([picture.transpose(QUARTERS[quarter]) for picture in pictures])
     assert upright is not None
     assert turned is not None
-    upright, turned = (split(patches, encoder.thumbnail_side)[0] for patches in (upright, turned))
+    upright, turned = (features_of(patches, encoder.thumbnail_side) for patches in (upright, turned))
     blind = np.array([look.score for look in verify(turned, upright)])
     seeing = np.array([look.score for look in verify(turned, upright, encoder.turns)])
     assert (seeing >= blind).all()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from consumer.align import align, areas, split, thumbnail_bytes
+from consumer.align import align, areas, features_of, thumbnail_bytes, thumbnails
 
 SIDE = 24
 Floats = NDArray[np.float32]
@@ -144,13 +144,11 @@ def test_patches_hold_features_and_then_the_thumbnail() -> None:
     pairs = levels.reshape(3, -1, 2)
     packed = (pairs[..., 0] * 16 + pairs[..., 1] - 128).astype(np.int8).reshape(3, -1, 24)
     features = rng.integers(-128, 128, (3, 10, 24)).astype(np.int8)
-    found, shown = split(np.concatenate([features, packed], axis=1), SIDE)
-    np.testing.assert_array_equal(found, features)
-    np.testing.assert_array_equal(shown, levels)
+    patches = np.concatenate([features, packed], axis=1)
+    np.testing.assert_array_equal(features_of(patches, SIDE), features)
+    np.testing.assert_array_equal(thumbnails(patches, SIDE), levels)
     assert packed[0].nbytes == thumbnail_bytes(SIDE)
-    alone, nothing = split(features, 0)
-    np.testing.assert_array_equal(alone, features)
-    assert nothing.shape == (3, 0, 0)
+    np.testing.assert_array_equal(features_of(features, 0), features)
 
 
 def test_areas_do_not_know_left_from_right() -> None:

@@ -13,7 +13,7 @@ from consumer.encode import SecondLook
 from consumer.events import Box
 from consumer.frames import Frame
 from consumer.look import Look
-from consumer.verify import verify
+from consumer.verify import CHUNK, promise, verify
 
 CHANNELS, GRID = 24, 10
 CENTRES = (np.stack(np.meshgrid(np.arange(GRID), np.arange(GRID)), -1).reshape(-1, 2) + 0.5) / GRID
@@ -179,6 +179,32 @@ def test_neighbours_in_a_batch_change_nothing() -> None:
         alone = look(uploads[index : index + 1], matches[index : index + 1])
         assert (alone.score, alone.inliers, alone.edit) == (found.score, found.inliers, found.edit)
     assert verify(uploads[:0], matches[:0]) == []
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_a_copy_promises_more_than_a_stranger_that_is_somewhat_nearer(name: str) -> None:
+    upload = features(scene(1), EDITS[name], around=scene(2), noise=0.1)
+    l2 = np.array([1.1, 1.0], np.float32)
+    copy, stranger = promise(
+        np.concatenate([upload, upload]), np.concatenate([features(scene(1)), features(scene(3))]), l2
+    )
+    assert copy > stranger
+
+
+def test_of_two_alike_the_nearer_promises_more() -> None:
+    same = np.concatenate([features(scene(1))] * 2)
+    near, far = promise(same, same, np.array([0.9, 0.91], np.float32))
+    assert near > far
+
+
+def test_what_promises_does_so_beside_any_others() -> None:
+    uploads = np.concatenate([features(scene(n), EDITS["zoom"], noise=0.1) for n in range(CHUNK + 3)])
+    matches = np.concatenate([features(scene(n // 2)) for n in range(CHUNK + 3)])
+    l2 = np.linspace(0.9, 1.2, CHUNK + 3, dtype=np.float32)
+    together = promise(uploads, matches, l2)
+    for n in (0, CHUNK - 1, CHUNK, CHUNK + 2):
+        assert promise(uploads[n : n + 1], matches[n : n + 1], l2[n : n + 1]) == together[n]
+    assert len(promise(uploads[:0], matches[:0], l2[:0])) == 0
 
 
 SIDE = 24

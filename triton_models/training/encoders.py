@@ -15,7 +15,7 @@ from consumer.encode import Encoder as Client
 from consumer.encode import turns_of
 from consumer.look import Look
 from consumer.settings import TritonSettings
-from consumer.verify import verify
+from consumer.verify import promise, verify
 
 Floats = NDArray[np.float32]
 
@@ -62,6 +62,10 @@ class OnnxEncoder:
             zip(self.outputs, self.session.run(self.outputs, {"images": squares(pictures, self.size)}), strict=True)
         )
         return found["embeddings"], found.get("patches")
+
+    def promise(self, uploads: NDArray[np.int8], candidates: NDArray[np.int8], l2: Floats) -> Floats:
+        """Which of the candidates of one upload is worth a look, see `consumer.verify`."""
+        return promise(uploads, candidates, l2, self.thumbnail_side)
 
     def verify(self, uploads: NDArray[np.int8], candidates: NDArray[np.int8]) -> list[Look]:
         """A second look at each upload and the candidate beside it, by their local features, int8 [M, P, C]."""

@@ -208,7 +208,7 @@ def main() -> None:
     for encoder in encoders:
         patches = vectors[encoder.name].reference_patches
         if patches is not None and isinstance(encoder, OnnxEncoder):
-            looks = second_look.look_at(vectors[encoder.name], held_out, mates, mixed_in, encoder.verify)
+            looks = second_look.look_at(vectors[encoder.name], held_out, mates, mixed_in, encoder)
             text = second_look.report(bench, looks, patches[0].nbytes)
             (arguments.output / f"second-look-{encoder.name}.md").write_text(text)
             print(text)

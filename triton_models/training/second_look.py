@@ -2,16 +2,18 @@
 
     python -m triton_models.training.second_look --images FOLDER --encoder model.onnx --output out/evaluation --write
 
-Copies and references are those of `evaluate`, and what it encoded into the same output folder is used again. Every
-reference near a copy is looked at by `consumer.verify`; the rule that finds most copies at the wanted share of other
-pairs is printed, and with `--write` put into both Triton configurations of the model.
+Copies and references are those of `evaluate`, and what it encoded into the same output folder is used again. Of the
+references near a copy `consumer.verify` looks at the most promising one, as in the service; the rule that finds most
+copies at the wanted share of other pairs is printed, and with `--write` put into both Triton configurations of the
+model.
 """
 
 import argparse
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +31,8 @@ from triton_models.training.measure import distance
 from triton_models.training.parameters import MODEL_FOLDER, set_metadata, set_second_look
 
 Bools = NDArray[np.bool_]
-Verify = Callable[[Patches, Patches], list[Look]]
 
-CANDIDATE_RATE = 2e-4  # share of other pairs that are worth a look
+CANDIDATE_RATE = 2.5e-4  # share of other pairs that may be worth a look
 SHARES = (0.02, 0.1, 0.25, 0.5)  # of the false positives that distance alone may make
 NEARLY = 0.001  # of the copies
 SLOPES = (0.01, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # of the score asked for, by distance
@@ -43,8 +44,8 @@ MEASURED_EDITS = ("zoom", "strong crop")  # whose boxes are compared with the tr
 class Looks:
     """Distances and scores of copies to their own originals, [K, N], and to the other references near them, [T].
 
-    Only the nearest candidate decides: a copy that has another reference nearer than its original is not looked at, and
-    has a score of -inf.
+    Only the most promising of the nearest candidates decides: a copy of which that is another reference has a score of
+    -inf, as have the other references.
     `of` [T] tells the copy (its place among K * N), `to` [T] the reference; `own` the looks at the originals.
     """
 
@@ -98,80 +99,122 @@ def look_at(
     originals: NDArray[np.int64],
     same: Mapping[int, set[int]],
     mixed_in: NDArray[np.int64],
-    verify: Verify,
+    encoder: OnnxEncoder,
 ) -> Looks:
     """Look twice at every copy and its original, and at every copy and the other references near it.
 
     `originals` [N] are places among the references, `same` the duplicates of each, `mixed_in` [K, N] the references put
-    into copies, `verify` the second look of the encoder. Raises ValueError for vectors without local features.
+    into copies, `encoder` the one that made the vectors. Raises ValueError for vectors without local features.
     """
     if vectors.copy_patches is None or vectors.reference_patches is None:
         raise ValueError("The encoder gives no local features, so there is nothing to look at twice")
     kinds, count, dim = vectors.copies.shape
     copies, patches = vectors.copies.reshape(-1, dim), vectors.copy_patches.reshape(-1, *vectors.copy_patches.shape[2:])
     owners, inside = np.tile(originals, kinds), mixed_in.ravel()
-    own_l2, rank, pairs = np.empty(len(copies), np.float32), np.empty(len(copies), np.int64), 0
-    near, near_l2 = np.empty((len(copies), LOOKS), np.int64), np.empty((len(copies), LOOKS), np.float32)
-    for row, (owner, other) in enumerate(zip(owners.tolist(), inside.tolist(), strict=True)):
-        cosines = vectors.references @ copies[row]
-        own = cosines[owner]
-        gone = [owner, other, *same.get(owner, ()), *same.get(other, ())]
-        cosines[gone] = -2.0
-        pairs += len(cosines) - len(set(gone))
-        rank[row] = (cosines > own).sum()
-        near[row] = np.argpartition(-cosines, LOOKS)[:LOOKS]
-        near[row] = near[row][np.argsort(-cosines[near[row]], kind="stable")]
-        own_l2[row], near_l2[row] = distance(own), distance(cosines[near[row]])
-    worth_a_look = min(int(CANDIDATE_RATE * pairs), near_l2.size - 1)
-    loose = np.partition(near_l2.ravel(), worth_a_look)[worth_a_look]
-    of, place = np.nonzero(near_l2 <= loose)
-    to = near[of, place]
+    near = _nearest(vectors.references, copies, owners, inside, same)
+    worth_a_look = min(int(CANDIDATE_RATE * near.pairs), near.l2.size - 1)
+    loose = float(np.partition(near.l2.ravel(), worth_a_look)[worth_a_look])
     started_s = time.process_time()
-    own_looks = verify(patches, vectors.reference_patches[owners])
-    other_looks = verify(patches[of], vectors.reference_patches[to])
-    spent_ms = (time.process_time() - started_s) * 1e3 / (len(own_looks) + len(other_looks))
-    scores = np.array([look.score for look in own_looks], np.float32)
-    scores[rank > 0] = -np.inf
-    other_scores = np.array([look.score for look in other_looks], np.float32)
-    other_scores[place > 0] = -np.inf  # as if the original were not in the window: then the nearest other is looked at
+    seen = _choose(encoder, patches, vectors.reference_patches, owners, near, loose)
+    spent_ms = (time.process_time() - started_s) * 1e3 / (len(seen.own) + len(seen.other_score))
+    scores = np.full(near.l2.shape, -np.inf, np.float32)
+    scores[np.arange(len(copies)), seen.other] = seen.other_score
+    of, place = np.nonzero(near.l2 <= loose)
+    assert vectors.parts is not None and vectors.part_of is not None and vectors.part_patches is not None  # noqa: S101, PT018 (they come with local features)
+    owners, inside = owners[vectors.part_of], inside[vectors.part_of]
+    near_parts = _nearest(vectors.references, vectors.parts, owners, inside, same)
+    within = _choose(encoder, vectors.part_patches, vectors.reference_patches, owners, near_parts, loose)
+    chosen = np.arange(len(owners)), within.other
     return Looks(
-        pairs,
-        own_l2.reshape(kinds, count),
-        scores.reshape(kinds, count),
-        near_l2[of, place],
-        other_scores,
+        near.pairs,
+        near.own_l2.reshape(kinds, count),
+        seen.own_score.reshape(kinds, count),
+        near.l2[of, place],
+        scores[of, place],
         of,
-        to,
-        own_looks,
+        near.to[of, place],
+        seen.own,
         spent_ms,
-        _look_within(vectors, owners, inside, same, verify),
+        Parts(
+            vectors.part_of,
+            near_parts.own_l2,
+            within.own_score,
+            near_parts.to[chosen],
+            near_parts.l2[chosen],
+            within.other_score,
+        ),
     )
 
 
-def _look_within(
-    vectors: Vectors,
+class _Near(NamedTuple):
+    """Of Q vectors: the distance of each to its original, how many others are nearer, and the nearest others.
+
+    `to` and `l2` are [Q, LOOKS]; `pairs` are all that were compared.
+    """
+
+    own_l2: Floats
+    rank: NDArray[np.int64]
+    to: NDArray[np.int64]
+    l2: Floats
+    pairs: int
+
+
+def _nearest(
+    references: Floats,
+    queries: Floats,
     owners: NDArray[np.int64],
     inside: NDArray[np.int64],
     same: Mapping[int, set[int]],
-    verify: Verify,
-) -> Parts:
-    of, patches, references = vectors.part_of, vectors.part_patches, vectors.reference_patches
-    assert vectors.parts is not None and of is not None and patches is not None and references is not None  # noqa: S101, PT018 (as `look_at` has seen)
-    own, near = np.empty((2, len(vectors.parts)), np.float32)
-    to = np.empty(len(vectors.parts), np.int64)
-    for row, (part, copy) in enumerate(zip(vectors.parts, of.tolist(), strict=True)):
-        cosines = vectors.references @ part
-        owner, other = int(owners[copy]), int(inside[copy])
-        own[row] = cosines[owner]
-        cosines[[owner, other, *same.get(owner, ()), *same.get(other, ())]] = -2.0
-        to[row] = cosines.argmax()
-        near[row] = cosines[to[row]]
-    scores, other_scores = (
-        np.array([look.score for look in verify(patches, candidates)], np.float32)
-        for candidates in (references[owners[of]], references[to])
-    )
-    scores[near > own] = -np.inf
-    return Parts(of, distance(own), scores, to, distance(near), other_scores)
+) -> _Near:
+    """Without what is `inside` a copy besides its original, and without the duplicates of either."""
+    own, rank, pairs = np.empty(len(queries), np.float32), np.empty(len(queries), np.int64), 0
+    to, l2 = np.empty((len(queries), LOOKS), np.int64), np.empty((len(queries), LOOKS), np.float32)
+    for row, (owner, other) in enumerate(zip(owners.tolist(), inside.tolist(), strict=True)):
+        cosines = references @ queries[row]
+        own_cosine = cosines[owner]
+        gone = [owner, other, *same.get(owner, ()), *same.get(other, ())]
+        cosines[gone] = -2.0
+        pairs += len(cosines) - len(set(gone))
+        rank[row] = (cosines > own_cosine).sum()
+        nearest = np.argpartition(-cosines, LOOKS)[:LOOKS]
+        to[row] = nearest[np.argsort(-cosines[nearest], kind="stable")]
+        own[row], l2[row] = distance(own_cosine), distance(cosines[to[row]])
+    return _Near(own, rank, to, l2, pairs)
+
+
+class _Chosen(NamedTuple):
+    """Looks at the originals of Q copies, with their scores, and which `other` of the nearest promises most, with its.
+
+    The score of an original is -inf where it is not the candidate that is looked at.
+    """
+
+    own: list[Look]
+    own_score: Floats
+    other: NDArray[np.int64]
+    other_score: Floats
+
+
+def _choose(
+    encoder: OnnxEncoder,
+    patches: Patches,
+    references: Patches,
+    owners: NDArray[np.int64],
+    near: _Near,
+    radius_l2: float,
+) -> _Chosen:
+    """As the service does: of the nearest candidates within a radius the most promising one.
+
+    The others are looked at as if the original were not in the window.
+    """
+    promised = encoder.promise(patches, references[owners], near.own_l2)
+    others = encoder.promise(np.repeat(patches, LOOKS, axis=0), references[near.to.ravel()], near.l2.ravel())
+    others = np.where(near.l2 <= radius_l2, others.reshape(near.l2.shape), -np.inf)
+    own, other = encoder.verify(patches, references[owners]), others.argmax(axis=1)
+    strangers = encoder.verify(patches, references[near.to[np.arange(len(patches)), other]])
+    own_score, other_score = (np.array([look.score for look in looks], np.float32) for looks in (own, strangers))
+    # An original among the nearest takes the place of the farthest of the others.
+    own_score[(near.rank >= LOOKS) | (others[:, :-1].max(axis=1) >= promised)] = -np.inf
+    return _Chosen(own, own_score, other, other_score)
 
 
 def alone(looks: Looks, rate: float) -> float:
@@ -330,7 +373,7 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     vectors = vectors_of(bench, {arguments.encoder: encoder, "pdq": Pdq()}, arguments.output)
     same = mates_of(duplicates(vectors[Pdq.name].references, bench.originals))
-    looks = look_at(vectors[encoder.name], bench.originals, same, bench.mixed_in(), encoder.verify)
+    looks = look_at(vectors[encoder.name], bench.originals, same, bench.mixed_in(), encoder)
     patches = vectors[encoder.name].reference_patches
     assert patches is not None  # noqa: S101 (`look_at` refuses)
     text = report(bench, looks, patches[0].nbytes)

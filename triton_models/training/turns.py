@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from consumer.align import split
+from consumer.align import features_of
 from consumer.encode import TURNS
 from triton_models.training.bench import BATCH, Patches, open_picture
 from triton_models.training.data import is_validation, list_pictures
@@ -85,7 +85,7 @@ def main() -> None:
             patches = encoder.features(turned)[1]
             if patches is None:
                 raise SystemExit("The encoder gives no local features, so there is nothing to turn")
-            kept.append(split(patches, encoder.thumbnail_side)[0])
+            kept.append(features_of(patches, encoder.thumbnail_side))
     upright, *turned_patches = (np.concatenate(kept) for kept in found)
     maps = [undoing(upright, turned, quarters) for quarters, turned in enumerate(turned_patches, 1)]
     parameters = {"turns": base64.b64encode(as_bytes(maps)).decode()}
