@@ -23,6 +23,7 @@ from consumer.look import Look
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
+Indexes = NDArray[np.intp]
 
 CHUNK = 32  # pairs of pictures looked at together: what they take stays in the processor's cache
 
@@ -59,12 +60,6 @@ class _Features(NamedTuple):
     seen: Floats
     near: Floats
     rarity: Floats
-
-    def of(self, pictures: list[int]) -> "_Features":
-        return _Features(*(each[pictures] for each in self))
-
-    def and_more(self, others: "_Features") -> "_Features":
-        return _Features(*(np.concatenate(both) for both in zip(self, others, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +102,13 @@ def verify(
     for start in range(0, len(uploads), CHUNK):
         ours, theirs = uploads[start : start + CHUNK], candidates[start : start + CHUNK]
         upload, candidate = (_features(features_of(patches, thumbnail_side)) for patches in (ours, theirs))
-        alike = _compare(upload, candidate)
-        of = list(range(len(alike)))
+        alike = _compare(upload.descriptors, upload.seen, candidate.descriptors, candidate.seen)
+        of = np.arange(len(alike))
         if turns is not None:
-            upload, candidate, alike, of = _and_turned(upload, candidate, alike, turns)
+            turned, alike_turned = _turned(upload, candidate, alike, turns)
+            of, alike = np.concatenate([of, turned]), np.concatenate([alike, alike_turned])
         best: dict[int, Look] = {}
-        for m, look in zip(of, _looks(upload, candidate, alike), strict=True):
+        for m, look in zip(of.tolist(), _looks(upload, candidate, alike, of), strict=True):
             if m not in best or look.score > best[m].score:
                 best[m] = look
         found = list(best.values())
@@ -126,10 +122,11 @@ def verify(
     return looks
 
 
-def _looks(upload: _Features, candidate: _Features, alike: Floats) -> list[Look]:
-    pairs = _pair_off(upload, candidate, alike)
+def _looks(upload: _Features, candidate: _Features, alike: Floats, of: Indexes) -> list[Look]:
+    """Looks by cosines [L, P, P] of features, each of one of M uploads and the candidate beside it, which `of` [L]."""
+    pairs = _pair_off(upload, candidate, alike, of)
     transforms, inliers = _fit(pairs, *_propose(pairs))
-    likeness = _likeness(upload, candidate, alike, transforms)
+    likeness = _likeness(upload, candidate, alike, of, transforms)
     count = inliers.sum(axis=1, dtype=np.float32)
     scores = likeness * _trust(count, transforms)
     links = np.concatenate([pairs.start, pairs.end], axis=2)
@@ -183,28 +180,26 @@ def _descriptors(patches: NDArray[np.int8]) -> tuple[Floats, Floats]:
     return descriptors, (length > 0).astype(np.float32)
 
 
-def _compare(upload: _Features, candidate: _Features) -> Floats:
-    """Cosines [M, P, P] of the features of both; -1 or less where one shows nothing."""
-    alike: Floats = upload.descriptors @ candidate.descriptors.transpose(0, 2, 1)
-    alike += (upload.seen - 1)[:, :, None]
-    alike += (candidate.seen - 1)[:, None]
+def _compare(some: Floats, seen: Floats, others: Floats, others_seen: Floats) -> Floats:
+    """Cosines [M, P, P] of descriptors of both; -1 or less where one shows nothing."""
+    alike: Floats = some @ others.transpose(0, 2, 1)
+    alike += (seen - 1)[:, :, None]
+    alike += (others_seen - 1)[:, None]
     return alike
 
 
-def _and_turned(
-    upload: _Features, candidate: _Features, alike: Floats, turns: Floats
-) -> tuple[_Features, _Features, Floats, list[int]]:
-    """The same pairs, whose cosines are `alike`, then some once more as if the upload had been turned; and which.
+def _turned(upload: _Features, candidate: _Features, alike: Floats, turns: Floats) -> tuple[Indexes, Floats]:
+    """Which pairs, whose cosines are `alike`, to look at as if the upload had been turned, and their cosines then.
 
     Those of which clearly more features find their like so, by the turn after which most do.
     """
     turned = upload.descriptors @ turns[:, None]
     turned /= np.maximum(np.sqrt(np.einsum("tmpc,tmpc->tmp", turned, turned)), 1e-6)[..., None]
     found = np.stack([_like(each @ candidate.descriptors.transpose(0, 2, 1)) for each in turned])
-    more = np.flatnonzero(found.max(axis=0) > TURNED * _like(alike)).tolist()
-    after = upload.of(more)._replace(descriptors=turned[found.argmax(axis=0)[more], more])
-    of = [*range(len(alike)), *more]
-    return upload.and_more(after), candidate.of(of), np.concatenate([alike, _compare(after, candidate.of(more))]), of
+    m = np.flatnonzero(found.max(axis=0) > TURNED * _like(alike))
+    return m, _compare(
+        turned[found[:, m].argmax(axis=0), m], upload.seen[m], candidate.descriptors[m], candidate.seen[m]
+    )
 
 
 def _like(alike: Floats) -> Floats:
@@ -213,21 +208,21 @@ def _like(alike: Floats) -> Floats:
     return like
 
 
-def _pair_off(upload: _Features, candidate: _Features, alike: Floats) -> _Pairs:
+def _pair_off(upload: _Features, candidate: _Features, alike: Floats, of: Indexes) -> _Pairs:
     """Mutual nearest neighbours; each counts the more the more alike they are and the fewer others look like them."""
     m = np.arange(len(alike))[:, None]
     nearest, weight = _mutual(alike)
-    weight *= np.sqrt(upload.rarity * candidate.rarity[m, nearest])
+    weight *= np.sqrt(upload.rarity[of] * candidate.rarity[of[:, None], nearest])
     best = np.argsort(-weight, axis=1, kind="stable")[:, :VOTERS]
     there = nearest[m, best]
     return _Pairs(
-        _between_cells(alike[m, :, there], upload, best),
-        _between_cells(alike[m, best], candidate, there),
+        _between_cells(alike[m, :, there], upload, of, best),
+        _between_cells(alike[m, best], candidate, of, there),
         weight[m, best],
     )
 
 
-def _mutual(alike: Floats) -> tuple[NDArray[np.int64], Floats]:
+def _mutual(alike: Floats) -> tuple[Indexes, Floats]:
     """Of each feature of the upload its nearest in the candidate, and how alike they are if each is the other's."""
     m, rows = np.arange(len(alike))[:, None], np.arange(alike.shape[1])
     nearest = alike.argmax(axis=2)
@@ -255,17 +250,16 @@ def _squared(some: Floats, others: Floats) -> Floats:
     return squared
 
 
-def _between_cells(alike: Floats, features: _Features, chosen: NDArray[np.int64]) -> Floats:
-    """Where between the cells of the grid the like of a feature is: the middle of those around the `chosen` [M, V].
+def _between_cells(alike: Floats, features: _Features, of: Indexes, chosen: Indexes) -> Floats:
+    """Where between the cells of the grid the like of a feature is: the middle of those around the `chosen` [L, V].
 
-    `alike` [M, V, P] are the cosines with all `features` of the picture.
+    `alike` [L, V, P] are the cosines with all `features` of the pictures.
     """
-    m = np.arange(len(alike))[:, None]
     best = np.take_along_axis(alike, chosen[..., None], 2)
     weight = np.maximum(alike - (best - 0.35), 0)
     weight *= weight
-    weight *= features.near[m, chosen]
-    middle: Floats = weight @ features.places / weight.sum(axis=2, keepdims=True)
+    weight *= features.near[of[:, None], chosen]
+    middle: Floats = weight @ features.places[of] / weight.sum(axis=2, keepdims=True)
     return middle
 
 
@@ -308,7 +302,7 @@ def _propose(pairs: _Pairs) -> tuple[Floats, Bools]:
 
 
 @cache
-def _every_two(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _every_two(count: int) -> tuple[Indexes, Indexes]:
     return np.triu_indices(count, 1)
 
 
@@ -345,18 +339,18 @@ def _tolerance(length: float, area: Floats) -> Floats:
     return length**2 / 2 * (1 + area)
 
 
-def _likeness(upload: _Features, candidate: _Features, alike: Floats, transforms: Floats) -> Floats:
-    """How alike the features are that come to lie on each other, 0 to 1: [M].
+def _likeness(upload: _Features, candidate: _Features, alike: Floats, of: Indexes, transforms: Floats) -> Floats:
+    """How alike the features are that come to lie on each other, 0 to 1: [L].
 
     Of two lawns every feature of one is like every feature of the other: what counts is how much more alike a feature
     is to those in its place than to all.
     """
-    laid = upload.places @ transforms[:, :, :2].transpose(0, 2, 1) + transforms[:, None, :, 2]
+    laid = upload.places[of] @ transforms[:, :, :2].transpose(0, 2, 1) + transforms[:, None, :, 2]
     inside = ((laid > 0) & (laid < 1)).all(axis=2)
-    far = _squared(laid, candidate.places) >= _tolerance(NEIGHBOURHOOD, areas(transforms))[:, None, None]
+    far = _squared(laid, candidate.places[of]) >= _tolerance(NEIGHBOURHOOD, areas(transforms))[:, None, None]
     best = (alike - 2 * far.astype(np.float32)).max(axis=2)
     met = inside & (best > -1)
-    shown = candidate.seen.sum(axis=1)[:, None]
+    shown = candidate.seen.sum(axis=1)[of, None]
     usual = (alike.sum(axis=2) + (candidate.seen.shape[1] - shown)) / np.maximum(shown, 1)  # less the -1 of the others
     usual = np.clip(usual, UNALIKE, 0.95)
     total = np.where(met, (best - usual) / (1 - usual), 0).sum(axis=1)
