@@ -146,8 +146,7 @@ def _sampled(field: Floats, places: Floats, side: int) -> Floats:
     part = pixels - corner.astype(np.float32)
     x, y = part[..., :1], part[..., 1:]
     first = corner[..., 1] * side + corner[..., 0] + np.arange(len(places), dtype=np.int32)[:, None] * side**2
-    corners = (field.take(first + step, axis=0) for step in (0, 1, side, side + 1))
-    above, right, below, diagonal = corners
+    above, right, below, diagonal = (field.take(first + step, axis=0) for step in (0, 1, side, side + 1))
     above += (right - above) * x
     below += (diagonal - below) * x
     above += (below - above) * y

@@ -1,7 +1,7 @@
 """Which of the pictures near an upload, and near a picture within it, get a second look, and what `verify` finds."""
 
-from collections import Counter
 from collections.abc import Sequence
+from itertools import compress, groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from consumer.frames import Frame
 from consumer.recent import Near, Placed, Position, RecentWindow
 from consumer.verify import promise, verify
 
-LOOKS = 4  # candidates of an upload that get a second look, the nearest first; beyond the threshold one of these
+LOOKS = 4  # candidates of an upload, or a picture within it, the nearest; beyond the threshold one of them is looked at
 
 
 class Asked(NamedTuple):
@@ -63,7 +63,7 @@ class Verifier:
         self._model = model
 
     def look(self, asked: Sequence[Asked]) -> list[Seen]:
-        """Look twice at the candidates of each upload, and of each picture within it.
+        """Look twice at those candidates of each upload, and of each picture within it, that are worth it.
 
         Uploads and candidates are read back from the window, in one round trip, so that a repeat is judged by what was
         judged at first; what is within an upload is not kept there. Candidates deleted meanwhile are left out. Raises
@@ -139,23 +139,21 @@ def _candidates(placed: Placed, threshold_l2: float) -> list[tuple[int, Near]]:
 
 
 def _most_promising(known: list[_Known], threshold_l2: float, thumbnail_side: int) -> list[_Known]:
-    """Those within the threshold, and of the others of each view the one that promises most.
+    """Of what is near a view but beyond the threshold, the one that promises most; all of what is within it.
 
     One look each: each is one more chance for a stranger. But the original is not always the nearest.
     """
-    beyond = [each for each in known if each.pair.near.l2 > threshold_l2]
-    rivals = Counter((each.pair.upload, each.pair.view) for each in beyond)
-    several = [each for each in beyond if rivals[each.pair.upload, each.pair.view] > 1]
-    if not several:
+    views = [list(view) for _, view in groupby(known, lambda each: (each.pair.upload, each.pair.view))]
+    contested = [len(view) > 1 and view[0].pair.near.l2 > threshold_l2 for view in views]
+    rivals = [each for view in compress(views, contested) for each in view]
+    if not rivals:
         return known
-    l2 = np.array([each.pair.near.l2 for each in several], np.float32)
-    most: dict[tuple[int, int], tuple[float, _Pair]] = {}
-    for (pair, _, _), promised in zip(several, promise(*_stacked(several), l2, thumbnail_side).tolist(), strict=True):
-        view = pair.upload, pair.view
-        if view not in most or promised > most[view][0]:
-            most[view] = promised, pair
-    left_out = {each.pair for each in several} - {pair for _, pair in most.values()}
-    return [each for each in known if each.pair not in left_out]
+    l2 = np.array([each.pair.near.l2 for each in rivals], np.float32)
+    promised = iter(promise(*_stacked(rivals), l2, thumbnail_side).tolist())
+    chosen: list[_Known] = []
+    for view, several in zip(views, contested, strict=True):
+        chosen += [max(view, key=lambda _: next(promised))] if several else view  # of two alike the nearer
+    return chosen
 
 
 def _stacked(known: list[_Known]) -> tuple[NDArray[np.int8], NDArray[np.int8]]:

@@ -31,6 +31,7 @@ MIN_COSINE = 0.45  # of two features that may be a pair
 NEARNESS = 20.0  # features that find their like make up for a distance of one
 VOTERS = 32  # pairs that vote on proposals, the best first
 PROPOSERS = 14  # pairs of which every two make proposals
+STRONGEST = 2**15 - 1  # what two pairs of weight one propose, as a whole number
 PROPOSALS = 96  # possible ones that are voted on, those of the best pairs first
 # Lengths are fractions of a picture's side. Features stand on a grid, a tenth apart: half of that is no error.
 TOLERANCE = 0.075  # of a pair, for one to one scale
@@ -169,7 +170,7 @@ def _features(patches: NDArray[np.int8]) -> _Features:
     places += 128
     places /= 256
     near = (_squared(places, places) <= REACH**2).astype(np.float32)
-    return _Features(descriptors, places, seen, near, _rarity(descriptors, near) * seen)
+    return _Features(descriptors, places, seen, near, _rarity(descriptors, near))
 
 
 def _descriptors(patches: NDArray[np.int8]) -> tuple[Floats, Floats]:
@@ -286,7 +287,9 @@ def _propose(pairs: _Pairs) -> tuple[Floats, Bools]:
     possible = np.stack([apart, apart, aslant, aslant], axis=1)
     possible &= (area > MIN_AREA) & (area < MAX_AREA) & (largest * largest < MAX_STRETCH * area)
     strength = possible * (pairs.weight[:, first] * pairs.weight[:, second])[:, None]
-    chosen = np.argpartition(-strength.reshape(count, -1), min(PROPOSALS, 4 * len(first)) - 1)[:, :PROPOSALS]
+    # In whole numbers, which are sorted fast and in one order on every processor.
+    ranked = (strength.reshape(count, -1) * -STRONGEST).astype(np.int16).argsort(axis=1, kind="stable")
+    chosen = ranked[:, :PROPOSALS]
     m, (way, two) = np.arange(count), np.divmod(chosen, len(first))
     a, b, c, d, area, strength = (each[m[:, None], way, two] for each in (a, b, c, d, area, strength))
     middle_x, middle_y, middle_u, middle_v = (
@@ -348,7 +351,7 @@ def _likeness(upload: _Features, candidate: _Features, alike: Floats, of: Indexe
     laid = upload.places[of] @ transforms[:, :, :2].transpose(0, 2, 1) + transforms[:, None, :, 2]
     inside = ((laid > 0) & (laid < 1)).all(axis=2)
     far = _squared(laid, candidate.places[of]) >= _tolerance(NEIGHBOURHOOD, areas(transforms))[:, None, None]
-    best = (alike - 2 * far.astype(np.float32)).max(axis=2)
+    best = (alike - 3 * far.astype(np.float32)).max(axis=2)  # of what is far, -2 and some rounding at most
     met = inside & (best > -1)
     shown = candidate.seen.sum(axis=1)[of, None]
     usual = (alike.sum(axis=2) + (candidate.seen.shape[1] - shown)) / np.maximum(shown, 1)  # less the -1 of the others

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -128,6 +129,67 @@ def test_beyond_the_threshold_the_most_promising_alone_is_looked_at(
     assert looks == [1]
     names = {near.position: near.image_id for near in placed.near}
     assert [names[position] for position in seen.evidence] == ([] if found is None else [found])
+
+
+def test_only_the_nearest_few_are_compared(window: RecentWindow) -> None:
+    # The first is the farthest from the copies, by one too many.
+    count = LOOKS + 1
+    window.add([row(str(n), features(scene(n)), 0.02 * (count - n)) for n in range(count)])
+    seen = []
+    for n in (0, 1):
+        [placed] = window.add([row(f"copy of {n}", features(scene(n), EDITS["zoom"], noise=0.1), -0.5)])
+        near = [each for each in placed.near if not each.image_id.startswith("copy")]
+        assert len(near) == count
+        [found] = Verifier(window, MODEL).look([asked(replace(placed, near=tuple(near)))])
+        names = {each.position: each.image_id for each in placed.near}
+        seen.append([names[position] for position in found.evidence])
+    assert seen == [[], ["1"]]
+
+
+def test_uploads_of_several_tenants_and_their_views_are_chosen_for_by_themselves(window: RecentWindow) -> None:
+    """In each window three pictures near all that is asked: every upload and every view shows another of them."""
+    for tenant, first in (("a", 0), ("b", 10)):
+        window.add([row(str(first + n), features(scene(first + n)), 0.1 * n, tenant) for n in range(3)])
+    within = np.zeros((1, DIM), np.float32)
+    within[0, :2] = np.cos(0.75), np.sin(0.75)
+    shown = {"a": (0, 2), "b": (11, 10)}
+    patches = {
+        tenant: np.concatenate([features(scene(n), EDITS["zoom"], noise=0.1) for n in both])
+        for tenant, both in shown.items()
+    }
+    rows = [row("copy", patches[t][:1], 0.7, t)._replace(within=tuple(within)) for t in shown]
+    placed = window.add(rows)
+    frames = [WHOLE, Frame(0, 0, 0.5, 1)]
+    seen = Verifier(window, MODEL).look(
+        [Asked(tenant, place, frames, patches[tenant]) for tenant, place in zip(shown, placed, strict=True)]
+    )
+    seen += Verifier(window, MODEL).look(
+        [
+            Asked(tenant, replace(place, within=()), [WHOLE], patches[tenant][:1])
+            for tenant, place in zip(shown, placed, strict=True)
+        ]
+    )
+    found = []
+    for place, each in zip(placed * 2, seen, strict=True):
+        names = {near.position: near.image_id for near in place.near}
+        found.append(sorted(names[position] for position in each.evidence))
+    assert found == [["0", "2"], ["10", "11"], ["0"], ["11"]]
+
+
+def test_where_something_is_within_the_threshold_nothing_beyond_it_is_looked_at(window: RecentWindow) -> None:
+    window.add([row("shown", features(scene(1)), 0.5), row("within", features(scene(2)), 0.1)])
+    [placed] = window.add([row("copy", features(scene(1)))])
+    [seen] = Verifier(window, MODEL).look([asked(placed)])
+    names = {near.position: near.image_id for near in placed.near}
+    assert [names[position] for position in seen.evidence] == ["within"]
+
+
+def test_of_two_alike_the_nearer_is_looked_at(window: RecentWindow) -> None:
+    window.add([row(name, features(scene(1)), away) for name, away in (("farther", 0.1), ("nearer", 0.2))])
+    [placed] = window.add([row("copy", features(scene(1), EDITS["zoom"], noise=0.1), 0.7)])
+    [seen] = Verifier(window, MODEL).look([asked(placed)])
+    names = {near.position: near.image_id for near in placed.near}
+    assert [names[position] for position in seen.evidence] == ["nearer"]
 
 
 def test_of_what_is_near_a_picture_within_the_most_promising_is_looked_at(window: RecentWindow) -> None:

@@ -118,12 +118,13 @@ def test_turns_are_clockwise_after_mirroring(affine: Affine, rotation_deg: float
     assert (edit.rotation_deg - rotation_deg + 180) % 360 - 180 == pytest.approx(0, abs=4)
 
 
-def test_a_turn_that_changes_the_features_is_seen_through() -> None:
+@pytest.mark.parametrize("turn", range(3))
+def test_a_turn_that_changes_the_features_is_seen_through(turn: int) -> None:
     """An encoder that sees a turned picture with other features, each of its turns being another change of axes."""
     rng = np.random.default_rng(9)
     turns = np.stack([np.linalg.qr(rng.normal(size=(CHANNELS - 2, CHANNELS - 2)))[0] for _ in range(3)])
     turned, upright = features(scene(8), EDITS["quarter turn"], noise=0.1).astype(float), features(scene(8))
-    turned[..., :-2] = turned[..., :-2] @ turns[1].T
+    turned[..., :-2] = turned[..., :-2] @ turns[turn].T
     upload = turned.round().astype(np.int8)
     [blind], [seeing] = verify(upload, upright), verify(upload, upright, turns.astype(np.float32))
     assert blind.score < 0.15
@@ -137,6 +138,18 @@ def test_a_turn_that_changes_the_features_is_seen_through() -> None:
     assert zoomed.score == plain.score
     [stranger] = verify(features(scene(9)), upright, turns.astype(np.float32))
     assert stranger.score < 0.15
+
+
+def test_what_only_looks_as_if_turned_is_seen_as_it_is() -> None:
+    """Under a turn that makes all features one and the same, more find their like, and none its place."""
+    same = np.zeros((1, CHANNELS - 2, CHANNELS - 2), np.float32)
+    same[0, :, 0] = 1
+    upload, match = features(scene(8), EDITS["zoom"], noise=0.1), features(scene(8))
+    match[..., 1:-2] //= 2
+    match[..., 0] = 127  # what all of the match have in common
+    [plain], [turned] = verify(upload, match), verify(upload, match, same)
+    assert plain.score > 0.15
+    assert turned.score == plain.score
 
 
 def test_of_a_small_part_less_is_asked() -> None:
@@ -162,6 +175,28 @@ def test_features_without_detail_never_vote() -> None:
     assert padded.inliers == alone.inliers
     blank = look(silent, silent)
     assert (blank.score, blank.inliers, blank.edit) == (0, 0, None)
+
+
+def test_nothing_to_see_is_no_likeness() -> None:
+    """Features that are usually alike, as those of one lawn are, with some that show nothing and without."""
+    upload, match = features(scene(6), EDITS["zoom"]), features(scene(6))
+    for patches in (upload, match):
+        patches[..., :-2] = patches[..., :-2] // 2 + 60
+    silent = np.zeros((1, 30, CHANNELS), np.int8)
+    alone, padded = look(upload, match), look(upload, np.concatenate([match, silent], axis=1))
+    assert alone.score > 0.3
+    assert padded.score == pytest.approx(alone.score, abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_feature_far_from_its_like_meets_nothing(seed: int) -> None:
+    every = features(scene(seed))[0]
+    left = every[every[:, -2] < -20][None]  # the match shows nothing to the right of them
+    doubles = left.copy()
+    doubles[..., -2] += 120
+    alone, twice = look(left, left), look(np.concatenate([left, doubles], axis=1), left)
+    assert alone.inliers > 10
+    assert twice.score == pytest.approx(alone.score, abs=0.01)
 
 
 def test_the_length_of_descriptors_means_nothing() -> None:
@@ -221,6 +256,12 @@ def shown(field: Scene, affine: Affine = SAME) -> NDArray[np.int8]:
 
 def seen(features: NDArray[np.int8], thumbnail: NDArray[np.int8]) -> NDArray[np.int8]:
     return np.concatenate([features, thumbnail], axis=1)
+
+
+def test_thumbnails_promise_nothing() -> None:
+    upload, match, l2 = features(scene(1), EDITS["zoom"]), features(scene(1)), np.ones(1, np.float32)
+    with_them = promise(seen(upload, shown(scene(1))), seen(match, shown(scene(2))), l2, SIDE)
+    assert with_them == promise(upload, match, l2)
 
 
 @pytest.mark.parametrize("name", ["same frame", "zoom", "strong crop", "mirrored", "quarter turn"])

@@ -44,8 +44,8 @@ MEASURED_EDITS = ("zoom", "strong crop")  # whose boxes are compared with the tr
 class Looks:
     """Distances and scores of copies to their own originals, [K, N], and to the other references near them, [T].
 
-    Only the most promising of the nearest candidates decides: a copy of which that is another reference has a score of
-    -inf, as have the other references.
+    Of the nearest candidates of a copy only the most promising one is looked at. Where that is not the original, the
+    score of the copy is -inf; so is that of all other references but the one that would be looked at without it.
     `of` [T] tells the copy (its place among K * N), `to` [T] the reference; `own` the looks at the originals.
     """
 
@@ -57,13 +57,13 @@ class Looks:
     of: NDArray[np.int64]
     to: NDArray[np.int64]
     own: list[Look]
-    ms_a_candidate: float
+    ms_a_look: float
     parts: "Parts"
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The same of what seems to be within copies, [U]: at the original of each, and at the nearest other reference."""
+    """The same of what seems to be within copies, [U]: at the original of each, and at the most promising other one."""
 
     of: NDArray[np.int64]
     l2: Floats
@@ -90,6 +90,9 @@ class Rule:
     def finds(self, looks: Looks) -> Bools:
         """Which copies are found, [K, N], by the whole of them or by a picture within."""
         found = self.accepts(looks.copies_l2, looks.copies_score)
+        # Where something is within the threshold, nothing beyond it is looked at.
+        taken = looks.of[looks.others_l2 <= self.threshold_l2]
+        found.ravel()[taken] = looks.copies_l2.ravel()[taken] <= self.threshold_l2
         found.ravel()[looks.parts.of[self.verifies(looks.parts.l2, looks.parts.score)]] = True
         return found
 
@@ -101,7 +104,7 @@ def look_at(
     mixed_in: NDArray[np.int64],
     encoder: OnnxEncoder,
 ) -> Looks:
-    """Look twice at every copy and its original, and at every copy and the other references near it.
+    """Look twice at every copy and its original, and at every copy and the most promising other one near it.
 
     `originals` [N] are places among the references, `same` the duplicates of each, `mixed_in` [K, N] the references put
     into copies, `encoder` the one that made the vectors. Raises ValueError for vectors without local features.
@@ -202,13 +205,13 @@ def _choose(
     near: _Near,
     radius_l2: float,
 ) -> _Chosen:
-    """As the service does: of the nearest candidates within a radius the most promising one.
+    """As the service does where all candidates are beyond the threshold: of those within a radius the most promising.
 
-    The others are looked at as if the original were not in the window.
+    The other is looked at as if the original were not in the window.
     """
     promised = encoder.promise(patches, references[owners], near.own_l2)
-    others = encoder.promise(np.repeat(patches, LOOKS, axis=0), references[near.to.ravel()], near.l2.ravel())
-    others = np.where(near.l2 <= radius_l2, others.reshape(near.l2.shape), -np.inf)
+    promises = [encoder.promise(patches, references[near.to[:, k]], near.l2[:, k]) for k in range(LOOKS)]
+    others = np.where(near.l2 <= radius_l2, np.stack(promises, axis=1), -np.inf)
     own, other = encoder.verify(patches, references[owners]), others.argmax(axis=1)
     strangers = encoder.verify(patches, references[near.to[np.arange(len(patches)), other]])
     own_score, other_score = (np.array([look.score for look in looks], np.float32) for looks in (own, strangers))
@@ -331,7 +334,9 @@ def report(bench: Bench, looks: Looks, bytes_a_picture: int) -> str:
     middle = rates[min(1, len(rates) - 1)]
     for name, (zoom, boxes) in accuracy(bench, looks, rules[middle]).items():
         lines.append(f"{name}: median error of the zoom {zoom:.3f}, median IoU of the box in the match {boxes:.3f}.")
-    lines.append(f"{looks.ms_a_candidate:.2f} ms of CPU a candidate, {bytes_a_picture} bytes a picture.")
+    lines.append(
+        f"{looks.ms_a_look:.2f} ms of CPU a look, with the choice of its candidate, {bytes_a_picture} bytes a picture."
+    )
     lines += [f"At {rate:g}: {parameters(rule)}" for rate, rule in rules.items()]
     return "\n".join(lines) + "\n"
 
