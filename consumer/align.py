@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from consumer.transform import areas, signed_areas
+
 Floats = NDArray[np.float32]
 
 STEPS = 3
@@ -58,17 +60,6 @@ def thumbnails(patches: NDArray[np.int8], side: int) -> Floats:
     return np.stack([pairs >> 4, pairs & 15], axis=-1).reshape(len(patches), side, side).astype(np.float32)
 
 
-def areas(transforms: Floats) -> Floats:
-    """What M uploads cover of their candidates' plane, in whole pictures: [M] of [M, 2, 3]."""
-    return np.abs(_signed_areas(transforms))
-
-
-def _signed_areas(transforms: Floats) -> Floats:
-    """The same, negative where they are mirrored."""
-    covered: Floats = transforms[:, 0, 0] * transforms[:, 1, 1] - transforms[:, 0, 1] * transforms[:, 1, 0]
-    return covered
-
-
 def align(uploads: Floats, candidates: Floats, transforms: Floats) -> Aligned:
     """Lay thumbnails [M, side, side] upon each other, from the `transforms` [M, 2, 3] that features gave."""
     count, side, _ = uploads.shape
@@ -77,7 +68,7 @@ def align(uploads: Floats, candidates: Floats, transforms: Floats) -> Aligned:
     field = np.stack([there, across, down], axis=-1, dtype=np.float32).reshape(-1, 3)
     centres = _centres(side, EVERY)
     ours: Floats = shown[:, ::EVERY, ::EVERY].reshape(count, -1)
-    first = _signed_areas(transforms)
+    first = signed_areas(transforms)
     area = np.abs(first)
     start = best = transforms
     highest = np.full(count, -1.0, np.float32)
@@ -89,7 +80,7 @@ def align(uploads: Floats, candidates: Floats, transforms: Floats) -> Aligned:
         upload, _ = _normalised(ours, inside, enough)
         candidate, contrast = _normalised(values[..., 0], inside, enough)
         agreement = np.einsum("mk,mk->m", upload, candidate) / enough
-        now = _signed_areas(start) * np.sign(first)
+        now = signed_areas(start) * np.sign(first)
         better = (agreement > highest) & (met == enough) & (now > area / MOST_CHANGE) & (now < area * MOST_CHANGE)
         highest, best = np.where(better, agreement, highest), np.where(better[:, None, None], start, best)
         if step < STEPS:

@@ -1,46 +1,32 @@
 """The second look: do two pictures show the same, part upon part, and which edit leads from one to the other?
 
-Local features of both, from the encoder's forward pass, are paired off by mutual nearest neighbours. Every two of the
-best pairs propose a transformation, as in RANSAC (Fischler and Bolles, 1981) but without chance, so that a repeat gives
-the same answer: a similarity, a mirrored one, and stretched along the axes, also after a quarter turn. The proposal
-that most pairs agree with is fitted to these by least squares and then put to the test on all features: where it lays
-one upon another, they have to look alike. Features without detail never vote. Where they do look alike, thumbnails of
-both are laid upon each other as well.
+Local features of both, from the encoder's forward pass, are paired off by mutual nearest neighbours. The transformation
+that most pairs agree on is put to the test on all features: where it lays one upon another, they have to look alike.
+Features without detail never vote. Where they do look alike, thumbnails of both are laid upon each other as well.
 
 A network sees a picture and the same picture turned by a quarter with other features, that a linear map takes to each
 other (Lenc and Vedaldi, Understanding image representations by measuring their equivariance and equivalence, 2015).
 """
 
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from consumer.align import align, areas, features_of, thumbnails
+from consumer.align import align, features_of, thumbnails
 from consumer.look import Look
+from consumer.transform import REACH, Pairs, agreed, areas, tolerance
 
 Floats = NDArray[np.float32]
-Bools = NDArray[np.bool_]
 Indexes = NDArray[np.intp]
 
 CHUNK = 32  # pairs of pictures looked at together: what they take stays in the processor's cache
 
 MIN_COSINE = 0.45  # of two features that may be a pair
 NEARNESS = 20.0  # features that find their like make up for a distance of one
-VOTERS = 32  # pairs that vote on proposals, the best first
-PROPOSERS = 14  # pairs of which every two make proposals
-STRONGEST = 2**15 - 1  # what two pairs of weight one propose, as a whole number
-PROPOSALS = 96  # possible ones that are voted on, those of the best pairs first
-# Lengths are fractions of a picture's side. Features stand on a grid, a tenth apart: half of that is no error.
-TOLERANCE = 0.075  # of a pair, for one to one scale
-FINE = 0.05  # of the pairs that have the last word on the transformation
+VOTERS = 32  # pairs that vote on the transformation, the best first
 NEIGHBOURHOOD = 0.1  # in which a feature laid upon the other picture looks for its like, for one to one scale
-REACH = 0.15  # of a feature: nearer ones see much the same, and two places nearer than this make no good proposal
-MIN_AREA, MAX_AREA = 0.04, 12.0  # of the upload within the match, as whole pictures
-MAX_STRETCH = 3.5  # along one axis over the other; squaring pictures of another aspect stretches too
-STIFFNESS = 0.02  # how much the fit clings to the proposal, in pairs
 UNALIKE = 0.3  # cosine at which two features speak neither for nor against a copy, unless such are usual
 ENOUGH = 16.0  # inliers that give half of the trust which very many give, where the whole pictures meet
 TURNED = 1.12  # times as many features have to find their like in a turned picture: a few more do so by chance
@@ -61,15 +47,6 @@ class _Features(NamedTuple):
     seen: Floats
     near: Floats
     rarity: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class _Pairs:
-    """Voting pairs, the best first: from `start` [M, V, 2] in the upload to `end` in the match, by `weight` [M, V]."""
-
-    start: Floats
-    end: Floats
-    weight: Floats
 
 
 def promise(uploads: NDArray[np.int8], candidates: NDArray[np.int8], l2: Floats, thumbnail_side: int = 0) -> Floats:
@@ -126,7 +103,7 @@ def verify(
 def _looks(upload: _Features, candidate: _Features, alike: Floats, of: Indexes) -> list[Look]:
     """Looks by cosines [L, P, P] of features, each of one of M uploads and the candidate beside it, which `of` [L]."""
     pairs = _pair_off(upload, candidate, alike, of)
-    transforms, inliers = _fit(pairs, *_propose(pairs))
+    transforms, inliers = agreed(pairs)
     likeness = _likeness(upload, candidate, alike, of, transforms)
     count = inliers.sum(axis=1, dtype=np.float32)
     scores = likeness * _trust(count, transforms)
@@ -209,14 +186,14 @@ def _like(alike: Floats) -> Floats:
     return like
 
 
-def _pair_off(upload: _Features, candidate: _Features, alike: Floats, of: Indexes) -> _Pairs:
+def _pair_off(upload: _Features, candidate: _Features, alike: Floats, of: Indexes) -> Pairs:
     """Mutual nearest neighbours; each counts the more the more alike they are and the fewer others look like them."""
     m = np.arange(len(alike))[:, None]
     nearest, weight = _mutual(alike)
     weight *= np.sqrt(upload.rarity[of] * candidate.rarity[of[:, None], nearest])
     best = np.argsort(-weight, axis=1, kind="stable")[:, :VOTERS]
     there = nearest[m, best]
-    return _Pairs(
+    return Pairs(
         _between_cells(alike[m, :, there], upload, of, best),
         _between_cells(alike[m, best], candidate, of, there),
         weight[m, best],
@@ -264,84 +241,6 @@ def _between_cells(alike: Floats, features: _Features, of: Indexes, chosen: Inde
     return middle
 
 
-def _propose(pairs: _Pairs) -> tuple[Floats, Bools]:
-    """The best transformation [M, 2, 3] that two pairs propose, and which pairs agree with it [M, V]."""
-    count, proposers = len(pairs.weight), min(PROPOSERS, pairs.weight.shape[1])
-    first, second = _every_two(proposers)
-    sides = [ends[..., axis] for ends in (pairs.start, pairs.end) for axis in (0, 1)]
-    x, y, u, v = (side[:, second] - side[:, first] for side in sides)
-    square = np.maximum(x * x + y * y, 1e-6)
-    safe_x, safe_y = np.where(np.abs(x) < 1e-3, 1e-3, x), np.where(np.abs(y) < 1e-3, 1e-3, y)
-    # Places (x, y) go to (a x + b y + e, c x + d y + f): of each two pairs four ways, [M, 4, H]. As complex numbers, a
-    # similarity is the quotient of goal and step, a mirrored one that of goal and conjugate.
-    a, b, c, d = np.zeros((4, count, 4, len(first)), np.float32)
-    a[:, 0], c[:, 0] = (x * u + y * v) / square, (x * v - y * u) / square
-    b[:, 0], d[:, 0] = -c[:, 0], a[:, 0]
-    a[:, 1], c[:, 1] = (x * u - y * v) / square, (x * v + y * u) / square
-    b[:, 1], d[:, 1] = c[:, 1], -a[:, 1]
-    a[:, 2], d[:, 2] = u / safe_x, v / safe_y
-    b[:, 3], c[:, 3] = u / safe_y, v / safe_x
-    apart, aslant = square > REACH**2, np.minimum(np.abs(x), np.abs(y)) > REACH * 0.8
-    area = np.abs(a * d - b * c)
-    largest = np.maximum(np.maximum(np.abs(a), np.abs(b)), np.maximum(np.abs(c), np.abs(d)))
-    possible = np.stack([apart, apart, aslant, aslant], axis=1)
-    possible &= (area > MIN_AREA) & (area < MAX_AREA) & (largest * largest < MAX_STRETCH * area)
-    strength = possible * (pairs.weight[:, first] * pairs.weight[:, second])[:, None]
-    # In whole numbers, which are sorted fast and in one order on every processor.
-    ranked = (strength.reshape(count, -1) * -STRONGEST).astype(np.int16).argsort(axis=1, kind="stable")
-    chosen = ranked[:, :PROPOSALS]
-    m, (way, two) = np.arange(count), np.divmod(chosen, len(first))
-    a, b, c, d, area, strength = (each[m[:, None], way, two] for each in (a, b, c, d, area, strength))
-    middle_x, middle_y, middle_u, middle_v = (
-        (side[m[:, None], second[two]] + side[m[:, None], first[two]]) / 2 for side in sides
-    )
-    across = np.stack([a, b, middle_u - a * middle_x - b * middle_y], axis=1)
-    down = np.stack([c, d, middle_v - c * middle_x - d * middle_y], axis=1)
-    agree: Bools = _misses(across, down, pairs) < _tolerance(TOLERANCE, area)[:, None]
-    votes = np.einsum("mvh,mv->mh", agree, pairs.weight) * (strength > 0)
-    best = votes.argmax(axis=1)
-    transforms = np.stack([across[m, :, best], down[m, :, best]], axis=1)
-    return transforms, agree[m, :, best] & (pairs.weight > 0) & (strength[m, best] > 0)[:, None]
-
-
-@cache
-def _every_two(count: int) -> tuple[Indexes, Indexes]:
-    return np.triu_indices(count, 1)
-
-
-def _misses(across: Floats, down: Floats, pairs: _Pairs) -> Floats:
-    """Squared distances [M, V, H] at which transformations miss the ends of pairs: their rows are [M, 3, H] each."""
-    start = np.concatenate([pairs.start, np.ones_like(pairs.start[..., :1])], axis=-1)
-    x: Floats = start @ across
-    x -= pairs.end[..., :1]
-    x *= x
-    y = start @ down
-    y -= pairs.end[..., 1:]
-    y *= y
-    x += y
-    return x
-
-
-def _fit(pairs: _Pairs, transforms: Floats, inliers: Bools) -> tuple[Floats, Bools]:
-    """Least squares on the inliers, held near the proposal where those are few; and who agrees then."""
-    start = np.concatenate([pairs.start, np.ones_like(pairs.start[..., :1])], axis=-1)
-    hold = np.diag([STIFFNESS, STIFFNESS, 1e-6]).astype(np.float32)
-    found = np.max(inliers, axis=1, keepdims=True)
-    for tolerance in (TOLERANCE, FINE, TOLERANCE):
-        weighted = (start * (pairs.weight * inliers)[..., None]).transpose(0, 2, 1)
-        left, right = weighted @ start + hold, weighted @ pairs.end + hold @ transforms.transpose(0, 2, 1)
-        transforms = np.where(found[..., None], np.linalg.solve(left, right).transpose(0, 2, 1), transforms)
-        inliers = found & (pairs.weight > 0)
-        misses = _misses(transforms[:, 0, :, None], transforms[:, 1, :, None], pairs)[..., 0]
-        inliers &= misses < _tolerance(tolerance, areas(transforms))[:, None]
-    return transforms, inliers
-
-
-def _tolerance(length: float, area: Floats) -> Floats:
-    """Of squared distances in the match: a cell's error there, and that of one in the upload at its scale there."""
-    return length**2 / 2 * (1 + area)
-
-
 def _likeness(upload: _Features, candidate: _Features, alike: Floats, of: Indexes, transforms: Floats) -> Floats:
     """How alike the features are that come to lie on each other, 0 to 1: [L].
 
@@ -350,7 +249,7 @@ def _likeness(upload: _Features, candidate: _Features, alike: Floats, of: Indexe
     """
     laid = upload.places[of] @ transforms[:, :, :2].transpose(0, 2, 1) + transforms[:, None, :, 2]
     inside = ((laid > 0) & (laid < 1)).all(axis=2)
-    far = _squared(laid, candidate.places[of]) >= _tolerance(NEIGHBOURHOOD, areas(transforms))[:, None, None]
+    far = _squared(laid, candidate.places[of]) >= tolerance(NEIGHBOURHOOD, areas(transforms))[:, None, None]
     best = (alike - 3 * far.astype(np.float32)).max(axis=2)  # of what is far, -2 and some rounding at most
     met = inside & (best > -1)
     shown = candidate.seen.sum(axis=1)[of, None]

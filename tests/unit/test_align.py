@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from consumer.align import align, areas, features_of, thumbnail_bytes, thumbnails
+from consumer.align import align, features_of, thumbnail_bytes, thumbnails
+from consumer.transform import areas
 
 SIDE = 24
 Floats = NDArray[np.float32]
