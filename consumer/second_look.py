@@ -95,9 +95,8 @@ class Verifier:
                 said, at = evidence[index], near.position
                 accepted = rule.accepts(near.l2, look.score)
                 nearer = at not in said or not said[at].verified or near.l2 < candidates[index][at].l2
-                if view == 0:
-                    if accepted or near.l2 <= self._model.threshold_l2:
-                        said[at] = look.evidence(accepted)
+                if view == 0 and (accepted or near.l2 <= self._model.threshold_l2):
+                    said[at] = look.evidence(accepted)
                 elif accepted and nearer:
                     said[at] = look.of_whole(asked[index].frames[view]).evidence(True)
                     candidates[index][at] = near

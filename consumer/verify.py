@@ -169,7 +169,7 @@ def _compare(some: Floats, seen: Floats, others: Floats, others_seen: Floats) ->
 def _turned(upload: _Features, candidate: _Features, alike: Floats, turns: Floats) -> tuple[Indexes, Floats]:
     """Which pairs, whose cosines are `alike`, to look at as if the upload had been turned, and their cosines then.
 
-    Those of which clearly more features find their like so, by the turn after which most do.
+    Those of which more features find their like so, by the turn after which most do.
     """
     turned = upload.descriptors @ turns[:, None]
     turned /= np.maximum(np.sqrt(np.einsum("tmpc,tmpc->tmp", turned, turned)), 1e-6)[..., None]

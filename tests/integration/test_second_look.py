@@ -59,6 +59,12 @@ def asked(placed: Placed, tenant: str = "t") -> Asked:
     return Asked(tenant, placed, [WHOLE], None)
 
 
+def named(placed: Placed, seen: Seen) -> list[str]:
+    """The candidates with evidence."""
+    names = {near.position: near.image_id for near in placed.near}
+    return [names[position] for position in seen.evidence]
+
+
 def test_a_copy_far_away_is_verified_and_a_stranger_is_not(window: RecentWindow) -> None:
     rows = [
         row("original", features(scene(1))),
@@ -127,8 +133,7 @@ def test_beyond_the_threshold_the_most_promising_alone_is_looked_at(
     monkeypatch.setattr("consumer.second_look.verify", lambda *asked: looks.append(len(asked[0])) or verify(*asked))
     [seen] = Verifier(window, MODEL).look([asked(placed)])
     assert looks == [1]
-    names = {near.position: near.image_id for near in placed.near}
-    assert [names[position] for position in seen.evidence] == ([] if found is None else [found])
+    assert named(placed, seen) == ([] if found is None else [found])
 
 
 def test_only_the_nearest_few_are_compared(window: RecentWindow) -> None:
@@ -141,8 +146,7 @@ def test_only_the_nearest_few_are_compared(window: RecentWindow) -> None:
         near = [each for each in placed.near if not each.image_id.startswith("copy")]
         assert len(near) == count
         [found] = Verifier(window, MODEL).look([asked(replace(placed, near=tuple(near)))])
-        names = {each.position: each.image_id for each in placed.near}
-        seen.append([names[position] for position in found.evidence])
+        seen.append(named(placed, found))
     assert seen == [[], ["1"]]
 
 
@@ -169,10 +173,7 @@ def test_uploads_of_several_tenants_and_their_views_are_chosen_for_by_themselves
             for tenant, place in zip(shown, placed, strict=True)
         ]
     )
-    found = []
-    for place, each in zip(placed * 2, seen, strict=True):
-        names = {near.position: near.image_id for near in place.near}
-        found.append(sorted(names[position] for position in each.evidence))
+    found = [sorted(named(place, each)) for place, each in zip(placed * 2, seen, strict=True)]
     assert found == [["0", "2"], ["10", "11"], ["0"], ["11"]]
 
 
@@ -180,16 +181,14 @@ def test_where_something_is_within_the_threshold_nothing_beyond_it_is_looked_at(
     window.add([row("shown", features(scene(1)), 0.5), row("within", features(scene(2)), 0.1)])
     [placed] = window.add([row("copy", features(scene(1)))])
     [seen] = Verifier(window, MODEL).look([asked(placed)])
-    names = {near.position: near.image_id for near in placed.near}
-    assert [names[position] for position in seen.evidence] == ["within"]
+    assert named(placed, seen) == ["within"]
 
 
 def test_of_two_alike_the_nearer_is_looked_at(window: RecentWindow) -> None:
     window.add([row(name, features(scene(1)), away) for name, away in (("farther", 0.1), ("nearer", 0.2))])
     [placed] = window.add([row("copy", features(scene(1), EDITS["zoom"], noise=0.1), 0.7)])
     [seen] = Verifier(window, MODEL).look([asked(placed)])
-    names = {near.position: near.image_id for near in placed.near}
-    assert [names[position] for position in seen.evidence] == ["nearer"]
+    assert named(placed, seen) == ["nearer"]
 
 
 def test_of_what_is_near_a_picture_within_the_most_promising_is_looked_at(window: RecentWindow) -> None:

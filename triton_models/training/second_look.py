@@ -89,12 +89,13 @@ class Rule:
 
     def finds(self, looks: Looks) -> Bools:
         """Which copies are found, [K, N], by the whole of them or by a picture within."""
-        found = self.accepts(looks.copies_l2, looks.copies_score)
+        l2 = looks.copies_l2.ravel()
+        found = self.accepts(l2, looks.copies_score.ravel())
         # Where something is within the threshold, nothing beyond it is looked at.
         taken = looks.of[looks.others_l2 <= self.threshold_l2]
-        found.ravel()[taken] = looks.copies_l2.ravel()[taken] <= self.threshold_l2
-        found.ravel()[looks.parts.of[self.verifies(looks.parts.l2, looks.parts.score)]] = True
-        return found
+        found[taken] = l2[taken] <= self.threshold_l2
+        found[looks.parts.of[self.verifies(looks.parts.l2, looks.parts.score)]] = True
+        return found.reshape(looks.copies_l2.shape)
 
 
 def look_at(
