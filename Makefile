@@ -55,7 +55,7 @@ types: setup ## mypy --strict
 	$(BIN)/mypy
 
 docs: setup ## write what is made from code: JSON Schemas, the README's table of settings, dashboards, PrometheusRule
-	$(BIN)/python -m consumer.docs
+	$(BIN)/python -m deploy.reference
 	$(BIN)/python deploy/grafana/dashboards.py
 	$(BIN)/python deploy/kubernetes/prometheus_rule.py
 

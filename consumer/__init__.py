@@ -3,7 +3,7 @@
 `ImageEncoder("localhost:8001")("photo.jpg")` is a picture's vector; the service itself is `seenit run`.
 """
 
-from consumer.encode import ImageEncoder, ModelInfo
+from consumer.encoder.triton import ImageEncoder, ModelInfo
 from consumer.errors import Misconfigured, SeenitError, Unavailable, Unprocessable
 
 __all__ = ["ImageEncoder", "Misconfigured", "ModelInfo", "SeenitError", "Unavailable", "Unprocessable"]

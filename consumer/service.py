@@ -11,19 +11,19 @@ from types import FrameType
 import redis
 from redis.cluster import RedisCluster
 
-from consumer.encode import Encoder, ModelInfo
+from consumer.encoder.triton import Encoder, ModelInfo
 from consumer.errors import Misconfigured, Unavailable
-from consumer.fetch import Fetcher
-from consumer.health import HealthServer
-from consumer.lag import Lag
-from consumer.metrics import Metrics
-from consumer.pipeline import BACKOFF_S, Pipeline
-from consumer.poison import Suspicion
-from consumer.rebuild import Progress, rebuild_window
-from consumer.recent import RecentWindow
-from consumer.scripts import FAILURES
+from consumer.images.fetch import Fetcher
+from consumer.kafka.lag import Lag
+from consumer.pipeline.poison import Suspicion
+from consumer.pipeline.runner import BACKOFF_S, Pipeline
 from consumer.settings import RedisSettings, Settings
-from consumer.tracing import start
+from consumer.telemetry.health import HealthServer
+from consumer.telemetry.metrics import Metrics
+from consumer.telemetry.tracing import start
+from consumer.window.recovery import Progress, rebuild_window
+from consumer.window.store import FAILURES
+from consumer.window.window import RecentWindow
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from consumer.client import Published, VerdictsReader
 from consumer.errors import Unavailable
 from consumer.events import Verdict
+from consumer.kafka.clients import Published, VerdictsReader
 from consumer.local.process import Server, answers, wait_until_ready
 from consumer.settings import KafkaSettings
 

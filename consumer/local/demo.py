@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from consumer.client import UploadsProducer, VerdictsReader
-from consumer.draw import outline
 from consumer.errors import SeenitError
 from consumer.events import Box, Edit, ImageUpload, Verdict
+from consumer.kafka.clients import UploadsProducer, VerdictsReader
 from consumer.local.pictures import EDITS, HARDEST, edited, photographs, pictures_in
 from consumer.local.stack import Stack
 from consumer.settings import KafkaSettings
+from consumer.verification.draw import outline
 
 # A verdict takes milliseconds; a machine busy with other things may take longer, but not this long.
 VERDICT_TIMEOUT_S = 120.0

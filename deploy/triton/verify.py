@@ -16,11 +16,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from consumer.decode import decode
-from consumer.encode import Encoded, Encoder, SecondLook
+from consumer.encoder.triton import Encoded, Encoder, SecondLook
 from consumer.errors import Unprocessable
+from consumer.images.decode import decode
 from consumer.settings import DecodeSettings, TritonSettings
-from consumer.verify import verify
+from consumer.verification.features import verify
 
 ONNX = Path(__file__).parents[2] / "triton_models" / "repository" / "image_encoder" / "1" / "model.onnx"
 MIN_COSINE = 0.999

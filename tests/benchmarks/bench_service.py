@@ -33,16 +33,16 @@ from PIL import Image, ImageDraw
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
-from consumer.decode import decode
-from consumer.encode import Encoder, ModelInfo
+from consumer.decide import decide
+from consumer.encoder.triton import Encoder, ModelInfo
 from consumer.events import Model, Record, Verdict, parse, to_message
+from consumer.images.decode import decode
 from consumer.local.binaries import find_binaries
 from consumer.local.pictures import photographs
 from consumer.local.process import Server
 from consumer.local.servers import TritonServer, tansu, valkey
-from consumer.match import decide
-from consumer.recent import NewRow, RecentWindow
 from consumer.settings import DecodeSettings, TritonSettings, WindowSettings
+from consumer.window.window import NewRow, RecentWindow
 from tests.service_fixtures import Service, new_service
 from tests.stack_fixtures import served_graph, serving
 

@@ -22,12 +22,12 @@ import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from redis import Redis  # noqa: E402
 
-from consumer.encode import ModelInfo  # noqa: E402
+from consumer.encoder.triton import ModelInfo  # noqa: E402
 from consumer.local.binaries import find_binaries  # noqa: E402
-from consumer.mirror import Mirror, Query, Reach  # noqa: E402
-from consumer.recent import NewRow, RecentWindow  # noqa: E402
-from consumer.rows import Position, Row  # noqa: E402
 from consumer.settings import WindowSettings  # noqa: E402
+from consumer.window.index import Mirror, Query, Reach  # noqa: E402
+from consumer.window.records import Position, Row  # noqa: E402
+from consumer.window.window import NewRow, RecentWindow  # noqa: E402
 from tests.redis_servers import KINDS, redis_like  # noqa: E402
 from tests.stack_fixtures import serving  # noqa: E402
 

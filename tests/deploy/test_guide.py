@@ -10,15 +10,15 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from redis import AuthenticationError, Redis
 
-from consumer.check import TRIAL_MODEL, check_redis
+from consumer.cli.preflight import TRIAL_MODEL, check_redis
 from consumer.events import Record
-from consumer.kafka import Lease
+from consumer.kafka.consumer import Lease
 from consumer.local.binaries import Binaries
-from consumer.metrics import Metrics
-from consumer.poison import Suspicion
-from consumer.recent import RecentWindow
-from consumer.rows import pack
+from consumer.pipeline.poison import Suspicion
 from consumer.settings import RedisSettings, Settings, WindowSettings
+from consumer.telemetry.metrics import Metrics
+from consumer.window.records import pack
+from consumer.window.window import RecentWindow
 from tests.redis_servers import client_of, redis_like
 from tests.stack_fixtures import serving
 

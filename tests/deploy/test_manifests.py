@@ -19,13 +19,13 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 from pydantic import SecretStr
 
-from consumer.check import check_kafka
-from consumer.client import UploadsProducer, VerdictsReader
+from consumer.cli.preflight import check_kafka
 from consumer.errors import Unavailable
 from consumer.events import ImageUpload, Model, Verdict
-from consumer.lag import Lag
+from consumer.kafka.clients import UploadsProducer, VerdictsReader
+from consumer.kafka.lag import Lag
+from consumer.kafka.topics import Topics, differences, wanted
 from consumer.settings import KafkaSettings, Settings, WindowSettings
-from consumer.topics import Topics, differences, wanted
 from deploy.kubernetes.prometheus_rule import FILE, prometheus_rule
 from tests.deploy import tools
 from tests.kafka_cluster import KafkaCluster

@@ -13,8 +13,8 @@ from google.protobuf import text_format
 from onnx import TensorProto
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from consumer.decode import decode
-from consumer.encode import Encoded, Encoder, ModelInfo
+from consumer.encoder.triton import Encoded, Encoder, ModelInfo
+from consumer.images.decode import decode
 from consumer.local.pictures import photographs
 from consumer.local.process import answers
 from consumer.local.servers import REPOSITORY, TritonServer

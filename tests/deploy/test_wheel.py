@@ -60,7 +60,7 @@ def seenit(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
 
 def test_the_wheel_brings_its_data_and_no_tests(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"consumer/lua/window.lua", "consumer/local/stack.lock", "consumer/py.typed"} <= names
+    assert {"consumer/window/lua/window.lua", "consumer/local/stack.lock", "consumer/py.typed"} <= names
     assert "triton_models/repository/image_encoder/config.pbtxt" in names
     assert "triton_models/repository/image_encoder/1/model.onnx" in names
     assert not [name for name in names if name.startswith(("tests", "deploy"))]

@@ -33,8 +33,8 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from skimage import data as samples
 
-from consumer.decode import decode
 from consumer.errors import Unprocessable
+from consumer.images.decode import decode
 from consumer.settings import DecodeSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -306,7 +306,7 @@ def main() -> int:
         target, *numbers = sys.argv[2:]
         seed, start, stop, step = map(int, numbers)
         warnings.simplefilter("error")  # a warning that decode lets through is a fault
-        importlib.reload(sys.modules["consumer.decode"])  # and its own filter stands before this one
+        importlib.reload(sys.modules["consumer.images.decode"])  # and its own filter stands before this one
         child(target, seed, range(start, stop, step))
         return 0
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

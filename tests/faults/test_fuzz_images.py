@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from consumer.decode import decode
 from consumer.errors import Unprocessable
+from consumer.images.decode import decode
 from tests.faults.fuzz_images import SETTINGS, SQUARE, Fuzzer, mutant, originals
 
 COUNT = int(os.environ.get("SEENIT_FUZZ_IMAGES", "3000"))

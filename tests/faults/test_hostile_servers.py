@@ -15,7 +15,7 @@ from ipaddress import IPv4Network
 import pytest
 
 from consumer.errors import Unprocessable
-from consumer.fetch import Fetcher
+from consumer.images.fetch import Fetcher
 from consumer.settings import FetchSettings
 from tests.web import Server, answer, serve
 

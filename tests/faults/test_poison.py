@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 from redis import Redis
 
-from consumer.poison import SUSPECT_AT
+from consumer.pipeline.poison import SUSPECT_AT
 from tests.faults.deadly_decoder import deadly_picture, python_path
-from tests.integration.test_service import noise
 from tests.kafka_cluster import KafkaCluster
 from tests.processes import Child, Reaper, until
 from tests.service_fixtures import PARTITIONS, Service, new_service
+from tests.test_service import noise
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -92,7 +92,7 @@ def quarantines(service: Service) -> list[int]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if b"consumer.quarantine" in (process / "cmdline").read_bytes():
+            if b"consumer.images.sandbox" in (process / "cmdline").read_bytes():
                 found += [int(process.name)] if mine in (process / "environ").read_bytes().split(b"\0") else []
     return found
 

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
-from consumer.align import features_of, thumbnails
+from consumer.verification.registration import features_of, thumbnails
 from tests.training.conftest import draw_picture
 from triton_models.training.encoders import OnnxEncoder, make_encoder, squares
 from triton_models.training.export import PATCHES, THUMBNAIL_SIDE, Served, patches_shape, to_onnx

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from consumer.encode import ModelInfo
-from consumer.look import Look
+from consumer.encoder.triton import ModelInfo
+from consumer.verification.result import Look
 from triton_models.training.bench import Patches, Vectors
 from triton_models.training.edits import EDITS
 from triton_models.training.encoders import OnnxEncoder

@@ -5,9 +5,9 @@ import base64
 import numpy as np
 import pytest
 
-from consumer.align import features_of
-from consumer.encode import turns_of
-from consumer.verify import verify
+from consumer.encoder.triton import turns_of
+from consumer.verification.features import verify
+from consumer.verification.registration import features_of
 from tests.training.conftest import draw_picture
 from triton_models.training.encoders import OnnxEncoder
 from triton_models.training.parameters import MODEL_FOLDER

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from consumer import frames
-from consumer.frames import WHOLE, views
+from consumer.images import regions as frames
+from consumer.images.regions import WHOLE, views
 from consumer.settings import DecodeSettings
 from triton_models.training.data import is_validation, list_pictures
 from triton_models.training.edits import EDITS, Edit, library_edits

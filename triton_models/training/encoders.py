@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from consumer.encode import Encoder as Client
-from consumer.encode import turns_of
-from consumer.look import Look
+from consumer.encoder.triton import Encoder as Client
+from consumer.encoder.triton import turns_of
 from consumer.settings import TritonSettings
-from consumer.verify import promise, verify
+from consumer.verification.features import promise, verify
+from consumer.verification.result import Look
 
 Floats = NDArray[np.float32]
 
@@ -64,7 +64,7 @@ class OnnxEncoder:
         return found["embeddings"], found.get("patches")
 
     def promise(self, uploads: NDArray[np.int8], candidates: NDArray[np.int8], l2: Floats) -> Floats:
-        """Which of the candidates of one upload is worth a look, see `consumer.verify`."""
+        """Which of the candidates of one upload is worth a look, see `consumer.verification.features`."""
         return promise(uploads, candidates, l2, self.thumbnail_side)
 
     def verify(self, uploads: NDArray[np.int8], candidates: NDArray[np.int8]) -> list[Look]:

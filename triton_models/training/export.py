@@ -5,7 +5,7 @@
 The graph takes `images` UINT8 [N, S, S, 3] and gives `embeddings` FP32 [N, D] of unit length and `patches` INT8
 [N, P, C]: first the 64 local features that show most detail, most first, as C - 2 channels of a descriptor (any scale;
 all zero where there is nothing to see) and the place x, y of its centre, in 1/128 of half the picture's side from its
-middle. The last rows of `patches` are a thumbnail, in grey of 16 levels, for `consumer.align`. Version, size,
+middle. The last rows of `patches` are a thumbnail, in grey of 16 levels, for `consumer.verification`. Version, size,
 dimension and threshold are written from here, and only from here, into the metadata of the ONNX file and into the
 `parameters` of `config.pbtxt` and of its twin for CPUs.
 """
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from consumer.align import thumbnail_bytes
+from consumer.verification.registration import thumbnail_bytes
 from triton_models.training.bench import open_picture
 from triton_models.training.data import is_validation, list_pictures
 from triton_models.training.encoders import squares

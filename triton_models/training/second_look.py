@@ -3,7 +3,7 @@
     python -m triton_models.training.second_look --images FOLDER --encoder model.onnx --output out/evaluation --write
 
 Copies and references are those of `evaluate`, and what it encoded into the same output folder is used again. Of the
-references near a copy `consumer.verify` looks at the most promising one, as in the service; the rule that finds most
+references near a copy `verification` looks at the most promising one, as in the service; the rule that finds most
 copies at the wanted share of other pairs is printed, and with `--write` put into both Triton configurations of the
 model.
 """
@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from consumer.encode import SecondLook
+from consumer.encoder.triton import SecondLook
 from consumer.events import Box
-from consumer.look import Look
-from consumer.second_look import LOOKS
+from consumer.verification.rerank import LOOKS
+from consumer.verification.result import Look
 from triton_models.training import errors
 from triton_models.training.bench import Bench, Patches, Vectors, duplicates, make_bench, vectors_of
 from triton_models.training.edits import Edit

@@ -3,7 +3,7 @@
     python -m triton_models.training.turns --images FOLDER
 
 The same spot of a picture and of the picture turned has two descriptors. A matrix by turn takes one to the other as
-well as least squares can; `consumer.verify` looks at uploads through these as well. Only pictures of the training teach
+well as least squares can; `verification` looks at uploads through these as well. Only pictures of the training teach
 them. They come before `second_look`, whose rule rests on them.
 """
 
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from consumer.align import features_of
-from consumer.encode import TURNS
+from consumer.encoder.triton import TURNS
+from consumer.verification.registration import features_of
 from triton_models.training.bench import BATCH, Patches, open_picture
 from triton_models.training.data import is_validation, list_pictures
 from triton_models.training.encoders import Floats, OnnxEncoder

@@ -1,0 +1,126 @@
+"""The other ends of the topics: sending uploads and following verdicts."""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from cloudevents.core.bindings.kafka import to_binary
+from cloudevents.core.formats.json import JSONFormat
+from cloudevents.core.v1.event import CloudEvent
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from consumer.errors import Unavailable
+from consumer.events import ImageDeleted, ImageUpload, Verdict
+from consumer.kafka.consumer import MAX_MESSAGE_BYTES, client_options
+from consumer.settings import KafkaSettings
+
+# Of one exchange with the brokers.
+SEND_TIMEOUT_S = 15.0
+
+
+class UploadsProducer:
+    """Puts upload and deletion events on the input topic."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._topic = settings.input_topic
+        self._producer = Producer({**client_options(settings), "message.max.bytes": MAX_MESSAGE_BYTES})
+        self._failures: list[KafkaError] = []
+
+    def send(self, event: ImageUpload | ImageDeleted) -> None:
+        """Queue one event; `flush` waits until the brokers have it."""
+        kind = "image.uploaded" if isinstance(event, ImageUpload) else "image.deleted"
+        cloud_event = CloudEvent(
+            {
+                "id": str(uuid.uuid4()),
+                "source": "/seenit/upload",
+                "type": kind,
+                "time": datetime.now(UTC),
+                "datacontenttype": "application/json",
+            },
+            event.model_dump_json(exclude_none=True).encode(),
+        )
+        message = to_binary(cloud_event, JSONFormat(), key_mapper=lambda _: event.image_id)
+        while True:
+            try:
+                self._producer.produce(
+                    self._topic, message.value, message.key, headers=dict(message.headers), on_delivery=self._delivered
+                )
+                break
+            except BufferError:
+                self._producer.poll(0.1)
+            except KafkaException as error:  # larger than any broker takes
+                self._failures.append(error.args[0])
+                break
+        self._producer.poll(0)
+
+    def flush(self) -> None:
+        """Wait until all events stand on the topic. Raises Unavailable when they do not within SEND_TIMEOUT_S."""
+        unsent = self._producer.flush(SEND_TIMEOUT_S)
+        if self._failures:
+            raise Unavailable("kafka", f"{len(self._failures)} events were refused: {self._failures[0].str()}")
+        if unsent:
+            raise Unavailable("kafka", f"{unsent} events were not taken within {SEND_TIMEOUT_S:.0f} s")
+
+    def _delivered(self, error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            self._failures.append(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A verdict as it stands on the output topic: read and as it came, its event's id, and when it got there."""
+
+    verdict: Verdict
+    value: bytes
+    id: str
+    timestamp_ms: int
+
+
+class VerdictsReader:
+    """Follows the output topic from its end, or from its beginning, without being a member of any group.
+
+    Raises Unavailable when the brokers or the topic cannot be asked.
+    """
+
+    def __init__(self, settings: KafkaSettings, *, from_beginning: bool = False) -> None:
+        self._consumer = Consumer(
+            {
+                **client_options(settings),
+                # A name is required, but nothing is ever committed under it.
+                "group.id": f"seenit-watch-{uuid.uuid4()}",
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+            }
+        )
+        try:
+            topic = self._consumer.list_topics(settings.output_topic, timeout=SEND_TIMEOUT_S).topics[
+                settings.output_topic
+            ]
+            if topic.error is not None:
+                raise Unavailable("kafka", f"topic {settings.output_topic!r}: {topic.error.str()}")
+            at = [TopicPartition(settings.output_topic, partition) for partition in topic.partitions]
+            # The end is fixed now: verdicts published after this line are seen, however long the first poll takes.
+            for each in at:
+                low, high = self._consumer.get_watermark_offsets(each, timeout=SEND_TIMEOUT_S)
+                each.offset = low if from_beginning else high
+            self._consumer.assign(at)
+        except KafkaException as error:
+            raise Unavailable("kafka", f"{settings.bootstrap_servers}: {error.args[0].str()}") from None
+
+    def poll(self, wait_s: float) -> Iterator[Published]:
+        """The verdicts that are there within `wait_s`."""
+        messages = self._consumer.consume(1, wait_s)
+        if messages:
+            messages += self._consumer.consume(500, 0)
+        for message in messages:
+            value = message.value()
+            if message.error() is None and value is not None:
+                headers: dict[str, Any] = dict(message.headers() or ())
+                identity = (headers.get("ce_id") or b"").decode()
+                yield Published(Verdict.model_validate_json(value), value, identity, message.timestamp()[1])
+
+    def close(self) -> None:
+        """Let go of the topic."""
+        self._consumer.close()

@@ -1,0 +1,87 @@
+"""Which partitions may hold an upload that brings down whoever works on it.
+
+Nobody survives to tell of such an upload. So each process notes in Redis at which offset it begins to read a partition,
+before anything is done with what it read. One beginning after the other at the same offset is a suspicion and no proof:
+somebody may have stopped those processes. It only makes the next one careful: the records from there on go alone, their
+pictures decoded in a `quarantine`, until past all that can have been in flight.
+"""
+
+import logging
+from typing import Any
+
+from redis import Redis
+from redis.cluster import RedisCluster
+
+from consumer.kafka.consumer import Lease, Leased
+from consumer.settings import Settings
+from consumer.window.store import FAILURES
+
+log = logging.getLogger(__name__)
+
+# Beginnings at one offset, with no progress between them, that make a partition suspect.
+SUSPECT_AT = 3
+# Longer than any supervisor waits before it starts a process again.
+REMEMBER_MS = 24 * 60 * 60 * 1000
+
+
+class Suspicion:
+    """Says how many records may go on together. For the thread that polls; asks Redis once in a lease's life."""
+
+    def __init__(self, redis: Redis | RedisCluster, settings: Settings) -> None:
+        self._redis: Any = redis
+        self._key = f"{settings.redis.key_prefix}:starts:{settings.kafka.group_id}"
+        self._in_flight = settings.pipeline.batches_in_flight * settings.pipeline.batch_size
+        self._leases: dict[int, Lease] = {}
+        self._suspect_until: dict[int, int] = {}  # offsets, by partition
+
+    def first(self, leased: list[Leased]) -> tuple[list[Leased], bool]:
+        """All the records, or those before the first suspect one, or that one alone; and whether it is one."""
+        self._note(leased)
+        if self._suspect_until:
+            for index, (record, _) in enumerate(leased):
+                if record.offset < self._suspect_until.get(record.partition, 0):
+                    return leased[: index or 1], index == 0
+        return leased, False
+
+    def _note(self, leased: list[Leased]) -> None:
+        """Count where leases begin that are new."""
+        begun: dict[int, int] = {}
+        for record, lease in leased:
+            if self._leases.get(record.partition) != lease:
+                self._leases[record.partition] = lease
+                self._suspect_until.pop(record.partition, None)
+                begun[record.partition] = record.offset
+        if not begun:
+            return
+        topic = leased[0][0].topic
+        try:
+            noted = self._redis.hmget(self._key, [f"{topic}/{partition}" for partition in begun])
+            counts = [_count(value, offset) + 1 for value, offset in zip(noted, begun.values(), strict=True)]
+            notes = {
+                f"{topic}/{partition}": f"{offset} {count}"
+                for (partition, offset), count in zip(begun.items(), counts, strict=True)
+            }
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.hset(self._key, mapping=notes)
+            pipeline.pexpire(self._key, REMEMBER_MS)
+            pipeline.execute()
+        except FAILURES as error:
+            # Nothing will be decided while Redis is away, and the next process notes it again.
+            log.warning("cannot note where partitions begin: %s", error)
+            return
+        for (partition, offset), count in zip(begun.items(), counts, strict=True):
+            if count >= SUSPECT_AT:
+                self._suspect_until[partition] = offset + self._in_flight
+                log.warning(
+                    "partition %d begins at offset %d again, %d times by now: what follows goes alone, its pictures "
+                    "decoded in another process",
+                    partition,
+                    offset,
+                    count,
+                )
+
+
+def _count(noted: bytes | None, offset: int) -> int:
+    """How often the offset was noted, if it is the one noted last."""
+    last, _, count = (noted or b"").partition(b" ")
+    return int(count) if last == str(offset).encode() else 0

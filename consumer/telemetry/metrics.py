@@ -1,0 +1,130 @@
+"""Every metric's name, labels and unit, in one place. Label values are few by construction."""
+
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from typing import get_args
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from consumer.errors import REASONS, Dependency
+from consumer.window.window import WindowStats
+
+# They double the number of series, and Prometheus has no use for them.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+# Steps take from 0.1 ms (an exact lookup) to the deadlines of fetch and inference.
+_SECONDS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+# The threshold of a good encoder lies around 0.5: fine steps there show how matches drift.
+_L2 = tuple(step / 20 for step in range(1, 29))
+# Tenants with a series of their own, the largest first; the rest share one. Their names come from strangers.
+TENANTS = 20
+OTHERS = "(others)"
+
+
+class Metrics(Collector):
+    """What one service counts.
+
+    What is not counted but looked up, is looked up when Prometheus asks: `lags` (messages by partition) and `windows`.
+    """
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self.lags: Mapping[int, int] = {}
+        self.windows: Callable[[], Sequence[WindowStats]] = tuple
+        self.verdicts = Counter("seenit_verdicts", "Verdicts published", ["verdict", "kind"], registry=registry)
+        self.unprocessable = Counter("seenit_unprocessable", "Uploads dead-lettered", ["reason"], registry=registry)
+        self.deleted = Counter("seenit_deleted", "Deletion events carried out", registry=registry)
+        self.step_seconds = Histogram(
+            "seenit_step_seconds",
+            "Duration of a step: fetch, decode and infer for one picture or request, the others for a batch",
+            ["step"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.step_cpu_seconds = Counter(
+            "seenit_step_cpu_seconds", "Processor time of a step's Python threads", ["step"], registry=registry
+        )
+        self.end_to_end_seconds = Histogram(
+            "seenit_end_to_end_seconds",
+            "From the event's arrival on the topic to the commit",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.batch_uploads = Histogram(
+            "seenit_batch_uploads",
+            "Uploads in a batch",
+            ["closed_by"],
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+            registry=registry,
+        )
+        self.batches_in_flight = Gauge("seenit_batches_in_flight", "Batches between poll and commit", registry=registry)
+        self.batches_in_flight_limit = Gauge(
+            "seenit_batches_in_flight_limit", "Most batches between poll and commit", registry=registry
+        )
+        self.retries = Counter("seenit_retries", "Repeated calls to a dependency", ["dependency"], registry=registry)
+        self.ready = Gauge("seenit_ready", "1 when /readyz finds nothing wrong", registry=registry)
+        self.dependency_up = Gauge(
+            "seenit_dependency_up", "1 when it could be asked the last time", ["dependency"], registry=registry
+        )
+        self.rebalances = Counter(
+            "seenit_rebalances", "Changes of the partitions held", ["change"], registry=registry
+        )  # assigned, revoked, lost
+        self.match_l2 = Histogram("seenit_match_l2", "Distance of near matches", buckets=_L2, registry=registry)
+        self.window_resets = Gauge(
+            "seenit_window_resets", "Times Redis came back without what it had", registry=registry
+        )
+        self.model_info = Gauge("seenit_model_info", "The served encoder", ["name", "version"], registry=registry)
+        self.model_threshold_l2 = Gauge(
+            "seenit_model_threshold_l2", "Distance up to which two pictures are duplicates", registry=registry
+        )
+        build = Gauge("seenit_build_info", "This program", ["version", "python"], registry=registry)
+        build.labels(version("seenit"), platform.python_version()).set(1)
+        # A series that begins with its first event has no rate yet when that event is the alarm.
+        for dependency in get_args(Dependency):
+            self.retries.labels(dependency)
+        for reason in REASONS:
+            self.unprocessable.labels(reason)
+        for change in ("assigned", "revoked", "lost"):
+            self.rebalances.labels(change)
+        for verdict, kind in (("unique", ""), ("duplicate", "exact"), ("duplicate", "near"), ("unprocessable", "")):
+            self.verdicts.labels(verdict, kind)
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics that are looked up."""
+        lag = GaugeMetricFamily(
+            "seenit_consumer_lag_messages", "From the committed offset to the partition's end", labels=["partition"]
+        )
+        for partition, messages in self.lags.items():
+            lag.add_metric([str(partition)], messages)
+        yield lag
+        embeddings = GaugeMetricFamily("seenit_window_embeddings", "Embeddings mirrored from Redis", labels=["tenant"])
+        size = GaugeMetricFamily("seenit_window_bytes", "Memory of the mirrored embeddings", labels=["tenant"])
+        age = GaugeMetricFamily("seenit_window_age_seconds", "Age of the oldest mirrored embedding", labels=["tenant"])
+        now_ms = time.time() * 1000
+        for window in bounded(self.windows()):
+            embeddings.add_metric([window.tenant], window.rows)
+            size.add_metric([window.tenant], window.bytes)
+            if window.oldest_ms is not None:
+                age.add_metric([window.tenant], max(0.0, now_ms - window.oldest_ms) / 1000)
+        yield from (embeddings, size, age)
+
+
+def bounded(windows: Iterable[WindowStats], most: int = TENANTS) -> list[WindowStats]:
+    """The windows with the most rows, and all others as one; names that cannot be a series of their own count there."""
+    named: dict[str, WindowStats] = {}
+    rest = []
+    for window in sorted(windows, key=lambda window: window.rows, reverse=True):
+        name = window.tenant.encode("utf-8", "replace").decode()  # halves of surrogate pairs would break the page
+        if len(named) < most and name not in named and name != OTHERS:
+            named[name] = window._replace(tenant=name)
+        else:
+            rest.append(window)
+    if not rest:
+        return list(named.values())
+    oldest_ms = min((window.oldest_ms for window in rest if window.oldest_ms is not None), default=None)
+    rows, size = sum(window.rows for window in rest), sum(window.bytes for window in rest)
+    return [*named.values(), WindowStats(OTHERS, rows, size, oldest_ms)]

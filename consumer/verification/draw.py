@@ -1,0 +1,46 @@
+"""Pictures of what the second look found: boxes around what two pictures share, and lines between their parts."""
+
+from typing import cast
+
+from PIL import Image, ImageDraw
+
+from consumer.events import Box
+from consumer.verification.result import Look
+
+BOX_COLOUR = "#19c37d"
+LINE_COLOURS = ("#ffb000", "#fe6100", "#dc267f", "#785ef0", "#648fff")
+LINES = 12
+GAP = 16
+
+
+def outline(picture: Image.Image, box: Box, width: int = 2) -> None:
+    """Draw a box, given as fractions of the sides, onto a picture."""
+    right, bottom = picture.width - 1, picture.height - 1
+    corners = (box.left * right, box.top * bottom, box.right * right, box.bottom * bottom)
+    ImageDraw.Draw(picture).rectangle(corners, outline=BOX_COLOUR, width=width)
+
+
+def side_by_side(match: Image.Image, upload: Image.Image, look: Look, height: int = 480) -> Image.Image:
+    """RGB: both pictures at one height, the match on the left, with the boxes of the edit and some lines of inliers."""
+    left, right = (_fitted(picture, height) for picture in (match, upload))
+    if look.edit is not None:
+        outline(left, look.edit.box_in_match, 3)
+        outline(right, look.edit.box_in_upload, 3)
+    canvas = Image.new("RGB", (left.width + GAP + right.width, height), "white")
+    canvas.paste(left, (0, 0))
+    canvas.paste(right, (left.width + GAP, 0))
+    draw = ImageDraw.Draw(canvas)
+    for number, link in enumerate(look.links[:LINES]):
+        in_upload_x, in_upload_y, in_match_x, in_match_y = cast(list[float], link.tolist())
+        start = (in_match_x * left.width, in_match_y * height)
+        end = (left.width + GAP + in_upload_x * right.width, in_upload_y * height)
+        colour = LINE_COLOURS[number % len(LINE_COLOURS)]
+        draw.line((start, end), fill=colour, width=2)
+        for x, y in (start, end):
+            draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colour)
+    return canvas
+
+
+def _fitted(picture: Image.Image, height: int) -> Image.Image:
+    width = min(max(1, round(picture.width * height / picture.height)), 2 * height)
+    return picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0)

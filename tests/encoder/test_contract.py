@@ -1,0 +1,173 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
+
+from consumer.encoder.triton import ModelInfo
+from consumer.errors import Misconfigured
+from consumer.local.servers import MODEL, REPOSITORY
+from tests.stack_fixtures import model_code
+
+GPU = REPOSITORY / MODEL / "config.pbtxt"
+CPU = REPOSITORY / MODEL / "configs" / "cpu.pbtxt"
+GRAPHS = [REPOSITORY / MODEL / "1" / name for name in ("model.onnx", "model.int8.onnx")]
+ELEMENTS = {"TYPE_UINT8": "UINT8", "TYPE_FP32": "FLOAT", "TYPE_INT8": "INT8"}
+
+
+def config(path: Any = CPU) -> Any:
+    return text_format.Parse(path.read_text(), ModelConfig())
+
+
+def test_both_configurations_describe_one_model() -> None:
+    gpu, cpu = config(GPU), config(CPU)
+    assert (gpu.platform, cpu.backend) == ("tensorrt_plan", "python")
+    for field in ("name", "input", "output", "max_batch_size", "parameters", "model_warmup"):
+        assert getattr(gpu, field) == getattr(cpu, field), field
+    assert ModelInfo.from_config(gpu) == ModelInfo.from_config(cpu)
+
+
+@pytest.mark.parametrize("path", [GPU, CPU], ids=["gpu", "cpu"])
+def test_batches_are_joined_bounded_and_warmed_up(path: Any) -> None:
+    served = config(path)
+    policy = served.dynamic_batching.default_queue_policy
+    assert 0 < served.dynamic_batching.max_queue_delay_microseconds <= 5_000
+    assert policy.max_queue_size > 0
+    assert policy.default_timeout_microseconds > 0
+    assert {sample.batch_size for sample in served.model_warmup} == {1, served.max_batch_size}
+
+
+def test_the_gpu_configuration_uses_cuda_graphs() -> None:
+    assert config(GPU).optimization.cuda.graphs
+    assert config(GPU).instance_group[0].kind == config(GPU).instance_group[0].KIND_GPU
+
+
+@pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.name)
+def test_the_configuration_describes_the_model_file(path: Path) -> None:
+    model = onnx.load(path)
+    served = config()
+    for declared, actual in ((served.input, model.graph.input), (served.output, model.graph.output)):
+        assert [tensor.name for tensor in declared] == [tensor.name for tensor in actual]
+        for tensor, value in zip(declared, actual, strict=True):
+            kind = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+            assert ELEMENTS[DataType.Name(tensor.data_type)] == kind
+            # A dimension without a number is one that the exporter could not infer.
+            for wanted, dim in zip(tensor.dims, value.type.tensor_type.shape.dim[1:], strict=True):
+                assert dim.dim_value in {0, wanted}
+    info, known = ModelInfo.from_config(served), {each.key: each.value for each in model.metadata_props}
+    assert known["model_version"] == info.version
+    assert int(known["input_size"]) == info.size
+    assert int(known["embedding_dim"]) == info.dim
+    assert float(known["threshold_l2"]) == pytest.approx(info.threshold_l2)
+    # Else the configuration may have kept what was true of the model before.
+    assert known["turns"] == served.parameters["turns"].string_value
+    assert known.get("thumbnail_side", "") == served.parameters["thumbnail_side"].string_value
+
+
+def test_what_is_known_of_turns_is_read_and_optional() -> None:
+    served = config()
+    look = ModelInfo.from_config(served).second_look
+    assert look is not None
+    assert look.turns is not None
+    assert look.turns.shape == (3, 22, 22)
+    assert 0.5 < np.abs(look.turns).max() <= 2
+    served.parameters["turns"].string_value = ""
+    look = ModelInfo.from_config(served).second_look
+    assert look is not None
+    assert look.turns is None
+
+
+@pytest.mark.parametrize("said", ["AAAA", "no base64"])
+def test_turns_of_another_form_are_refused(said: str) -> None:
+    served = config()
+    served.parameters["turns"].string_value = said
+    with pytest.raises(Misconfigured, match="'turns'"):
+        ModelInfo.from_config(served)
+
+
+def with_thumbnails(side: str, count: int) -> Any:
+    served = config()
+    del served.output[1:]
+    served.output.add(name="patches", data_type=DataType.TYPE_INT8, dims=[count, 24])
+    served.parameters["thumbnail_side"].string_value = side
+    return served
+
+
+def test_thumbnails_are_told_by_their_side_and_optional() -> None:
+    for side, count in (("24", 76), ("24", 14), ("48", 60)):
+        look = ModelInfo.from_config(with_thumbnails(side, count)).second_look
+        assert look is not None
+        assert look.thumbnail_side == int(side)
+    served = with_thumbnails("24", 76)
+    del served.parameters["thumbnail_side"]
+    look = ModelInfo.from_config(served).second_look
+    assert look is not None
+    assert look.thumbnail_side == 0
+
+
+@pytest.mark.parametrize(("side", "count"), [("24", 13), ("25", 76), ("20", 76), ("none", 76)])
+def test_thumbnails_that_do_not_fit_are_refused(side: str, count: int) -> None:
+    with pytest.raises(Misconfigured, match="'thumbnail_side'"):
+        ModelInfo.from_config(with_thumbnails(side, count))
+
+
+def test_local_features_are_optional() -> None:
+    served = config()
+    del served.output[1:]
+    assert ModelInfo.from_config(served).patches is None
+    served.output.add(name="patches", data_type=DataType.TYPE_INT8, dims=[25, 24])
+    assert ModelInfo.from_config(served).patches == (25, 24)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda served: served.parameters.pop("threshold_l2"), "lacks the parameter 'threshold_l2'"),
+        (lambda served: served.parameters["input_size"].ParseFromString(b""), "lacks the parameter 'input_size'"),
+        (lambda served: setattr(served.parameters["embedding_dim"], "string_value", "many"), "a number, not 'many'"),
+        (lambda served: setattr(served.parameters["threshold_l2"], "string_value", "nan"), "not 'nan'"),
+        (lambda served: setattr(served.input[0], "data_type", DataType.TYPE_FP32), "'images' TYPE_UINT8"),
+        (lambda served: setattr(served.input[0], "name", "pixels"), "and has None"),
+        (lambda served: served.output[0].dims.append(2), "'embeddings' TYPE_FP32"),
+        (lambda served: setattr(served, "max_batch_size", 0), "batches"),
+        (
+            lambda served: served.output.add(name="patches", data_type=DataType.TYPE_FP32, dims=[25, 32]),
+            "'patches' TYPE_INT8",
+        ),
+        (
+            lambda served: served.output.add(name="patches", data_type=DataType.TYPE_INT8, dims=[25]),
+            "'patches' TYPE_INT8",
+        ),
+        (
+            lambda served: served.output.add(name="patches", data_type=DataType.TYPE_INT8, dims=[1, 24]),
+            "too few: [1, 24]",
+        ),
+    ],
+)
+def test_a_model_without_the_contract_is_refused_with_what_is_wrong(spoil: Callable[[Any], object], said: str) -> None:
+    served = config()
+    del served.output[1:]
+    spoil(served)
+    with pytest.raises(Misconfigured) as refusal:
+        ModelInfo.from_config(served)
+    assert said in str(refusal.value)
+    assert "image_encoder" in str(refusal.value)
+
+
+def test_the_8_bit_graph_is_served_only_where_it_is_exact(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = model_code()
+    plain, quantised = tmp_path / "model.onnx", tmp_path / "model.int8.onnx"
+    cpuinfo = "flags : fpu avx2 avx512_vnni"
+    monkeypatch.setattr(model.Path, "read_text", lambda _: cpuinfo)
+    monkeypatch.setattr(model.platform, "machine", lambda: "x86_64")
+    assert model.graph(tmp_path) == plain
+    quantised.touch()
+    assert model.graph(tmp_path) == quantised
+    cpuinfo = "flags : fpu avx2"
+    assert model.graph(tmp_path) == plain
+    monkeypatch.setattr(model.platform, "machine", lambda: "aarch64")
+    assert model.graph(tmp_path) == quantised

@@ -1,0 +1,30 @@
+"""What cannot be made to happen at will on a real broker: a client that does not come back."""
+
+import threading
+import time
+from typing import Any, cast
+from unittest.mock import MagicMock
+
+import pytest
+from confluent_kafka import Producer, TopicPartition
+
+from consumer.errors import Unavailable
+from consumer.kafka import publisher as publisher_module
+from consumer.settings import KafkaSettings
+
+
+def test_a_client_that_does_not_come_back_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    woken = threading.Event()
+    hanging = MagicMock(spec=Producer)
+    hanging.flush.return_value = 0
+    hanging.send_offsets_to_transaction.side_effect = lambda *_: woken.wait(30)
+    monkeypatch.setattr(publisher_module, "HANG_TIMEOUT_S", 0.1)
+    publisher = publisher_module.Publisher(KafkaSettings(), cast(Any, MagicMock()))
+    publisher._producer = hanging
+    began_s = time.monotonic()
+    with pytest.raises(Unavailable, match="does not come back"):
+        publisher.publish([], [TopicPartition("in", 0, 1)])
+    woken.set()
+    assert time.monotonic() - began_s < 10
+    hanging.commit_transaction.assert_not_called()
+    assert publisher._producer is None  # the next try is another producer's, which fences this one

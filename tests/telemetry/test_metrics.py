@@ -1,0 +1,99 @@
+"""What /metrics shows, and that strangers cannot break or bloat it."""
+
+import json
+import logging
+import signal
+import time
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from consumer.settings import LogSettings
+from consumer.telemetry import logs
+from consumer.telemetry.metrics import OTHERS, TENANTS, Metrics, bounded
+from consumer.window.window import WindowStats
+
+
+def window(tenant: str, rows: int, age_s: int = 10) -> WindowStats:
+    return WindowStats(tenant, rows, rows * 600, int(time.time() - age_s) * 1000)
+
+
+def shown(metrics: Metrics, registry: CollectorRegistry) -> dict[tuple[str, str], float]:
+    """(name, labels' values) -> value of what is shown; fails if the page cannot be read back."""
+    samples = {}
+    for family in text_string_to_metric_families(generate_latest(registry).decode()):
+        for sample in family.samples:
+            key = (sample.name, ",".join(sample.labels.values()))
+            assert key not in samples, f"{key} twice: Prometheus would refuse the page"
+            samples[key] = sample.value
+    return samples
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+def test_every_name_has_its_unit_and_the_page_can_be_read(registry: CollectorRegistry) -> None:
+    metrics = Metrics(registry)
+    metrics.lags = {0: 7, 3: 0}
+    metrics.windows = lambda: [window("shop", 5)]
+    samples = shown(metrics, registry)
+    assert samples["seenit_consumer_lag_messages", "0"] == 7
+    assert samples["seenit_window_embeddings", "shop"] == 5
+    assert samples["seenit_window_bytes", "shop"] == 3000
+    assert samples["seenit_window_age_seconds", "shop"] == pytest.approx(10, abs=5)
+    assert all(name.startswith("seenit_") for name, _ in samples)
+    assert ("seenit_verdicts_total", "near,duplicate") in samples  # from the first moment
+
+
+def test_series_stay_few_whatever_strangers_call_their_tenants(registry: CollectorRegistry) -> None:
+    metrics = Metrics(registry)
+    names = [
+        OTHERS,
+        "\ud800",
+        "\udfff",
+        "?",
+        'quo"te',
+        "new\nline",
+        "back\\slash",
+        *(f"tenant-{n}" for n in range(1000)),
+    ]
+    metrics.windows = lambda: [window(name, 2000 - n, age_s=n) for n, name in enumerate(names)]
+    samples = shown(metrics, registry)
+    rows = {tenant: value for (name, tenant), value in samples.items() if name == "seenit_window_embeddings"}
+    assert len(rows) == TENANTS + 1
+    assert sum(rows.values()) == sum(2000 - n for n in range(len(names)))
+    assert samples["seenit_window_age_seconds", OTHERS] == pytest.approx(len(names) - 1, abs=5)
+
+
+def test_an_empty_window_has_no_age() -> None:
+    empty, one = WindowStats("empty", 0, 0, None), window("a", 1)
+    assert bounded([empty]) == [empty]
+    assert bounded([empty, one], most=1) == [one, WindowStats(OTHERS, 0, 0, None)]
+
+
+def test_a_signal_switches_the_log_to_debug_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = logging.getLogger()
+    before, old = root.level, signal.getsignal(signal.SIGUSR1)
+    try:
+        root.setLevel(logging.WARNING)
+        logs.switch_on_signal(LogSettings(level="warning"))
+        signal.raise_signal(signal.SIGUSR1)
+        assert root.level == logging.DEBUG
+        signal.raise_signal(signal.SIGUSR1)
+        assert root.level == logging.WARNING
+    finally:
+        root.setLevel(before)
+        signal.signal(signal.SIGUSR1, old)
+
+
+def test_a_json_line_holds_what_the_call_gave() -> None:
+    record = logging.makeLogRecord({"name": "consumer.pipeline.runner", "msg": "unprocessable: %r", "args": ("a\nb",)})
+    record.__dict__.update(image_id="a\nb", tenant="\ud800", partition=3, offset=12)
+    text = logs.JsonFormatter().format(record)
+    assert "\n" not in text
+    line = json.loads(text)
+    assert (line["image_id"], line["tenant"], line["partition"], line["offset"]) == ("a\nb", "\ud800", 3, 12)
+    assert line["message"] == "unprocessable: 'a\\nb'"

@@ -1,0 +1,309 @@
+"""The window's own code, with every round trip to a real server in every order that several processes can give them.
+
+Each process is a thread that stops before every round trip. An explorer lets one go at a time, or makes it crash before
+or after the round trip, and then runs everything again with the next order, until there is none left. A process that
+crashed comes back with an empty mirror and begins its upload anew.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import pytest
+from redis import Redis
+
+from consumer.decide import decide
+from consumer.local.binaries import Binaries
+from consumer.settings import WindowSettings
+from consumer.window import window as recent
+from consumer.window.records import unpack
+from consumer.window.window import NewRow, RecentWindow
+from tests.redis_servers import client_of, redis_like
+from tests.stack_fixtures import serving
+from tests.window.test_window import MODEL, PREFIX, assert_coherent, upload
+
+Answer = tuple[str, str | None]
+
+
+class Crash(Exception):
+    """The process is gone; what it had sent may have arrived."""
+
+
+class Forget(NamedTuple):
+    image_id: str
+
+
+Task = NewRow | Forget
+
+
+class Choice(NamedTuple):
+    process: int
+    crash: str = ""
+
+
+class Process(threading.Thread):
+    """Works through its tasks, one round trip whenever it is told to."""
+
+    def __init__(self, redis: Redis, tasks: Sequence[Task], tenant: str) -> None:
+        super().__init__(daemon=True)
+        self.answers: dict[str, set[Answer]] = {}
+        self.window = self._new_window(redis)
+        self.done = False
+        self.failure: BaseException | None = None
+        self._redis = redis
+        self._tasks = tasks
+        self._tenant = tenant
+        self._crash = ""
+        self._go = threading.Semaphore(0)
+        self._stopped = threading.Semaphore(0)
+
+    def wait(self) -> None:
+        """Until it stands before a round trip, or is done."""
+        self._stopped.acquire()
+        if self.failure:
+            raise self.failure
+
+    def step(self, crash: str) -> None:
+        self._crash = crash
+        self._go.release()
+        self.wait()
+
+    def run(self) -> None:
+        try:
+            for task in self._tasks:
+                while not self._try(task):
+                    self.window = self._new_window(self._redis)
+        except BaseException as error:
+            self.failure = error
+        self.done = True
+        self._stopped.release()
+
+    def _try(self, task: Task) -> bool:
+        try:
+            if isinstance(task, Forget):
+                self.window.forget(self._tenant, task.image_id)
+            else:
+                answer = process(self.window, task._replace(tenant=self._tenant))
+                self.answers.setdefault(task.image_id, set()).add(answer)
+        except Crash:
+            return False
+        return True
+
+    def _new_window(self, redis: Redis) -> RecentWindow:
+        return RecentWindow(Stepping(redis, self), MODEL, WindowSettings(), PREFIX)  # type: ignore[arg-type]
+
+    def round_trip(self, execute: Callable[[], Any]) -> Any:
+        self._stopped.release()
+        self._go.acquire()
+        crash, self._crash = self._crash, ""
+        if crash == "before":
+            raise Crash
+        replies = execute()
+        if crash == "after":
+            raise Crash
+        return replies
+
+
+class Stepping:
+    """A Redis client whose pipelines ask before they go."""
+
+    def __init__(self, redis: Redis, process: Process) -> None:
+        self._redis = redis
+        self._process = process
+
+    def pipeline(self, transaction: bool) -> Any:
+        pipeline = self._redis.pipeline(transaction=transaction)
+        execute = pipeline.execute
+        pipeline.execute = lambda **options: self._process.round_trip(lambda: execute(**options))  # type: ignore[method-assign]
+        return pipeline
+
+
+def process(window: RecentWindow, row: NewRow) -> Answer:
+    """What the pipeline does with an upload."""
+    [exact] = window.exact([(row.tenant, row.image_id, row.digest, row.uploaded_at)])
+    if exact is not None:
+        return "exact", exact.image_id
+    decision = decide(window.add([row])[0], MODEL.threshold_l2, 5)
+    return decision.kind or "unique", decision.match and decision.match.image_id
+
+
+def run(redis: Redis, tenant: str, tasks: Sequence[Sequence[Task]], faults: int, path: list[int]) -> list[Process]:
+    """One order of the round trips: follow `path`, then take first choices, and write down what was left open.
+
+    `path` has, for each choice, how many alternatives are left.
+    """
+    processes = [Process(redis, mine, tenant) for mine in tasks]
+    for one in processes:
+        one.start()
+        one.wait()
+    depth = 0
+    while True:
+        choices = [Choice(n) for n, one in enumerate(processes) if not one.done]
+        if not choices:
+            return processes
+        if faults:
+            choices += [Choice(n, crash) for n, *_ in choices[:] for crash in ("before", "after")]
+        if depth == len(path):
+            path.append(len(choices) - 1)
+        choice = choices[path[depth]]
+        depth += 1
+        faults -= bool(choice.crash)
+        processes[choice.process].step(choice.crash)
+
+
+def explore(
+    redis: Redis, stored: Sequence[NewRow], tasks: Sequence[Sequence[Task]], faults: int
+) -> Iterator[tuple[str, list[Process]]]:
+    """Every order, each in a tenant of its own."""
+    path: list[int] = []
+    number = 0
+    while True:
+        tenant = f"t{number}"
+        window = RecentWindow(redis, MODEL, WindowSettings(), PREFIX)
+        for row in stored:
+            window.add([row._replace(tenant=tenant)])
+        yield tenant, run(redis, tenant, tasks, faults, path)
+        number += 1
+        while path and path[-1] == 0:
+            path.pop()
+        if not path:
+            return
+        path[-1] -= 1
+
+
+@pytest.fixture(scope="module")
+def redis(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    with (
+        serving(redis_like("valkey", binaries, tmp_path_factory.mktemp("interleavings"))) as server,
+        client_of(server) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def _empty(redis: Redis) -> None:
+    redis.flushall()
+    window = RecentWindow(redis, MODEL, WindowSettings(), PREFIX)
+    window.exact([("scripts", "a", b"", upload("a", 1).uploaded_at)])
+    window.add([upload("a", 1, tenant="scripts")])
+    window.forget("scripts", "a")
+
+
+def stored_order(redis: Redis, tenant: str) -> list[str]:
+    """Image ids in the order of the log."""
+    key = f"{PREFIX}:{{{tenant}}}:encoder@1x64:"
+    positions = [position for position, fields in redis.xrange(f"{key}log") if b"row" in fields]
+    records = redis.hmget(f"{key}rows", positions) if positions else []
+    pairs = zip(positions, records, strict=True)
+    return [unpack(position, record).image_id.decode() for position, record in pairs if record]
+
+
+def check_copies(redis: Redis, tenant: str, processes: list[Process]) -> None:
+    """The promises about copies, for uploads of which nothing was deleted."""
+    answers: dict[str, set[Answer]] = {}
+    for one in processes:
+        for image_id, given in one.answers.items():
+            answers.setdefault(image_id, set()).update(given)
+    order = stored_order(redis, tenant)
+    assert len(order) == len(set(order))
+    for image_id, given in answers.items():
+        assert len(given) == 1, f"{image_id} is decided in two ways: {given}"
+        assert next(iter(given))[1] != image_id, f"{image_id} matches itself"
+    for picture in {PICTURES[image_id] for image_id in answers}:
+        copies = [image_id for image_id in answers if PICTURES[image_id] == picture]
+        unique = [image_id for image_id in copies if ("unique", None) in answers[image_id]]
+        first = [image_id for image_id in order if image_id in copies][:1]
+        assert unique == first, f"of {copies}, {unique} are unique, and {first} came first"
+        assert all(match == unique[0] for copy in copies for kind, match in answers[copy] if kind == "near")
+
+
+PICTURES = {"a": 1, "b": 1, "c": 1, "p": 2, "q": 2}
+
+NEAR_PAIR = [[upload("a", 1, 0)], [upload("b", 1, 1)]]
+EXACT_PAIR = [[upload("a", 1, 0)], [upload("b", 1, 0)]]
+CROSSWISE = [[upload("a", 1, 0), upload("p", 2, 0)], [upload("q", 2, 1), upload("b", 1, 1)]]
+A_ZOMBIE = [[upload("a", 1, 0), upload("b", 1, 1)], [upload("a", 1, 0)]]
+THREE = [[upload("a", 1, 0)], [upload("b", 1, 1)], [upload("c", 1, 2)]]
+COPY_OF_A_COPY = [[upload("a", 1, 0)], [upload("b", 1, 1)], [upload("c", 1, 1)]]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "faults", "orders"),
+    [
+        (NEAR_PAIR, 1, 100),
+        (EXACT_PAIR, 1, 80),
+        (CROSSWISE, 0, 60),
+        (A_ZOMBIE, 0, 10),
+        (A_ZOMBIE, 1, 200),
+        (THREE, 0, 80),
+        (COPY_OF_A_COPY, 0, 70),
+    ],
+)
+def test_of_copies_one_is_unique_in_every_order(
+    redis: Redis, tasks: list[list[NewRow]], faults: int, orders: int
+) -> None:
+    number = 0
+    for tenant, processes in explore(redis, [], tasks, faults):
+        number += 1
+        check_copies(redis, tenant, processes)
+        # A replay long after, by a process that has seen nothing of it.
+        fresh = RecentWindow(redis, MODEL, WindowSettings(), PREFIX)
+        for one, mine in zip(processes, tasks, strict=True):
+            for row in mine:
+                assert {process(fresh, row._replace(tenant=tenant))} == one.answers[row.image_id]
+    assert number >= orders, number
+    assert_coherent(redis)
+
+
+@pytest.mark.parametrize("page_entries", [1, 2])
+def test_a_mirror_that_is_read_page_by_page_compares_only_once_it_is_there(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch, page_entries: int
+) -> None:
+    monkeypatch.setattr(recent, "PAGE_ENTRIES", page_entries)
+    stored = [upload("x", 5), upload("y", 6)]
+    number = 0
+    for tenant, processes in explore(redis, stored, NEAR_PAIR, 0):
+        number += 1
+        check_copies(redis, tenant, processes)
+    assert number >= 40, number
+
+
+def test_a_deleted_picture_comes_back_nowhere(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent, "PAGE_ENTRIES", 2)
+    stored = [upload("a", 1, 0), upload("x", 5)]
+    tasks: list[list[Task]] = [[upload("b", 1, 1)], [Forget("a")], [upload("c", 1, 0)]]
+    number = 0
+    for tenant, processes in explore(redis, stored, tasks, 0):
+        number += 1
+        monkeypatch.setattr(recent, "STALE_S", -1.0)
+        fresh = RecentWindow(redis, MODEL, WindowSettings(), PREFIX)
+        assert process(fresh, upload("d", 1, 3, tenant))[1] in ("b", "c")
+        living = len(stored_order(redis, tenant))
+        for one in processes:
+            window = one.window
+            window.scripts.redis = redis
+            window.refresh()
+            assert window.stats().rows in (0, living)
+        assert "a" not in stored_order(redis, tenant)
+    assert number >= 40, number
+    assert_coherent(redis)
+
+
+def test_the_explorer_notices_a_search_before_the_append(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it is there for: with the order of the two turned round, it finds the two copies that miss each other."""
+
+    def search_then_append(window: RecentWindow, row: NewRow) -> Answer:
+        probe = row._replace(image_id=f"probe of {row.image_id}", digest=b"probe" + row.digest)
+        decision = decide(window.add([probe])[0], MODEL.threshold_l2, 5)
+        window.forget(row.tenant, probe.image_id)
+        window.add([row])
+        return decision.kind or "unique", decision.match and decision.match.image_id
+
+    monkeypatch.setitem(globals(), "process", search_then_append)
+    with pytest.raises(AssertionError, match="unique"):
+        check_all(redis, NEAR_PAIR)
+
+
+def check_all(redis: Redis, tasks: Sequence[Sequence[Task]]) -> None:
+    for tenant, processes in explore(redis, [], tasks, faults=0):
+        check_copies(redis, tenant, processes)
