@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 
-class Found(Protocol):
+class Candidate(Protocol):
     """An earlier picture: `position` orders pictures by arrival, `l2` is its distance from the upload."""
 
     @property
@@ -23,13 +23,13 @@ class Found(Protocol):
     def uploaded_at(self) -> datetime: ...
 
 
-class Candidates(Protocol):
+class CandidateSet(Protocol):
     """What stands before an upload: the earliest picture of the same bytes, and pictures that may be near."""
 
     @property
-    def exact(self) -> Found | None: ...
+    def exact(self) -> Candidate | None: ...
     @property
-    def near(self) -> Sequence[Found]: ...
+    def near(self) -> Sequence[Candidate]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,12 @@ class Decision:
 
     verdict: Literal["unique", "duplicate"]
     kind: Literal["exact", "near"] | None = None
-    match: Found | None = None
-    others: tuple[Found, ...] = ()
+    match: Candidate | None = None
+    others: tuple[Candidate, ...] = ()
 
 
 def decide(
-    placed: Candidates, threshold_l2: float, others: int, verified: Collection[tuple[int, int]] = ()
+    placed: CandidateSet, threshold_l2: float, others: int, verified: Collection[tuple[int, int]] = ()
 ) -> Decision:
     """Decide on an upload; name up to `others` matches beside the earliest, nearest first, then by arrival.
 

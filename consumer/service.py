@@ -11,19 +11,20 @@ from types import FrameType
 import redis
 from redis.cluster import RedisCluster
 
-from consumer.encoder.triton import Encoder, ModelInfo
+from consumer.encoder.contract import ModelInfo
+from consumer.encoder.triton import TritonEncoder
 from consumer.errors import Misconfigured, Unavailable
 from consumer.images.fetch import Fetcher
-from consumer.kafka.lag import Lag
-from consumer.pipeline.poison import Suspicion
+from consumer.kafka.lag import LagReader
+from consumer.pipeline.poison import PoisonGuard
 from consumer.pipeline.runner import BACKOFF_S, Pipeline
-from consumer.settings import RedisSettings, Settings
+from consumer.settings import Settings
 from consumer.telemetry.health import HealthServer
 from consumer.telemetry.metrics import Metrics
-from consumer.telemetry.tracing import start
-from consumer.window.recovery import Progress, rebuild_window
-from consumer.window.store import FAILURES
-from consumer.window.window import RecentWindow
+from consumer.telemetry.tracing import NO_TRACING, Tracing
+from consumer.window.connection import REDIS_FAILURES, connect
+from consumer.window.recovery import RecoveryProgress, recover_window
+from consumer.window.window import RedisWindow
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +43,11 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._metrics = Metrics()
-        self._tracing = start(settings)
+        self._tracing = start_tracing(settings)
         self._pipeline: Pipeline | None = None
-        self._encoder: Encoder | None = None
+        self._encoder: TritonEncoder | None = None
         self._redis: redis.Redis | RedisCluster | None = None
-        self._window: RecentWindow | None = None
+        self._window: RedisWindow | None = None
         self._starting: dict[str, str] = {"start": "starting"}
         self._stop = threading.Event()
         self._health = HealthServer(settings.http.host, settings.http.port, self._live, self._ready, notes=self._notes)
@@ -55,7 +56,7 @@ class Service:
         """Wait for the dependencies, then work until stopped."""
         log.info("answering on %s", self._health.url)
         try:
-            with Fetcher(self._settings.fetch) as fetcher, Encoder(self._settings.triton) as encoder:
+            with Fetcher(self._settings.fetch) as fetcher, TritonEncoder(self._settings.triton) as encoder:
                 if not (
                     self._await(lambda: encoder.info) and self._await(encoder.check) and self._await(self._connect)
                 ):
@@ -66,8 +67,8 @@ class Service:
                 self._metrics.model_info.labels(info.name, info.version).set(1)
                 self._metrics.model_threshold_l2.set(info.threshold_l2)
                 self._encoder = encoder
-                look = info.second_look
-                window = RecentWindow(
+                look = info.verification_rule
+                window = RedisWindow(
                     self._redis,
                     info,
                     self._settings.window,
@@ -75,15 +76,15 @@ class Service:
                     radius_l2=None if look is None else look.candidate_l2,
                 )
                 self._window = window
-                if window.guard.rebuilds:
-                    if not self._await(window.guard.marker):
+                if window.loss_guard.recovers:
+                    if not self._await(window.loss_guard.marker):
                         return
                     threading.Thread(target=self._rebuild, args=(window, info), name="rebuild", daemon=True).start()
-                suspicion = Suspicion(self._redis, self._settings)
+                suspicion = PoisonGuard(self._redis, self._settings)
                 self._pipeline = Pipeline(
                     self._settings, fetcher, encoder, window, self._metrics, suspicion, self._tracing
                 )
-                self._metrics.windows = window.windows
+                self._metrics.windows = window.tenant_stats
                 threading.Thread(target=self._observe, args=(window,), name="observe", daemon=True).start()
                 if self._stop.is_set():
                     self._pipeline.stop()
@@ -129,9 +130,9 @@ class Service:
                 backoff_s = min(backoff_s * 2, longest_s)
         return False
 
-    def _observe(self, window: RecentWindow) -> None:
+    def _observe(self, window: RedisWindow) -> None:
         """Look up what nothing in the flow of uploads would count, until stopped."""
-        lag = Lag(self._settings.kafka)
+        lag = LagReader(self._settings.kafka)
         while self._pipeline is not None and not self._stop.wait(OBSERVE_EVERY_S):
             try:
                 self._metrics.window_resets.set(window.stats().resets)
@@ -149,14 +150,14 @@ class Service:
                 if not self._stop.is_set():  # what is asked may be closed by then
                     log.exception("cannot observe")
 
-    def _rebuild(self, window: RecentWindow, model: ModelInfo) -> None:
+    def _rebuild(self, window: RedisWindow, model: ModelInfo) -> None:
         """Rebuild the window whenever Redis has lost it, unless another process does; until stopped."""
-        guard, said = window.guard, ""
+        guard, said = window.loss_guard, ""
         topic = self._settings.kafka.embeddings_topic
 
-        def tell(progress: Progress) -> None:
+        def tell(progress: RecoveryProgress) -> None:
             guard.problem = (
-                f"the window is being rebuilt: {progress.messages} of {progress.of_messages} messages read, "
+                f"the window is being rebuilt: {progress.messages} of {progress.total_messages} messages read, "
                 f"{progress.rows} rows restored"
             )
             if self._stop.is_set():
@@ -167,7 +168,7 @@ class Service:
                 if guard.marker() is None:
                     if not said:
                         log.warning("Redis does not have the window: it has to be rebuilt from %r", topic)
-                    done = rebuild_window(self._settings.kafka, model, window.scripts, guard, tell)
+                    done = recover_window(self._settings.kafka, model, window.store, guard, tell)
                     log.info("rebuilt the window from %r: %s", topic, done.summary)
                 said = ""
             except Unavailable as error:
@@ -182,7 +183,7 @@ class Service:
     def _notes(self) -> dict[str, str]:
         """What an operator should know though the service is ready."""
         lost_at = None if self._window is None else self._window.stats().lost_at
-        if lost_at is None or self._window is None or self._window.guard.rebuilds:
+        if lost_at is None or self._window is None or self._window.loss_guard.recovers:
             return {}
         complete_at = lost_at + timedelta(seconds=self._settings.window.retention_s)
         if datetime.now(UTC) > complete_at:
@@ -211,8 +212,8 @@ class Service:
             self._connect()
         except Unavailable as error:
             problems["redis"] = str(error)
-        if self._window is not None and self._window.guard.rebuilds and self._window.guard.problem:
-            problems["redis"] = self._window.guard.problem
+        if self._window is not None and self._window.loss_guard.recovers and self._window.loss_guard.problem:
+            problems["redis"] = self._window.loss_guard.problem
         return problems
 
     def _connect(self) -> None:
@@ -220,28 +221,20 @@ class Service:
         try:
             self._redis = self._redis or connect(self._settings.redis)
             self._redis.ping()
-        except FAILURES as error:
+        except REDIS_FAILURES as error:
             raise Unavailable("redis", str(error) or type(error).__name__) from None
 
 
-def connect(settings: RedisSettings) -> "redis.Redis | RedisCluster":
-    """A client of the configured Redis; of a cluster it is connected, else it connects with the first command.
-
-    Raises Misconfigured, without a word of the address, which may hold a password; Unavailable where a cluster is away.
-    """
-    options = {
-        "socket_timeout": settings.timeout_s,
-        "socket_connect_timeout": settings.timeout_s,
-        # Sockets that died unseen are found out before a command is sent on them.
-        "health_check_interval": 30,
-        **({"ssl_ca_certs": settings.ssl_ca_file} if settings.ssl_ca_file else {}),
-    }
-    client = RedisCluster if settings.cluster else redis.Redis
+def start_tracing(settings: Settings) -> Tracing:
+    """Tracing as the settings say. Raises Misconfigured when it cannot be done."""
+    if not settings.tracing.enabled:
+        return NO_TRACING
     try:
-        return client.from_url(settings.url.get_secret_value(), **options)
-    except redis.exceptions.RedisClusterException as error:
-        raise Unavailable("redis", str(error)) from None
-    except ValueError:
+        from consumer.telemetry.otel import OpenTelemetry  # noqa: PLC0415  # an optional dependency
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "opentelemetry":
+            raise
         raise Misconfigured(
-            "SEENIT_REDIS_URL is no redis:// or rediss:// address; mind to percent-encode a password"
+            "SEENIT_TRACING_ENABLED is set, but OpenTelemetry is not installed: pip install '.[tracing]'"
         ) from None
+    return OpenTelemetry(settings.kafka)

@@ -21,6 +21,11 @@ from pydantic_settings import (
 
 from consumer.errors import Misconfigured
 
+# Rows stay in Redis for this share of the retention after they are compared for the last time, so that an upload
+# repeated within that time gets the same verdict. An exact copy is stored again only when the newest row of its bytes
+# is older than this.
+GRACE_SHARE = 1 / 24
+
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -16,7 +16,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from consumer.errors import Unavailable
 from consumer.events import Verdict
-from consumer.kafka.clients import Published, VerdictsReader
+from consumer.kafka.clients import PublishedVerdict, VerdictsReader
 from consumer.local.process import Server, answers, wait_until_ready
 from consumer.settings import KafkaSettings
 
@@ -36,7 +36,7 @@ class Service:
         self._reader = self._open_reader()
         self._producer = Producer({"bootstrap.servers": self.kafka.bootstrap_servers, "message.max.bytes": 64 << 20})
         self.verdicts: list[Verdict] = []
-        self.published: list[Published] = []
+        self.published: list[PublishedVerdict] = []
         self._consumers: list[Server] = []
 
     def consumer(self, more: Mapping[str, str] | None = None) -> Server:

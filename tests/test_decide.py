@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.decide import Decision, decide
-from consumer.window.window import Earlier, Near, Placed, Position
+from consumer.window.records import AppendResult, ExactMatch, NearMatch, Position
 
 THRESHOLD_L2 = 0.5
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def near(serial: int, l2: float) -> Near:
-    return Near(f"image-{serial}", Position(1_000, serial), l2, AT)
+def near(serial: int, l2: float) -> NearMatch:
+    return NearMatch(f"image-{serial}", Position(1_000, serial), l2, AT)
 
 
 candidates = st.lists(
@@ -23,30 +23,32 @@ candidates = st.lists(
 
 
 def test_nothing_before_it_is_unique() -> None:
-    assert decide(Placed(Position(1, 1)), THRESHOLD_L2, 5) == Decision("unique")
+    assert decide(AppendResult(Position(1, 1)), THRESHOLD_L2, 5) == Decision("unique")
 
 
 def test_same_bytes_settle_it() -> None:
-    earlier = Earlier("a", Position(1, 1), AT)
-    decision = decide(Placed(None, earlier, (near(1, 0.1),)), THRESHOLD_L2, 5)
+    earlier = ExactMatch("a", Position(1, 1), AT)
+    decision = decide(AppendResult(None, earlier, (near(1, 0.1),)), THRESHOLD_L2, 5)
     assert decision == Decision("duplicate", "exact", earlier)
     assert earlier.l2 == 0.0
 
 
 def test_the_threshold_itself_is_within() -> None:
-    assert decide(Placed(near=(near(1, THRESHOLD_L2),)), THRESHOLD_L2, 0).verdict == "duplicate"
-    assert decide(Placed(near=(near(1, 0.500001),)), THRESHOLD_L2, 0).verdict == "unique"
+    assert decide(AppendResult(near=(near(1, THRESHOLD_L2),)), THRESHOLD_L2, 0).verdict == "duplicate"
+    assert decide(AppendResult(near=(near(1, 0.500001),)), THRESHOLD_L2, 0).verdict == "unique"
 
 
 def test_the_earliest_is_named_though_others_are_nearer() -> None:
     first, second, third = near(1, 0.4), near(2, 0.1), near(3, 0.2)
-    decision = decide(Placed(near=(third, first, second)), THRESHOLD_L2, 1)
+    decision = decide(AppendResult(near=(third, first, second)), THRESHOLD_L2, 1)
     assert (decision.match, decision.others) == (first, (second,))
 
 
 @given(candidates, st.floats(0, 2), st.integers(0, 10))
-def test_a_decision_rests_on_what_is_within_the_threshold(found: list[Near], threshold_l2: float, others: int) -> None:
-    decision = decide(Placed(near=tuple(found)), threshold_l2, others)
+def test_a_decision_rests_on_what_is_within_the_threshold(
+    found: list[NearMatch], threshold_l2: float, others: int
+) -> None:
+    decision = decide(AppendResult(near=tuple(found)), threshold_l2, others)
     within = {one for one in found if one.l2 <= threshold_l2}
     assert (decision.verdict == "duplicate") == bool(within) == (decision.kind == "near")
     named = [decision.match, *decision.others] if decision.match else []
@@ -61,7 +63,7 @@ def test_a_decision_rests_on_what_is_within_the_threshold(found: list[Near], thr
 
 
 @given(candidates, st.randoms())
-def test_the_order_candidates_come_in_does_not_matter(found: list[Near], chance: random.Random) -> None:
+def test_the_order_candidates_come_in_does_not_matter(found: list[NearMatch], chance: random.Random) -> None:
     shuffled = list(found)
     chance.shuffle(shuffled)
-    assert decide(Placed(near=tuple(found)), 1.0, 5) == decide(Placed(near=tuple(shuffled)), 1.0, 5)
+    assert decide(AppendResult(near=tuple(found)), 1.0, 5) == decide(AppendResult(near=tuple(shuffled)), 1.0, 5)

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.errors import Unprocessable
-from consumer.events import NAME_LENGTH, Event, ImageDeleted, ImageUpload, Model, Record, Verdict, parse, to_message
+from consumer.events import NAME_LENGTH, Event, ImageDeleted, ImageUpload, Model, Record, Verdict
+from consumer.kafka.messages import verdict_message
+from consumer.parse import parse
 
 CLOUD_EVENT = {"specversion": "1.0", "id": "1", "source": "/app", "type": "image.uploaded"}
 
@@ -192,7 +194,7 @@ def test_verdict_is_a_cloud_event_keyed_by_image() -> None:
     verdict = Verdict(
         image_id="ä", tenant="t", verdict="unique", threshold_l2=0.5, model=model, received_at=now, decided_at=now
     )
-    message = to_message(verdict, event)
+    message = verdict_message(verdict, event)
     read = from_kafka(KafkaMessage(message.headers, None, message.value), JSONFormat())
     assert message.key == "ä".encode()
     assert (read.get_type(), read.get_id(), read.get_subject()) == ("image.verdict", event.id, "ä")

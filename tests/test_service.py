@@ -1,6 +1,5 @@
 """The main job on real servers: each upload gets one right verdict, whatever its neighbours are."""
 
-import io
 import json
 import socket
 import threading
@@ -16,11 +15,11 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from moto.server import ThreadedMotoServer
-from PIL import Image
 
 from consumer.local.pictures import edited, photographs
 from consumer.local.process import Server
 from deploy.reference import schemas
+from tests.pictures import noise
 from tests.processes import until
 from tests.service_fixtures import Service, new_service
 from tests.web import serve
@@ -211,14 +210,6 @@ def test_kill_in_mid_flow_leaves_every_upload_with_a_verdict(service: Service) -
     # Repeats after the crash say the same as before it.
     said = Counter((each.image_id, each.verdict, each.match and each.match.image_id) for each in verdicts)
     assert len(said) == count
-
-
-def noise(random: np.random.Generator) -> bytes:
-    """A small picture unlike all others: coarse random colours."""
-    out = io.BytesIO()
-    coarse = Image.fromarray(random.integers(0, 256, (6, 6, 3), np.uint8))
-    coarse.resize((96, 96), Image.Resampling.BICUBIC).save(out, "JPEG", quality=90)
-    return out.getvalue()
 
 
 def test_a_stop_is_graceful(service: Service) -> None:

@@ -23,23 +23,24 @@ from rich.table import Table
 
 from consumer.cli.preflight import Finding
 from consumer.cli.preflight import check as try_all
-from consumer.encoder.triton import Encoder, ImageEncoder
+from consumer.encoder.image_encoder import ImageEncoder
+from consumer.encoder.triton import TritonEncoder
 from consumer.errors import Misconfigured, SeenitError
 from consumer.events import Edit, ImageUpload
-from consumer.kafka.clients import Published, UploadsProducer, VerdictsReader
-from consumer.kafka.topics import Topics, differences, wanted
+from consumer.kafka.clients import PublishedVerdict, UploadsProducer, VerdictsReader
+from consumer.kafka.topics import TopicAdmin, differences, required_topics
 from consumer.local import stack as local
 from consumer.local import state
 from consumer.local.demo import demonstrate
 from consumer.local.pictures import pictures_in
-from consumer.service import Service, connect
+from consumer.service import Service
 from consumer.settings import KafkaSettings, Settings, TritonSettings
 from consumer.telemetry import logs
 from consumer.verification.draw import side_by_side
 from consumer.verification.features import verify
-from consumer.window.recovery import Progress as Rebuilt
-from consumer.window.recovery import rebuild_window
-from consumer.window.window import RecentWindow
+from consumer.window.connection import connect
+from consumer.window.recovery import RecoveryProgress, recover_window
+from consumer.window.window import RedisWindow
 
 app = typer.Typer(
     help="Has this picture been uploaded before? Upload events in, one verdict for each out.",
@@ -97,8 +98,8 @@ def check() -> None:
         table.add_row(escape(finding.what), _OUTCOMES[finding.outcome], escape(finding.detail))
     out.print(table)
     for finding in findings:
-        if finding.mend:
-            out.print(f"{_OUTCOMES[finding.outcome]} {escape(finding.what)}: {escape(finding.mend)}", highlight=False)
+        if finding.remedy:
+            out.print(f"{_OUTCOMES[finding.outcome]} {escape(finding.what)}: {escape(finding.remedy)}", highlight=False)
     raise typer.Exit(1 if any(finding.outcome == "failed" for finding in findings) else 0)
 
 
@@ -117,8 +118,8 @@ def topics(
     Exits with 1 when something does.
     """
     settings = _kafka()
-    wants = wanted(settings, partitions, replicas, retention_days, Settings.load().window.retention_s)
-    brokers = Topics(settings)
+    wants = required_topics(settings, partitions, replicas, retention_days, Settings.load().window.retention_s)
+    brokers = TopicAdmin(settings)
     for name in brokers.create(list(wants)) if create else ():
         out.print(f"created {name}", highlight=False)
     found = brokers.describe([want.name for want in wants])
@@ -129,8 +130,8 @@ def topics(
     out.print(table)
     less = list(differences(found, wants))
     for each in less:
-        out.print(f"[red]{each.topic}[/]: {each.what} is {each.has}, should be {each.wants}", highlight=False)
-        out.print(f"    {each.mend}", highlight=False, soft_wrap=True)
+        out.print(f"[red]{each.topic}[/]: {each.property} is {each.actual}, should be {each.expected}", highlight=False)
+        out.print(f"    {each.remedy}", highlight=False, soft_wrap=True)
     raise typer.Exit(1 if less else 0)
 
 
@@ -144,13 +145,13 @@ def rebuild() -> None:
     settings = Settings.load()
     if not settings.kafka.embeddings_topic:
         raise Misconfigured("there is nothing to rebuild from: SEENIT_KAFKA_EMBEDDINGS_TOPIC names no topic")
-    with Encoder(settings.triton) as encoder:
+    with TritonEncoder(settings.triton) as encoder:
         model = encoder.info
     redis = connect(settings.redis)
-    window = RecentWindow(redis, model, settings.window, settings.redis.key_prefix)
+    window = RedisWindow(redis, model, settings.window, settings.redis.key_prefix)
     try:
         with _bars() as (show, rate):
-            done = rebuild_window(settings.kafka, model, window.scripts, window.guard, show)
+            done = recover_window(settings.kafka, model, window.store, window.loss_guard, show)
     finally:
         redis.close()
     out.print(f"rebuilt {_plain(done.summary)}; {rate(done)}", highlight=False, soft_wrap=True)
@@ -262,13 +263,13 @@ def compare(
         info, original = encoder.info, encoder.encode(a)
         frames, copies = encoder.encode_within(b, Settings.load().decode)
     each_l2: list[float] = np.linalg.norm(original.embeddings - copies.embeddings, axis=1).tolist()
-    same, rule, look, which = each_l2[0] <= info.threshold_l2, info.second_look, None, 0
+    same, rule, look, which = each_l2[0] <= info.threshold_l2, info.verification_rule, None, 0
     if original.patches is not None and copies.patches is not None and rule is not None:
         originals = np.broadcast_to(original.patches, copies.patches.shape)
-        looks = verify(copies.patches, originals, rule.turns, rule.thumbnail_side)
+        looks = verify(copies.patches, originals, rule.rotation_maps, rule.thumbnail_side)
         verified = [view for view, look in enumerate(looks) if rule.accepts(each_l2[view], look.score)]
         which = min(verified, key=each_l2.__getitem__, default=0)
-        same, look = same or bool(verified), looks[which].of_whole(frames[which])
+        same, look = same or bool(verified), looks[which].in_whole_image(frames[which])
     said = f"l2 {each_l2[which]:.4f}{' of a picture within B' if which else ''}, threshold_l2 {info.threshold_l2:g}"
     if look is not None and rule is not None:
         said += f", candidate_l2 {rule.candidate_l2:g}, score {look.score:.3f} of {look.inliers} inliers"
@@ -350,7 +351,7 @@ def _end_within(timeout_s: float, status: int) -> None:
 
 
 @contextmanager
-def _bars() -> Iterator[tuple[Callable[[Rebuilt], None], Callable[[Rebuilt], str]]]:
+def _bars() -> Iterator[tuple[Callable[[RecoveryProgress], None], Callable[[RecoveryProgress], str]]]:
     """Two bars on a terminal, for what is read and what is put in order; and how fast it was."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     began_s = time.monotonic()
@@ -358,14 +359,16 @@ def _bars() -> Iterator[tuple[Callable[[Rebuilt], None], Callable[[Rebuilt], str
         reading = bars.add_task("reading messages", total=None, more="")
         restoring = bars.add_task("restoring rows", total=None, more="", visible=False)
 
-        def show(done: Rebuilt) -> None:
+        def show(done: RecoveryProgress) -> None:
             each_s = f"{(done.messages + done.rows) / (time.monotonic() - began_s):,.0f}/s"
-            bars.update(reading, completed=done.messages, total=done.of_messages, more="" if done.of_rows else each_s)
-            if done.of_rows:
+            bars.update(
+                reading, completed=done.messages, total=done.total_messages, more="" if done.total_rows else each_s
+            )
+            if done.total_rows:
                 more = f"{done.tenants} tenants"
-                bars.update(restoring, completed=done.rows, total=done.of_rows, more=more, visible=True)
+                bars.update(restoring, completed=done.rows, total=done.total_rows, more=more, visible=True)
 
-        def rate(done: Rebuilt) -> str:
+        def rate(done: RecoveryProgress) -> str:
             took_s = time.monotonic() - began_s
             return f"{took_s:.1f} s, {done.messages / took_s:,.0f} messages a second"
 
@@ -418,7 +421,7 @@ def _uploads(pictures: list[str], tenant: str) -> Iterator[ImageUpload]:
             yield ImageUpload(image_id=str(file), tenant=tenant, data_base64=data, uploaded_at=now)
 
 
-def _line(published: Published) -> str:
+def _line(published: PublishedVerdict) -> str:
     verdict = published.verdict
     image_id = _plain(verdict.image_id)
     clock = time.strftime("%H:%M:%S", time.localtime(verdict.decided_at.timestamp()))

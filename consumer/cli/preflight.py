@@ -14,15 +14,16 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollectio
 from confluent_kafka.admin._acl import AclOperation
 from redis.cluster import RedisCluster
 
-from consumer.encoder.triton import Encoder, ModelInfo
+from consumer.encoder.contract import ModelInfo
+from consumer.encoder.triton import TritonEncoder
 from consumer.errors import Misconfigured, Unavailable, Unprocessable
 from consumer.images.fetch import STORES, Fetcher
-from consumer.kafka.consumer import client_options
-from consumer.kafka.topics import ASK_TIMEOUT_S, Topics, differences, wanted
-from consumer.service import connect
+from consumer.kafka.config import client_options
+from consumer.kafka.topics import ASK_TIMEOUT_S, TopicAdmin, differences, required_topics
 from consumer.settings import FetchSettings, KafkaSettings, RedisSettings, Settings, WindowSettings
-from consumer.window.store import FAILURES
-from consumer.window.window import NewRow, RecentWindow
+from consumer.window.connection import REDIS_FAILURES, connect
+from consumer.window.records import NewRecord
+from consumer.window.window import RedisWindow
 
 Outcome = Literal["ok", "warning", "failed"]
 
@@ -40,7 +41,7 @@ class Finding:
     what: str
     outcome: Outcome
     detail: str
-    mend: str = ""
+    remedy: str = ""
 
 
 def check(settings: Settings) -> Iterator[Finding]:
@@ -56,9 +57,9 @@ def check(settings: Settings) -> Iterator[Finding]:
 
 def check_kafka(settings: KafkaSettings, window_s: float = 0.0) -> Iterator[Finding]:
     """Brokers, topics, rights, and transactions if they are used."""
-    topics = Topics(settings)
+    topics = TopicAdmin(settings)
     try:
-        found = topics.found()
+        found = topics.list_topics()
     except Unavailable as error:
         yield Finding(
             "kafka: brokers",
@@ -82,16 +83,16 @@ def check_kafka(settings: KafkaSettings, window_s: float = 0.0) -> Iterator[Find
         yield _transactions(settings)
 
 
-def _topics(topics: Topics, settings: KafkaSettings, window_s: float) -> Iterator[Finding]:
-    wants = wanted(settings, partitions=1, replicas=2, retention_days=1, window_s=window_s)
+def _topics(topics: TopicAdmin, settings: KafkaSettings, window_s: float) -> Iterator[Finding]:
+    wants = required_topics(settings, partitions=1, replicas=2, retention_days=1, window_s=window_s)
     found = topics.describe([want.name for want in wants])
     less = list(differences(found, wants))
     for difference in less:
         yield Finding(
             f"kafka: topic {difference.topic}",
             "failed" if difference.fatal else "warning",
-            f"{difference.what} is {difference.has}, should be {difference.wants}",
-            difference.mend,
+            f"{difference.property} is {difference.actual}, should be {difference.expected}",
+            difference.remedy,
         )
     for topic in found.values():
         if topic.name not in {difference.topic for difference in less}:
@@ -99,7 +100,7 @@ def _topics(topics: Topics, settings: KafkaSettings, window_s: float) -> Iterato
             yield Finding(f"kafka: topic {topic.name}", "ok", f"{topic.partitions} partitions{told}")
 
 
-def _right_on_topic(topics: Topics, topic: str, right: str) -> Finding:
+def _right_on_topic(topics: TopicAdmin, topic: str, right: str) -> Finding:
     what = f"kafka: {right.lower()} {topic}"
     asked = topics.admin.describe_topics(
         TopicCollection([topic]), include_authorized_operations=True, request_timeout=ASK_TIMEOUT_S
@@ -111,7 +112,7 @@ def _right_on_topic(topics: Topics, topic: str, right: str) -> Finding:
     return _allowed(what, operations, right, f"--topic {topic}")
 
 
-def _group(topics: Topics, group: str) -> Finding:
+def _group(topics: TopicAdmin, group: str) -> Finding:
     what = f"kafka: group {group}"
     try:
         description = _described(topics, group)
@@ -123,7 +124,7 @@ def _group(topics: Topics, group: str) -> Finding:
     return _allowed(what, description.authorized_operations, "READ", f"--group {group}", members)
 
 
-def _described(topics: Topics, group: str) -> Any:
+def _described(topics: TopicAdmin, group: str) -> Any:
     """A cluster's first group has to wait for the topic that its brokers keep offsets in."""
     deadline_s = time.monotonic() + ASK_TIMEOUT_S
     while True:
@@ -199,7 +200,7 @@ def check_redis(settings: RedisSettings) -> Iterator[Finding]:
     except redis.AuthenticationError as error:
         yield Finding("redis: connection", "failed", _said(error), "user and password in SEENIT_REDIS_URL")
         return
-    except (*FAILURES, Unavailable) as error:
+    except (*REDIS_FAILURES, Unavailable) as error:
         yield Finding(
             "redis: connection",
             "failed",
@@ -219,7 +220,7 @@ def _server(client: Any) -> Iterator[Finding]:
     options = {"target_nodes": RedisCluster.RANDOM} if isinstance(client, RedisCluster) else {}
     try:
         info = client.info(**options)
-    except FAILURES as error:
+    except REDIS_FAILURES as error:
         detail = f"cannot be asked for its version and limits: {_said(error)}"
         yield Finding("redis: server", "warning", detail, "allow this user +info, or look yourself")
         return
@@ -252,12 +253,12 @@ def _window(client: Any, prefix: str) -> Finding:
     what = "redis: window"
     tenant, digest = f"seenit-check-{uuid.uuid4()}", sha256(b"seenit check").digest()
     now = datetime.now(UTC)
-    window = RecentWindow(client, TRIAL_MODEL, WindowSettings(retention_s=TRIAL_RETENTION_S), prefix)
+    window = RedisWindow(client, TRIAL_MODEL, WindowSettings(retention_s=TRIAL_RETENTION_S), prefix)
     began_s = time.perf_counter()
     try:
-        window.add([NewRow(tenant, "first", digest, np.eye(1, TRIAL_MODEL.dim, dtype=np.float32)[0], now)])
-        earlier = window.exact([(tenant, "copy", digest, now)])[0]
-        window.forget(tenant, "first")
+        window.append([NewRecord(tenant, "first", digest, np.eye(1, TRIAL_MODEL.dim, dtype=np.float32)[0], now)])
+        earlier = window.find_exact([(tenant, "copy", digest, now)])[0]
+        window.delete(tenant, "first")
     except Unavailable as error:
         mend = f"the user needs the keys {prefix}:* and the commands of the scripts: see deploy/README.md"
         return Finding(what, "failed", error.detail, mend)
@@ -273,7 +274,7 @@ def _window(client: Any, prefix: str) -> Finding:
 def check_triton(settings: Settings) -> Iterator[Finding]:
     """The model's contract, and a real inference."""
     try:
-        with Encoder(settings.triton) as encoder:
+        with TritonEncoder(settings.triton) as encoder:
             info = encoder.info
             threshold = f"threshold_l2 {info.threshold_l2:g}"
             detail = f"{info.name} {info.version}: {info.size} pixels square to {info.dim} numbers, {threshold}"

@@ -50,7 +50,7 @@ _one_large_picture = threading.Lock()
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 # EXIF orientation -> what undoes it.
-TURNS = {
+EXIF_TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -220,7 +220,7 @@ def _upright_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """What makes the picture upright, by its EXIF orientation; damaged EXIF data counts as none, as in browsers."""
     try:
-        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return EXIF_TRANSPOSITIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
         return None
 

@@ -37,7 +37,7 @@ def is_public(address: IPAddress) -> bool:
     )
 
 
-class GuardedBackend(httpcore.NetworkBackend):
+class GuardedNetworkBackend(httpcore.NetworkBackend):
     """Connects to public addresses, and to those in `networks`.
 
     What httpcore passes on as a time-out is here the moment, by `time.monotonic`, by which all has to be done. So a

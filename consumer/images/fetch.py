@@ -22,7 +22,7 @@ from obstore.exceptions import BaseError, PermissionDeniedError, Unauthenticated
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from consumer.errors import Unavailable, Unprocessable
-from consumer.images.egress_guard import GuardedBackend, seconds_left
+from consumer.images.egress_guard import GuardedNetworkBackend, seconds_left
 from consumer.settings import FetchSettings
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Fetcher:
         self._settings = settings
         self._folders = tuple(folder.resolve() for folder in settings.folders)
         self._schemes = {*settings.schemes, *(["s3"] if settings.s3_endpoint else [])}
-        self._backend = GuardedBackend(settings.networks, settings.concurrency)
+        self._backend = GuardedNetworkBackend(settings.networks, settings.concurrency)
         self._pool = httpcore.ConnectionPool(
             ssl_context=httpx.create_ssl_context(),
             max_connections=None,

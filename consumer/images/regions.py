@@ -16,20 +16,22 @@ from PIL import Image
 
 from consumer.images.decode import detail
 
-MOST = 4  # pictures within one
-LINES = 6  # of each direction, the longest steps
+MAX_REGIONS = 4  # pictures within one
+MAX_EDGES = 6  # of each direction, the longest steps
 MIN_SIDE = 0.3  # of a picture within, as a share of the whole
 MAX_AREA = 0.65  # a square picture on a telephone is 0.6; what fills more of one is found by the whole of it
-COVERED = 0.75  # of each side that has to be a step
-ALONE = 0.85  # of a side, where the picture's own edge makes the other three: a horizon is nearly such a line
+MIN_EDGE_COVERAGE = 0.75  # of each side that has to be a step
+MIN_LONE_EDGE_COVERAGE = (
+    0.85  # of a side, where the picture's own edge makes the other three: a horizon is nearly such a line
+)
 MIN_STEP = 8  # grey levels, and a quarter more than what changes two pixels further on either side
-APART = 4  # pixels between two lines
-EVERY = 4  # of the pixels along a line, those that are looked at
-TOGETHER = 8  # pictures looked at at once: what they take stays in the processor's cache
-SAME = 0.7  # intersection over union of rectangles that are one
+MIN_EDGE_DISTANCE_PX = 4  # pixels between two lines
+SAMPLE_STEP_PX = 4  # of the pixels along a line, those that are looked at
+IMAGES_AT_ONCE = 8  # pictures looked at at once: what they take stays in the processor's cache
+NMS_IOU = 0.7  # intersection over union of rectangles that are one
 
 
-class Frame(NamedTuple):
+class Region(NamedTuple):
     """A rectangle, as shares of width and height."""
 
     left: float
@@ -41,53 +43,53 @@ class Frame(NamedTuple):
     def area(self) -> float:
         return (self.right - self.left) * (self.bottom - self.top)
 
-    def cut(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def crop(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """What is within, of uint8 [S, S, 3], in the same form."""
         size = len(pixels)
         box = (self.left * size, self.top * size, self.right * size, self.bottom * size)
         return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR, box))
 
 
-WHOLE = Frame(0.0, 0.0, 1.0, 1.0)
+WHOLE_IMAGE = Region(0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class View:
     """What is encoded of a picture, uint8 [S, S, 3]: all of it, or what is within a frame."""
 
-    frame: Frame
-    picture: NDArray[np.uint8]
+    region: Region
+    image: NDArray[np.uint8]
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
         """uint8 [S, S, 3], cut out anew each time: batches hold many views at once."""
-        return self.picture if self.frame == WHOLE else self.frame.cut(self.picture)
+        return self.image if self.region == WHOLE_IMAGE else self.region.crop(self.image)
 
 
-def views(pictures: Sequence[NDArray[np.uint8]], min_detail: float, within: bool = True) -> list[list[View]]:
+def make_views(pictures: Sequence[NDArray[np.uint8]], min_detail: float, within: bool = True) -> list[list[View]]:
     """Of each, uint8 [S, S, 3], the whole, then the pictures within it that show enough to be compared.
 
     Unless `within`, the whole alone.
     """
-    seen = [[View(WHOLE, pixels)] for pixels in pictures]
+    seen = [[View(WHOLE_IMAGE, pixels)] for pixels in pictures]
     if within:
-        for pixels, inside, of_picture in zip(pictures, frames(pictures), seen, strict=True):
+        for pixels, inside, of_picture in zip(pictures, find_regions(pictures), seen, strict=True):
             parts = (View(frame, pixels) for frame in inside)
             of_picture += [part for part in parts if detail(part.pixels) >= min_detail]
     return seen
 
 
-def frames(pictures: Sequence[NDArray[np.uint8]]) -> list[list[Frame]]:
-    """Rectangles in each, uint8 [S, S, 3], that look like pictures of their own, the best first, at most `MOST`."""
+def find_regions(pictures: Sequence[NDArray[np.uint8]]) -> list[list[Region]]:
+    """Find rectangles in each picture, uint8 [S, S, 3], that look like pictures of their own; the best first."""
     # Many at once: of one picture, half of the time goes into calling numpy and waiting for the interpreter's lock.
     return [
         _rectangles(across, down, len(pictures[0]))
-        for start in range(0, len(pictures), TOGETHER)
-        for across, down in _lines(pictures[start : start + TOGETHER])
+        for start in range(0, len(pictures), IMAGES_AT_ONCE)
+        for across, down in _lines(pictures[start : start + IMAGES_AT_ONCE])
     ]
 
 
-def _rectangles(across: "_Lines", down: "_Lines", size: int) -> list[Frame]:
+def _rectangles(across: "_Lines", down: "_Lines", size: int) -> list[Region]:
     found = []
     for left, right in _spans(across.sums, size):
         for top, bottom in _spans(down.sums, size):
@@ -99,15 +101,15 @@ def _rectangles(across: "_Lines", down: "_Lines", size: int) -> list[Frame]:
                     down.covered(bottom, left, right),
                 )
                 steps = (left > 0) + (right < size) + (top > 0) + (bottom < size)
-                if covered >= (ALONE if steps == 1 else COVERED):
+                if covered >= (MIN_LONE_EDGE_COVERAGE if steps == 1 else MIN_EDGE_COVERAGE):
                     # Four pictures in a square are six rectangles more; what cannot be divided comes first.
                     whole = not across.divide(left, right, top, bottom) and not down.divide(top, bottom, left, right)
-                    found.append((whole, covered, Frame(left / size, top / size, right / size, bottom / size)))
-    chosen: list[Frame] = []
+                    found.append((whole, covered, Region(left / size, top / size, right / size, bottom / size)))
+    chosen: list[Region] = []
     for _, _, frame in sorted(found, reverse=True):
-        if all(_overlap(frame, other) < SAME for other in chosen):
+        if all(_overlap(frame, other) < NMS_IOU for other in chosen):
             chosen.append(frame)
-        if len(chosen) == MOST:
+        if len(chosen) == MAX_REGIONS:
             break
     return chosen
 
@@ -124,21 +126,21 @@ class _Lines:
 
     def add(self, line: int, sums: NDArray[np.int16]) -> None:
         """Unless there are enough, or one is that near."""
-        if len(self.sums) < LINES and all(abs(line - other) >= APART for other in self.sums):
+        if len(self.sums) < MAX_EDGES and all(abs(line - other) >= MIN_EDGE_DISTANCE_PX for other in self.sums):
             self.sums[line] = sums
 
     def covered(self, line: int, start: int, end: int) -> float:
         """Share of the rows from `start` to `end` that have a step at a line; the picture's own edge is one."""
         if line in (0, self._size):
             return 1.0
-        start, end, sums = -(-start // EVERY), -(-end // EVERY), self.sums[line]
+        start, end, sums = -(-start // SAMPLE_STEP_PX), -(-end // SAMPLE_STEP_PX), self.sums[line]
         return float(sums[end] - sums[start]) / (end - start)
 
     def divide(self, left: int, right: int, start: int, end: int) -> bool:
         """Whether a step runs through a rectangle, so that both sides of it are large enough for pictures."""
         least = MIN_SIDE * self._size
         return any(
-            line - left >= least and right - line >= least and self.covered(line, start, end) >= COVERED
+            line - left >= least and right - line >= least and self.covered(line, start, end) >= MIN_EDGE_COVERAGE
             for line in self.sums
         )
 
@@ -146,12 +148,12 @@ class _Lines:
 def _lines(pictures: Sequence[NDArray[np.uint8]]) -> list[tuple[_Lines, _Lines]]:
     """Of each, uint8 [S, S, 3], from column to column and from row to row."""
     size = len(pictures[0])
-    rows = -(-size // EVERY)
+    rows = -(-size // SAMPLE_STEP_PX)
     # Row upon row in one line, which is fastest. Where one row goes over into the next no lines are looked for.
     planes = np.empty((3, 2 * len(pictures), rows, size), np.uint8)
     for number, pixels in enumerate(pictures):
-        planes[:, 2 * number] = pixels[::EVERY].transpose(2, 0, 1)
-        planes[:, 2 * number + 1] = pixels[:, ::EVERY].transpose(2, 1, 0)
+        planes[:, 2 * number] = pixels[::SAMPLE_STEP_PX].transpose(2, 0, 1)
+        planes[:, 2 * number + 1] = pixels[:, ::SAMPLE_STEP_PX].transpose(2, 1, 0)
     flat = planes.reshape(3, -1)
     before, after = flat[:, :-1], flat[:, 1:]
     change = (np.maximum(before, after) - np.minimum(before, after)).max(axis=0)
@@ -163,7 +165,7 @@ def _lines(pictures: Sequence[NDArray[np.uint8]]) -> list[tuple[_Lines, _Lines]]
     np.greater(more, around, out=steps.reshape(-1)[2:-3])
     # A step may fall between two pixels, half of it on either side.
     window = round(MIN_SIDE * rows)
-    first, last, enough = APART - 1, size - APART, COVERED * window
+    first, last, enough = MIN_EDGE_DISTANCE_PX - 1, size - MIN_EDGE_DISTANCE_PX, MIN_EDGE_COVERAGE * window
     count = steps.sum(axis=1, dtype=np.int16)
     way, column = np.nonzero(count[:, first:last] + count[:, first - 1 : last - 1] >= enough)
     column += first
@@ -184,7 +186,7 @@ def _spans(lines: Iterable[int], size: int) -> list[tuple[int, int]]:
     return [(start, end) for start, end in product(places, places) if end - start >= MIN_SIDE * size]
 
 
-def _overlap(a: Frame, b: Frame) -> float:
+def _overlap(a: Region, b: Region) -> float:
     width, height = min(a.right, b.right) - max(a.left, b.left), min(a.bottom, b.bottom) - max(a.top, b.top)
     both = max(0.0, width) * max(0.0, height)
     return both / (a.area + b.area - both)

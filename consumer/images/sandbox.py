@@ -44,7 +44,7 @@ MEMORY_SHARE = 0.9
 LEAST_FREE_BYTES = 256 << 20
 
 
-class Quarantine:
+class DecodeSandbox:
     """At most one child, started when it is needed. Thread-safe: one picture goes after the other."""
 
     def __init__(self, size: int, settings: Settings) -> None:

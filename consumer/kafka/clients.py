@@ -13,7 +13,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from consumer.errors import Unavailable
 from consumer.events import ImageDeleted, ImageUpload, Verdict
-from consumer.kafka.consumer import MAX_MESSAGE_BYTES, client_options
+from consumer.kafka.config import MAX_MESSAGE_BYTES, client_options
+from consumer.kafka.messages import produce
 from consumer.settings import KafkaSettings
 
 # Of one exchange with the brokers.
@@ -42,17 +43,11 @@ class UploadsProducer:
             event.model_dump_json(exclude_none=True).encode(),
         )
         message = to_binary(cloud_event, JSONFormat(), key_mapper=lambda _: event.image_id)
-        while True:
-            try:
-                self._producer.produce(
-                    self._topic, message.value, message.key, headers=dict(message.headers), on_delivery=self._delivered
-                )
-                break
-            except BufferError:
-                self._producer.poll(0.1)
-            except KafkaException as error:  # larger than any broker takes
-                self._failures.append(error.args[0])
-                break
+        try:
+            headers = tuple(message.headers.items())
+            produce(self._producer, self._topic, message.value, message.key, headers, self._delivered)
+        except KafkaException as error:  # larger than any broker takes
+            self._failures.append(error.args[0])
         self._producer.poll(0)
 
     def flush(self) -> None:
@@ -69,7 +64,7 @@ class UploadsProducer:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedVerdict:
     """A verdict as it stands on the output topic: read and as it came, its event's id, and when it got there."""
 
     verdict: Verdict
@@ -109,7 +104,7 @@ class VerdictsReader:
         except KafkaException as error:
             raise Unavailable("kafka", f"{settings.bootstrap_servers}: {error.args[0].str()}") from None
 
-    def poll(self, wait_s: float) -> Iterator[Published]:
+    def poll(self, wait_s: float) -> Iterator[PublishedVerdict]:
         """The verdicts that are there within `wait_s`."""
         messages = self._consumer.consume(1, wait_s)
         if messages:
@@ -119,7 +114,7 @@ class VerdictsReader:
             if message.error() is None and value is not None:
                 headers: dict[str, Any] = dict(message.headers() or ())
                 identity = (headers.get("ce_id") or b"").decode()
-                yield Published(Verdict.model_validate_json(value), value, identity, message.timestamp()[1])
+                yield PublishedVerdict(Verdict.model_validate_json(value), value, identity, message.timestamp()[1])
 
     def close(self) -> None:
         """Let go of the topic."""

@@ -12,23 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from consumer.errors import Misconfigured, Unavailable
 from consumer.events import Record
+from consumer.kafka.config import CLOSE_TIMEOUT_S, FETCH_WAIT_MS, client_options, membership_options
+from consumer.kafka.messages import to_record
 from consumer.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 
-# How long one call to the brokers may take before the batch is tried again: longer than a leader's failover.
-BROKER_TIMEOUT_S = 15.0
-# Brokers answer a fetch as soon as there is something; the embedded one lets new records wait for this time to end.
-FETCH_WAIT_MS = 20
-# A broker that stands still holds a request until then; with the client's own 60 s a whole transaction would be lost.
-SOCKET_TIMEOUT_MS = 10_000
-# Dead letters carry the original value: the producer's own bound must not be the narrowest on the way.
-MAX_MESSAGE_BYTES = 64 << 20
 # A probe has to answer before its asker gives up, usually after some seconds.
 CHECK_TIMEOUT_S = 2.0
 # How the client words that a static member of the same name is not given up yet: the code itself it keeps to itself.
@@ -37,11 +31,6 @@ NAME_IN_USE = KafkaError(KafkaError.UNRELEASED_INSTANCE_ID).str()
 # and fence it. One that is fenced again this soon has a real twin, which is left to go on alone.
 FENCED = KafkaError(KafkaError.FENCED_INSTANCE_ID).str()
 TWIN_WITHIN_S = 60.0
-# A stop is not held up by a consumer that hangs in close(): the group's session time-out does the rest.
-CLOSE_TIMEOUT_S = 5.0
-# In KIP-848, how long brokers wait for a member to give up what is another's. When the answer that asks for it is lost,
-# librdkafka (2.15) never does: nobody has the partition until the brokers throw the member out, and it joins anew.
-REVOKED_WITHIN_MS = 45_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +75,7 @@ class UploadsConsumer:
         self._ends: dict[Lease, int] = {}
         # Asking the consumer itself would wait for its poll to return.
         self._admin = AdminClient(client_options(settings))
-        membership = _membership(settings)
+        membership = membership_options(settings)
         self._classic = settings.group_protocol == "classic"
         # A cooperative group has its next generation by the time that partitions are to be given up.
         self._finishes = membership.get("partition.assignment.strategy") != "cooperative-sticky"
@@ -102,9 +91,9 @@ class UploadsConsumer:
         self._join()
 
     def _join(self) -> None:
-        self.raw = Consumer(self._options)
+        self._client = Consumer(self._options)
         self._paused.clear()
-        self.raw.subscribe([self.topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+        self._client.subscribe([self.topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
     def poll(self, most: int, first_s: float, more_s: float) -> list[Leased]:
         """Up to `most` records: waits `first_s` for the first one and `more_s` for those after it.
@@ -113,7 +102,7 @@ class UploadsConsumer:
         as long as the one that had its name before, and was killed, counts as alive, and after it was fenced.
         """
         if paused := self._paused & set(self._numbers):
-            self.raw.resume([TopicPartition(self.topic, p) for p in paused])
+            self._client.resume([TopicPartition(self.topic, p) for p in paused])
             self._paused -= paused
         leased, self._early = self._early[:most], self._early[most:]
         if not leased:
@@ -141,7 +130,7 @@ class UploadsConsumer:
         """Stay in the group without taking more records, for as long as there is no room for them; raises as `poll`."""
         running = set(self._numbers) - self._paused
         if running:
-            self.raw.pause([TopicPartition(self.topic, p) for p in running])
+            self._client.pause([TopicPartition(self.topic, p) for p in running])
             self._paused |= running
         # A partition assigned during this very call may yield a record before it is paused: it is kept for later.
         self._early += self._consume(1, wait_s)
@@ -161,7 +150,7 @@ class UploadsConsumer:
         only in the hands of the member that shares them out (seen with librdkafka 2.15: two owners at once, and two
         verdicts for each upload).
         """
-        return self._generation if self._classic else self.raw.consumer_group_metadata()
+        return self._generation if self._classic else self._client.consumer_group_metadata()
 
     def holds(self, lease: Lease) -> bool:
         """Whether work under this lease may still be committed."""
@@ -176,9 +165,21 @@ class UploadsConsumer:
         if topic.error is not None:
             raise Unavailable("kafka", f"topic {self.topic!r}: {topic.error.str()}")
 
+    def committed(self, partitions: Sequence[TopicPartition], timeout_s: float) -> list[TopicPartition]:
+        """The group's committed offsets of these partitions. Raises KafkaException when they cannot be told."""
+        committed = self._client.committed(list(partitions), timeout_s)
+        for position in committed:
+            if position.error is not None:
+                raise KafkaException(position.error)
+        return committed
+
+    def commit(self, offsets: Sequence[TopicPartition]) -> None:
+        """Commit offsets outside of any transaction, and wait for it. Raises KafkaException."""
+        self._client.commit(offsets=list(offsets), asynchronous=False)
+
     def close(self) -> None:
         """Leave the group; bounded, since closing can hang in the client."""
-        closer = threading.Thread(target=self._close, args=(self.raw,), daemon=True)
+        closer = threading.Thread(target=self._close, args=(self._client,), daemon=True)
         closer.start()
         closer.join(CLOSE_TIMEOUT_S)
         if closer.is_alive():
@@ -196,10 +197,10 @@ class UploadsConsumer:
         Rebalances happen within that call, and the client itself drops what it had fetched before one.
         """
         leased = []
-        for message in self.raw.consume(most, wait_s):
+        for message in self._client.consume(most, wait_s):
             error = message.error()
             if error is None:
-                record = _record(message)
+                record = to_record(message)
                 leased.append((record, Lease(record.partition, self._numbers.get(record.partition, -1))))
             elif NAME_IN_USE in error.str() or (FENCED in error.str() and not self._has_twin()):
                 # KIP-848 makes an heir wait until the session has ended. The client gives up at once, on both.
@@ -230,9 +231,7 @@ class UploadsConsumer:
         if not fresh:
             return leased
         asked = [TopicPartition(self.topic, partition) for partition in fresh]
-        committed = self.raw.committed(asked, CHECK_TIMEOUT_S)
-        if any(at.error is not None for at in committed):
-            raise KafkaException(KafkaError(KafkaError.UNSTABLE_OFFSET_COMMIT))
+        committed = self.committed(asked, CHECK_TIMEOUT_S)
         topic_id = self._topic_id()
         first = {record.partition: record.offset for record, _ in reversed(leased)}
         rewound = {fresh[at.partition]: at.offset for at in committed if at.offset > first[at.partition]}
@@ -265,7 +264,7 @@ class UploadsConsumer:
     def _go_on(self, offsets: dict[Lease, int]) -> None:
         for lease, offset in offsets.items():
             log.warning("partition %d began again, it goes on at %d", lease.partition, offset)
-            self.raw.seek(TopicPartition(self.topic, lease.partition, offset))
+            self._client.seek(TopicPartition(self.topic, lease.partition, offset))
         # What waits of them would be handed out as if it came after the offset.
         self._early = [(record, lease) for record, lease in self._early if lease not in offsets]
 
@@ -285,18 +284,18 @@ class UploadsConsumer:
             for partition in partitions:
                 self._last_number += 1
                 self._numbers[partition.partition] = self._last_number
-            self._generation = self.raw.consumer_group_metadata()
+            self._generation = self._client.consumer_group_metadata()
         self._on_rebalance("assigned")
         log.info("assigned partitions %s", sorted(p.partition for p in partitions))
 
     def _revoked(self, client: Consumer, partitions: list[TopicPartition]) -> None:
-        if client is self.raw:  # and not one left behind, which hangs in close()
+        if client is self._client:  # and not one left behind, which hangs in close()
             if self._finishes:
                 self._on_revoke()
             self._withdraw(partitions, "revoked")
 
     def _lost(self, client: Consumer, partitions: list[TopicPartition]) -> None:
-        if client is self.raw:
+        if client is self._client:
             self._withdraw(partitions, "lost")
 
     def _withdraw(self, partitions: list[TopicPartition], why: str) -> None:
@@ -312,56 +311,3 @@ class UploadsConsumer:
                 self.commit_lock.release()
         self._on_rebalance(why)
         log.info("%s partitions %s", why, sorted(p.partition for p in partitions))
-
-
-def _membership(settings: KafkaSettings) -> dict[str, Any]:
-    """How the consumer takes part in its group."""
-    options = {"group.id": settings.group_id, "group.protocol": settings.group_protocol}
-    if settings.instance_id:
-        options["group.instance.id"] = settings.instance_id
-    if settings.group_protocol == "consumer":  # the rest is the brokers' business
-        return {**options, "max.poll.interval.ms": REVOKED_WITHIN_MS}
-    # A cooperative rebalance has two rounds. A static member killed between them comes back to its share of the first
-    # without a second one, and what it had given up is nobody's from then on.
-    strategy = "range" if settings.instance_id else "cooperative-sticky"
-    return {
-        **options,
-        "session.timeout.ms": settings.session_timeout_ms,
-        "heartbeat.interval.ms": settings.session_timeout_ms // 10,
-        "partition.assignment.strategy": strategy,
-    }
-
-
-def _record(message: Message) -> Record:
-    return Record(
-        message.topic() or "",
-        message.partition() or 0,
-        message.offset() or 0,
-        message.key(),
-        message.value(),
-        _headers(message),
-        message.timestamp()[1],
-    )
-
-
-def _headers(message: Message) -> tuple[tuple[str, bytes | None], ...]:
-    try:
-        return tuple(message.headers() or ())  # type: ignore[arg-type]
-    except (SystemError, UnicodeDecodeError):  # how the client fails on a name that is not UTF-8
-        return (("seenit-omitted-headers", b"a name is not UTF-8"),)
-
-
-def client_options(settings: KafkaSettings) -> dict[str, Any]:
-    """What consumer and producer have in common; the client wants only what is set."""
-    options = {
-        "bootstrap.servers": settings.bootstrap_servers,
-        "security.protocol": settings.security_protocol,
-        "sasl.mechanism": settings.sasl_mechanism,
-        "sasl.username": settings.sasl_username,
-        "sasl.password": settings.sasl_password.get_secret_value(),
-        "ssl.ca.location": settings.ssl_ca_file,
-        "socket.timeout.ms": SOCKET_TIMEOUT_MS,
-        "reconnect.backoff.max.ms": 2_000,
-        "logger": logging.getLogger("kafka.client"),
-    }
-    return {name: value for name, value in options.items() if value != ""}

@@ -5,13 +5,13 @@ from collections.abc import Iterable
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from consumer.errors import Unavailable
-from consumer.kafka.consumer import client_options
+from consumer.kafka.config import client_options
 from consumer.settings import KafkaSettings
 
 ASK_TIMEOUT_S = 5.0
 
 
-class Lag:
+class LagReader:
     """Asks the brokers, with a client of its own: the consumer's view of the ends stands still while it is paused.
 
     That client is a consumer which never joins the group. The admin client would be the natural choice, but as of

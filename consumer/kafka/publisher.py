@@ -6,69 +6,20 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from consumer.errors import Unavailable, Unprocessable
-from consumer.events import Record
-from consumer.kafka.consumer import (
-    BROKER_TIMEOUT_S,
-    CLOSE_TIMEOUT_S,
-    MAX_MESSAGE_BYTES,
-    UploadsConsumer,
-    client_options,
-)
+from consumer.errors import Unavailable
+from consumer.kafka.config import BROKER_TIMEOUT_S, CLOSE_TIMEOUT_S, MAX_MESSAGE_BYTES, client_options
+from consumer.kafka.consumer import UploadsConsumer
+from consumer.kafka.messages import OutgoingMessage, produce
 from consumer.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 
 # Longer than a call that looks at the clock may take.
 HANG_TIMEOUT_S = BROKER_TIMEOUT_S + 5
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A message to publish; one that `may_shrink` goes without its value if its topic does not take one so large, and
-    without the headers it came with if that is not enough."""
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...]
-    may_shrink: bool = False
-
-    def shrunk(self) -> "Outgoing":
-        """Without the value, of which a header tells how large it was; once that is gone, without foreign headers."""
-        if self.value is None:
-            own = tuple(header for header in self.headers if header[0].startswith("seenit-"))
-            return Outgoing(self.topic, None, None, own)
-        size = ("seenit-omitted-bytes", str(len(self.value)).encode())
-        return Outgoing(self.topic, self.key, None, (*self.headers, size), may_shrink=True)
-
-    @property
-    def size_bytes(self) -> int:
-        """About what it takes on the wire."""
-        headers = sum(len(name) + len(value or b"") for name, value in self.headers)
-        return len(self.key or b"") + len(self.value or b"") + headers
-
-
-def dead_letter(record: Record, error: Unprocessable, image_id: str, topic: str) -> Outgoing:
-    """The original message unchanged, with what was wrong and where it stood as further headers.
-
-    It is larger than the original, which may have been as large as the input topic takes.
-    """
-    about = {
-        "seenit-reason": error.reason,
-        "seenit-detail": error.detail,
-        "seenit-image-id": image_id,
-        "seenit-topic": record.topic,
-        "seenit-partition": str(record.partition),
-        "seenit-offset": str(record.offset),
-    }
-    added = tuple((name, text.encode("utf-8", "backslashreplace")) for name, text in about.items())
-    return Outgoing(topic, record.key, record.value, (*record.headers, *added), may_shrink=True)
 
 
 class _Undelivered(Exception):
@@ -100,7 +51,7 @@ class Publisher:
         self._unsure = False
         self._errors: dict[int, KafkaError] = {}
 
-    def publish(self, messages: Iterable[Outgoing], offsets: Sequence[TopicPartition]) -> None:
+    def publish(self, messages: Iterable[OutgoingMessage], offsets: Sequence[TopicPartition]) -> None:
         """Publish the messages and commit the offsets; returns when both are done.
 
         To be called while the leases are known to hold. Raises Unavailable when the brokers did not confirm it: the
@@ -109,7 +60,7 @@ class Publisher:
         # Now, not when the offsets are sent: a partition may go to another process meanwhile.
         self._publish(list(messages), offsets, self._consumer.generation)
 
-    def _publish(self, messages: list[Outgoing], offsets: Sequence[TopicPartition], group: Any) -> None:
+    def _publish(self, messages: list[OutgoingMessage], offsets: Sequence[TopicPartition], group: Any) -> None:
         try:
             producer = self._ready_producer()
             if self._unsure and self._committed(offsets):
@@ -119,7 +70,7 @@ class Publisher:
                 self._in_transaction(producer, messages, offsets, group)
             else:
                 self._deliver(producer, messages)
-                self._consumer.raw.commit(offsets=list(offsets), asynchronous=False)
+                self._consumer.commit(offsets)
         except _Undelivered as undelivered:
             # A new producer, because the client miscounts after a refusal: its next transaction would fail too.
             self._abort()
@@ -171,7 +122,7 @@ class Publisher:
         return self._producer
 
     def _in_transaction(
-        self, producer: Producer, messages: Sequence[Outgoing], offsets: Sequence[TopicPartition], group: Any
+        self, producer: Producer, messages: Sequence[OutgoingMessage], offsets: Sequence[TopicPartition], group: Any
     ) -> None:
         producer.begin_transaction()
         self._deliver(producer, messages)
@@ -184,13 +135,10 @@ class Publisher:
     def _committed(self, offsets: Sequence[TopicPartition]) -> bool:
         """Whether the group's offsets already stand where a commit of unknown outcome would have put them."""
         wanted = {offset.partition: offset.offset for offset in offsets}
-        found = self._consumer.raw.committed(list(offsets), BROKER_TIMEOUT_S)
-        for at in found:
-            if at.error is not None:
-                raise KafkaException(at.error)
-        return all(at.offset >= wanted[at.partition] for at in found)
+        committed = self._consumer.committed(offsets, BROKER_TIMEOUT_S)
+        return all(position.offset >= wanted[position.partition] for position in committed)
 
-    def _deliver(self, producer: Producer, messages: Sequence[Outgoing]) -> None:
+    def _deliver(self, producer: Producer, messages: Sequence[OutgoingMessage]) -> None:
         self._errors.clear()
         for number, message in enumerate(messages):
             try:
@@ -204,19 +152,12 @@ class Publisher:
         if self._errors:
             raise _Undelivered(dict(self._errors))
 
-    def _produce(self, producer: Producer, message: Outgoing, number: int) -> None:
+    def _produce(self, producer: Producer, message: OutgoingMessage, number: int) -> None:
         def delivered(error: KafkaError | None, _: Message) -> None:
             if error is not None:
                 self._errors[number] = error
 
-        while True:
-            try:
-                producer.produce(
-                    message.topic, message.value, message.key, headers=list(message.headers), on_delivery=delivered
-                )
-                return
-            except BufferError:
-                producer.poll(0.1)
+        produce(producer, message.topic, message.value, message.key, message.headers, delivered)
 
     def _abort(self) -> None:
         if self._producer is None or not self._transactional:
@@ -229,7 +170,7 @@ class Publisher:
             self._producer = None
 
 
-def _shrink(messages: list[Outgoing], errors: Mapping[int, KafkaError]) -> list[Outgoing]:
+def _shrink(messages: list[OutgoingMessage], errors: Mapping[int, KafkaError]) -> list[OutgoingMessage]:
     """The messages, without the values that were too large.
 
     Messages are refused by the batch, with those that would fit alone: so the largest goes without its value, and what

@@ -11,9 +11,8 @@ from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 
 from consumer.errors import Misconfigured, Unavailable
-from consumer.kafka.consumer import client_options
-from consumer.settings import KafkaSettings
-from consumer.window.store import GRACE
+from consumer.kafka.config import client_options
+from consumer.settings import GRACE_SHARE, KafkaSettings
 
 # How long one question to the brokers may take; the first one also connects.
 ASK_TIMEOUT_S = 10.0
@@ -26,7 +25,7 @@ DEAD_LETTER_RETENTION_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class TopicSpec:
     """What a topic needs at least, and how it is cleaned up."""
 
     name: str
@@ -66,16 +65,16 @@ class Difference:
     """One property that is not as wanted. `fatal`: uploads would be lost or stuck, sooner or later."""
 
     topic: str
-    what: str
-    has: str
-    wants: str
-    mend: str
+    property: str
+    actual: str
+    expected: str
+    remedy: str
     fatal: bool = False
 
 
-def wanted(
+def required_topics(
     settings: KafkaSettings, partitions: int, replicas: int, retention_days: float, window_s: float = 0.0
-) -> tuple[Wanted, ...]:
+) -> tuple[TopicSpec, ...]:
     """Input, output and dead-letter topic, in this order, and that of embeddings where there is one.
 
     `window_s` is the retention of the window: embeddings are kept for as long as it keeps them.
@@ -83,18 +82,18 @@ def wanted(
     retention_ms = round(retention_days * DAY_MS)
     longer_ms = max(retention_ms, DEAD_LETTER_RETENTION_DAYS * DAY_MS)
     dead_letter_bytes = MESSAGE_BYTES + DEAD_LETTER_HEADERS_BYTES
-    window_ms = math.ceil(window_s * (1 + GRACE) * 1000)
+    window_ms = math.ceil(window_s * (1 + GRACE_SHARE) * 1000)
     topics = (
-        Wanted(settings.input_topic, partitions, replicas, retention_ms, MESSAGE_BYTES),
-        Wanted(settings.output_topic, partitions, replicas, retention_ms, MESSAGE_BYTES),
-        Wanted(settings.dead_letter_topic, 1, replicas, longer_ms, dead_letter_bytes),
+        TopicSpec(settings.input_topic, partitions, replicas, retention_ms, MESSAGE_BYTES),
+        TopicSpec(settings.output_topic, partitions, replicas, retention_ms, MESSAGE_BYTES),
+        TopicSpec(settings.dead_letter_topic, 1, replicas, longer_ms, dead_letter_bytes),
     )
     if not settings.embeddings_topic:
         return topics
-    return (*topics, Wanted(settings.embeddings_topic, partitions, replicas, window_ms, MESSAGE_BYTES))
+    return (*topics, TopicSpec(settings.embeddings_topic, partitions, replicas, window_ms, MESSAGE_BYTES))
 
 
-class Topics:
+class TopicAdmin:
     """Asks and changes the topics of one cluster. Each method raises Unavailable when the brokers cannot be asked."""
 
     def __init__(self, settings: KafkaSettings) -> None:
@@ -107,7 +106,7 @@ class Topics:
         except KafkaException as error:
             raise Misconfigured(f"the Kafka client does not take these settings: {error.args[0].str()}") from None
 
-    def found(self) -> dict[str, Topic]:
+    def list_topics(self) -> dict[str, Topic]:
         """All topics this user may see, without their configuration."""
         try:
             metadata = self.admin.list_topics(timeout=ASK_TIMEOUT_S)
@@ -122,7 +121,7 @@ class Topics:
 
     def describe(self, names: list[str]) -> dict[str, Topic]:
         """Those of the topics that exist, with their configuration."""
-        present = {name: topic for name, topic in self.found().items() if name in names}
+        present = {name: topic for name, topic in self.list_topics().items() if name in names}
         if not present:
             return {}
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in present]
@@ -137,12 +136,12 @@ class Topics:
             present[resource.name] = Topic(topic.name, topic.partitions, topic.replicas, config)
         return present
 
-    def create(self, topics: list[Wanted]) -> list[str]:
+    def create(self, topics: list[TopicSpec]) -> list[str]:
         """Create those that do not exist yet; their names. What exists is never changed.
 
         Raises Misconfigured when the brokers refuse.
         """
-        present = self.found()
+        present = self.list_topics()
         new = [NewTopic(t.name, t.partitions, t.replicas, config=t.config()) for t in topics if t.name not in present]
         created = []
         for name, future in (self.admin.create_topics(new, request_timeout=ASK_TIMEOUT_S) if new else {}).items():
@@ -164,7 +163,7 @@ class Topics:
         return Unavailable("kafka", noticed[-1] if noticed else error.args[0].str())
 
 
-def differences(topics: Mapping[str, Topic], wants: tuple[Wanted, ...]) -> Iterator[Difference]:
+def differences(topics: Mapping[str, Topic], wants: tuple[TopicSpec, ...]) -> Iterator[Difference]:
     """What of the wanted topics (input, output, dead letters, perhaps more) is missing or less than wanted."""
     source, _, dead_letters, *_ = (topics.get(want.name) for want in wants)
     too_small = None if source is None or dead_letters is None else _too_small(source, dead_letters)
@@ -173,13 +172,13 @@ def differences(topics: Mapping[str, Topic], wants: tuple[Wanted, ...]) -> Itera
             yield Difference(want.name, "topic", "missing", "there", "seenit topics --create", fatal=True)
             continue
         for difference in _less(topics[want.name], want):
-            if too_small is None or (difference.topic, difference.what) != (too_small.topic, too_small.what):
+            if too_small is None or (difference.topic, difference.property) != (too_small.topic, too_small.property):
                 yield difference
     if too_small is not None:
         yield too_small
 
 
-def _less(topic: Topic, want: Wanted) -> Iterator[Difference]:
+def _less(topic: Topic, want: TopicSpec) -> Iterator[Difference]:
     name = topic.name
     if topic.partitions < want.partitions:
         mend = f"kafka-topics.sh --alter --topic {name} --partitions {want.partitions}"

@@ -21,7 +21,7 @@ from consumer.kafka.clients import UploadsProducer, VerdictsReader
 from consumer.local.pictures import EDITS, HARDEST, edited, photographs, pictures_in
 from consumer.local.stack import Stack
 from consumer.settings import KafkaSettings
-from consumer.verification.draw import outline
+from consumer.verification.draw import draw_box
 
 # A verdict takes milliseconds; a machine busy with other things may take longer, but not this long.
 VERDICT_TIMEOUT_S = 120.0
@@ -219,7 +219,7 @@ def contact_sheet(outcomes: list[Outcome], side: int = 140) -> Image.Image:
                 thumbnail = image.convert("RGB")
             thumbnail.thumbnail((side, side))
             for box in _boxes(outcome, copies):
-                outline(thumbnail, box)
+                draw_box(thumbnail, box)
             sheet.paste(thumbnail, (left, top + side - thumbnail.height))
             match = outcome.verdict.match
             found = f"{outcome.verdict.kind}, l2 {match.l2:.3f}" if match else outcome.verdict.verdict

@@ -14,17 +14,17 @@ from redis.cluster import RedisCluster
 
 from consumer.kafka.consumer import Lease, Leased
 from consumer.settings import Settings
-from consumer.window.store import FAILURES
+from consumer.window.connection import REDIS_FAILURES
 
 log = logging.getLogger(__name__)
 
 # Beginnings at one offset, with no progress between them, that make a partition suspect.
-SUSPECT_AT = 3
+SUSPECT_AFTER_STARTS = 3
 # Longer than any supervisor waits before it starts a process again.
 REMEMBER_MS = 24 * 60 * 60 * 1000
 
 
-class Suspicion:
+class PoisonGuard:
     """Says how many records may go on together. For the thread that polls; asks Redis once in a lease's life."""
 
     def __init__(self, redis: Redis | RedisCluster, settings: Settings) -> None:
@@ -65,12 +65,12 @@ class Suspicion:
             pipeline.hset(self._key, mapping=notes)
             pipeline.pexpire(self._key, REMEMBER_MS)
             pipeline.execute()
-        except FAILURES as error:
+        except REDIS_FAILURES as error:
             # Nothing will be decided while Redis is away, and the next process notes it again.
             log.warning("cannot note where partitions begin: %s", error)
             return
         for (partition, offset), count in zip(begun.items(), counts, strict=True):
-            if count >= SUSPECT_AT:
+            if count >= SUSPECT_AFTER_STARTS:
                 self._suspect_until[partition] = offset + self._in_flight
                 log.warning(
                     "partition %d begins at offset %d again, %d times by now: what follows goes alone, its pictures "

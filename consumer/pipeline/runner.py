@@ -15,16 +15,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from consumer.encoder.triton import Encoder
+from consumer.encoder.triton import TritonEncoder
 from consumer.errors import Dependency, Unavailable
 from consumer.images.fetch import Fetcher
 from consumer.kafka.consumer import UploadsConsumer
-from consumer.pipeline.poison import Suspicion
+from consumer.pipeline.poison import PoisonGuard
 from consumer.pipeline.steps import Batch, Steps
 from consumer.settings import Settings
 from consumer.telemetry.metrics import Metrics
-from consumer.telemetry.tracing import OFF, Tracing
-from consumer.window.window import RecentWindow
+from consumer.telemetry.tracing import NO_TRACING, Tracing
+from consumer.window.window import RedisWindow
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +54,11 @@ class Pipeline:
         self,
         settings: Settings,
         fetcher: Fetcher,
-        encoder: Encoder,
-        window: RecentWindow,
+        encoder: TritonEncoder,
+        window: RedisWindow,
         metrics: Metrics,
-        suspicion: Suspicion,
-        tracing: Tracing = OFF,
+        suspicion: PoisonGuard,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         self._settings = settings.pipeline
         self._metrics = metrics

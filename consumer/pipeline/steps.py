@@ -20,27 +20,31 @@ from confluent_kafka import TopicPartition
 from numpy.typing import NDArray
 
 from consumer.decide import Decision, decide
-from consumer.encoder.triton import Encoded, Encoder
+from consumer.encoder.contract import Encoded
+from consumer.encoder.triton import TritonEncoder
 from consumer.errors import Unavailable, Unprocessable
-from consumer.events import Event, Evidence, ImageDeleted, ImageUpload, Match, Model, Record, Verdict, parse, to_message
+from consumer.events import Event, Evidence, ImageDeleted, ImageUpload, Match, Model, Record, Verdict
 from consumer.images.decode import Picture, decode
 from consumer.images.fetch import Fetcher
-from consumer.images.regions import Frame, View, views
-from consumer.images.sandbox import Quarantine
+from consumer.images.regions import Region, View, make_views
+from consumer.images.sandbox import DecodeSandbox
 from consumer.kafka.consumer import Lease, Leased, UploadsConsumer
-from consumer.kafka.publisher import Outgoing, Publisher, dead_letter
+from consumer.kafka.dead_letters import dead_letter
+from consumer.kafka.messages import OutgoingMessage, verdict_message
+from consumer.kafka.publisher import Publisher
+from consumer.parse import parse
 from consumer.settings import Settings
 from consumer.telemetry.metrics import Metrics
-from consumer.telemetry.tracing import OFF, UNTRACED, Trace, Tracing
-from consumer.verification.rerank import Asked, Seen, Verifier
+from consumer.telemetry.tracing import NO_TRACE, NO_TRACING, Trace, Tracing
+from consumer.verification.rerank import VerificationOutcome, VerificationRequest, Verifier
 from consumer.window import changelog as embeddings
-from consumer.window.records import Stored
-from consumer.window.redo_log import Account, Done, Unsettled
-from consumer.window.window import Earlier, NewRow, Placed, Position, RecentWindow, Source
+from consumer.window.records import AppendResult, ExactMatch, NewRecord, Position, Source, StoredRecord
+from consumer.window.redo_log import BatchWrites, RedoLog, Write
+from consumer.window.window import RedisWindow
 
 log = logging.getLogger(__name__)
 
-NOTHING = Seen({}, ())  # of exact copies, which nobody looks at twice
+NOTHING = VerificationOutcome({}, ())  # of exact copies, which nobody looks at twice
 
 
 @dataclass(slots=True)
@@ -54,18 +58,18 @@ class Item:
     fetching: Future[bytes] | None = None
     data: bytes = b""  # until it is decoded
     digest: bytes = b""
-    exact: Earlier | None = None
+    exact: ExactMatch | None = None
     decoding: Future[Picture] | None = None
-    frames: list[Frame] = field(default_factory=list)  # of what is encoded of it: all of it, then pictures within it
+    frames: list[Region] = field(default_factory=list)  # of what is encoded of it: all of it, then pictures within it
     rows: range = range(0)  # where these are among the views of its batch
     encoded: Encoded | None = None  # of each
-    stored: Stored | None = None  # its row in the window
+    stored: StoredRecord | None = None  # its row in the window
     deleted_at: Position | None = None  # of a deletion: where in the window
     decision: Decision | None = None
     evidence: dict[Position, Evidence] = field(default_factory=dict)
     failure: Unprocessable | None = None
     decided_at: datetime | None = None
-    trace: Trace = UNTRACED
+    trace: Trace = NO_TRACE
 
     @property
     def upload(self) -> ImageUpload:
@@ -94,8 +98,8 @@ class Batch:
     # Views in parts that the model takes at once, and what comes of each. One message may hold many uploads.
     views: list[list[View]] = field(default_factory=list)
     inferences: list[Future[Encoded]] = field(default_factory=list)
-    trace: Trace = UNTRACED
-    account: Account = field(default_factory=Account)  # of what it did to the window
+    trace: Trace = NO_TRACE
+    account: BatchWrites = field(default_factory=BatchWrites)  # of what it did to the window
 
     def uploads(self) -> list[Item]:
         """Items that are uploads and have not failed."""
@@ -109,24 +113,24 @@ class Steps:
         self,
         settings: Settings,
         fetcher: Fetcher,
-        encoder: Encoder,
-        window: RecentWindow,
+        encoder: TritonEncoder,
+        window: RedisWindow,
         metrics: Metrics,
         consumer: UploadsConsumer,
-        tracing: Tracing = OFF,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         self._settings = settings
         self._fetcher = fetcher
         self._encoder = encoder
         self._window = window
         self._verifier = Verifier(window, encoder.info)
-        self._unsettled = Unsettled(window)
+        self._unsettled = RedoLog(window)
         self._metrics = metrics
         self._consumer = consumer
         self._tracing = tracing
         self._publisher = Publisher(settings.kafka, consumer)
         self._model = Model(name=encoder.info.name, version=encoder.info.version)
-        self._quarantine = Quarantine(encoder.info.size, settings)
+        self._quarantine = DecodeSandbox(encoder.info.size, settings)
         self._fetchers = ThreadPoolExecutor(settings.fetch.concurrency, "fetch")
         self._decoders = ThreadPoolExecutor(settings.decode.threads or os.cpu_count() or 1, "decode")
 
@@ -154,7 +158,7 @@ class Steps:
         self._decode_apart([item for item in batch.uploads() if item.suspect])
         self._await_fetched(batch.uploads())
         uploads = batch.uploads()
-        known = self._window.exact([item.content for item in uploads])
+        known = self._window.find_exact([item.content for item in uploads])
         same: dict[tuple[str, bytes, str | None], Future[Picture]] = {}
         for item, earlier in zip(uploads, known, strict=True):
             item.exact = earlier
@@ -189,7 +193,7 @@ class Steps:
             views += of_picture
         for item in batch.uploads():
             if item.decoding in seen:
-                item.rows, item.frames = rows[item.decoding], [view.frame for view in seen[item.decoding]]
+                item.rows, item.frames = rows[item.decoding], [view.region for view in seen[item.decoding]]
                 item.decoding = None  # its pixels are in the views now, as long as they are needed
         batch.views = self._requests(views)
         batch.inferences = [self._infer(batch, number) for number in range(len(batch.views))]
@@ -197,21 +201,21 @@ class Steps:
     def match(self, batch: Batch) -> None:
         """Append to the window, compare with what stood before, decide; carry out deletions in between."""
         self._await_inferred(batch)
-        self._unsettled.settle()
-        self._unsettled.open(batch.account)
+        self._unsettled.replay()
+        self._unsettled.record(batch.account)
         undecided = (item for item in batch.items if item.failure is None and item.decided_at is None)
         for deletions, segment in groupby(undecided, lambda item: isinstance(item.event.body, ImageDeleted)):
             items = list(segment)
             if deletions:
                 for item in items:
-                    forgotten = self._window.forget(item.event.tenant, item.event.image_id, item.source)
+                    forgotten = self._window.delete(item.event.tenant, item.event.image_id, item.source)
                     item.deleted_at = forgotten.position
             else:
                 self._place(items)
             for item in items:
                 item.decided_at = datetime.now(UTC)
                 if item.stored is not None or deletions:
-                    batch.account.done.append(Done(item.event.tenant, item.event.image_id, item.source, item.stored))
+                    batch.account.writes.append(Write(item.event.tenant, item.event.image_id, item.source, item.stored))
 
     def publish(self, batch: Batch) -> None:
         """Publish verdicts and dead letters, and commit; only for partitions still held."""
@@ -232,11 +236,11 @@ class Steps:
 
     def refresh(self) -> None:
         """What is to be done in the window while no batch comes."""
-        self._unsettled.settle()
+        self._unsettled.replay()
         self._window.refresh()
 
     @contextmanager
-    def timed(self, step: str, trace: Trace = UNTRACED) -> Iterator[None]:
+    def timed(self, step: str, trace: Trace = NO_TRACE) -> Iterator[None]:
         """Count the time and the processor time of the block as the step's."""
         began_s, cpu_s = time.perf_counter(), time.thread_time()
         try:
@@ -296,7 +300,7 @@ class Steps:
         """What is to be encoded of each picture: nothing where there is too little to see."""
         least, within = self._settings.decode.min_detail, self._settings.decode.frames
         shown = [picture.pixels for picture in pictures if picture.detail >= least]
-        seen = iter(views(shown, least, within=within and self._encoder.info.second_look is not None))
+        seen = iter(make_views(shown, least, within=within and self._encoder.info.verification_rule is not None))
         return [next(seen) if picture.detail >= least else [] for picture in pictures]
 
     def _requests(self, views: list[View]) -> list[list[View]]:
@@ -324,7 +328,7 @@ class Steps:
         if away is not None:
             raise away
         if done:
-            encoded = Encoded.joined(done)
+            encoded = Encoded.concatenate(done)
             for item in batch.uploads():
                 if item.rows:
                     item.encoded = encoded[item.rows.start : item.rows.stop]
@@ -335,16 +339,20 @@ class Steps:
         self._confirm([item for item in items if item.exact is not None])
         items = [item for item in items if item.failure is None]
         new = [item for item in items if item.exact is None]
-        placed = self._window.add([self._new_row(item) for item in new])
+        placed = self._window.append([self._new_row(item) for item in new])
         asked = [
-            Asked(item.event.tenant, place, item.frames, None if item.encoded is None else item.encoded.patches)
+            VerificationRequest(
+                item.event.tenant, place, item.frames, None if item.encoded is None else item.encoded.patches
+            )
             for item, place in zip(new, placed, strict=True)
         ]
-        found = iter(zip(placed, self._verifier.look(asked), strict=True))
+        found = iter(zip(placed, self._verifier.verify(asked), strict=True))
         for item in items:
             exact = item.exact
-            place, seen = next(found) if exact is None else (Placed(exact=exact, own=exact.own), NOTHING)
-            item.stored, item.evidence = place.own, seen.evidence
+            place, seen = (
+                next(found) if exact is None else (AppendResult(exact=exact, own_record=exact.own_record), NOTHING)
+            )
+            item.stored, item.evidence = place.own_record, seen.evidence
             verified = {position for position, evidence in item.evidence.items() if evidence.verified}
             near = replace(place, near=seen.near)
             item.decision = decide(near, self._encoder.info.threshold_l2, self._settings.window.others, verified)
@@ -353,7 +361,7 @@ class Steps:
         """Look again for the originals of exact copies: one may have been deleted since, and then its copy is new."""
         if not items:
             return
-        found = self._window.exact([item.content for item in items])
+        found = self._window.find_exact([item.content for item in items])
         for item, earlier in zip(items, found, strict=True):
             if earlier is None:
                 try:
@@ -368,22 +376,24 @@ class Steps:
                 [seen] = self._views([picture])
                 if seen:
                     inferences = [self._encoder.submit(_stacked(views)) for views in self._requests(seen)]
-                    item.encoded = Encoded.joined([inference.result() for inference in inferences])
-                item.frames = [view.frame for view in seen]
+                    item.encoded = Encoded.concatenate([inference.result() for inference in inferences])
+                item.frames = [view.region for view in seen]
             # Last: until its vector is there, a repeat of this step has to find this item unconfirmed.
             item.exact = earlier
 
-    def _new_row(self, item: Item) -> NewRow:
+    def _new_row(self, item: Item) -> NewRecord:
         vector = patches = None
         within: list[NDArray[np.float32]] = []
         if item.encoded is not None:
             vector, *within = item.encoded.embeddings
-            if item.encoded.patches is not None and self._encoder.info.second_look is not None:
+            if item.encoded.patches is not None and self._encoder.info.verification_rule is not None:
                 patches = item.encoded.patches[0].tobytes()
         event, uploaded_at = item.event, item.uploaded_at
-        return NewRow(event.tenant, event.image_id, item.digest, vector, uploaded_at, patches, item.source, (*within,))
+        return NewRecord(
+            event.tenant, event.image_id, item.digest, vector, uploaded_at, patches, item.source, (*within,)
+        )
 
-    def _messages(self, items: list[Item], received_at: datetime) -> Iterator[Outgoing]:
+    def _messages(self, items: list[Item], received_at: datetime) -> Iterator[OutgoingMessage]:
         kafka = self._settings.kafka
         lettered: Record | None = None
         for item in items:
@@ -391,21 +401,23 @@ class Steps:
                 yield from self._embedding(item)
             if isinstance(item.event.body, ImageDeleted):
                 continue
-            message = to_message(self._verdict(item, received_at), item.event)
+            message = verdict_message(self._verdict(item, received_at), item.event)
             key = message.key.encode() if isinstance(message.key, str) else message.key
-            yield Outgoing(kafka.output_topic, key, message.value, (*message.headers.items(), *item.trace.headers()))
+            yield OutgoingMessage(
+                kafka.output_topic, key, message.value, (*message.headers.items(), *item.trace.headers())
+            )
             # One letter a message, however many of its uploads failed.
             if item.failure is not None and item.record is not lettered:
                 lettered = item.record
                 yield dead_letter(item.record, item.failure, item.event.image_id, kafka.dead_letter_topic)
 
-    def _embedding(self, item: Item) -> Iterator[Outgoing]:
+    def _embedding(self, item: Item) -> Iterator[OutgoingMessage]:
         """What became of the window by this event, for whoever has to rebuild it."""
         topic, model, event = self._settings.kafka.embeddings_topic, self._encoder.info, item.event
         if item.stored is not None:
-            yield embeddings.kept(topic, model, event.tenant, item.stored)
+            yield embeddings.upsert_message(topic, model, event.tenant, item.stored)
         elif item.deleted_at is not None:
-            yield embeddings.deleted(topic, model, event.tenant, event.image_id, item.deleted_at, item.source)
+            yield embeddings.tombstone_message(topic, model, event.tenant, event.image_id, item.deleted_at, item.source)
 
     def _verdict(self, item: Item, received_at: datetime) -> Verdict:
         decision = item.decision

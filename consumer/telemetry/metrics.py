@@ -2,16 +2,15 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from consumer.errors import REASONS, Dependency
-from consumer.window.window import WindowStats
 
 # They double the number of series, and Prometheus has no use for them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -21,8 +20,17 @@ _SECONDS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 
 # The threshold of a good encoder lies around 0.5: fine steps there show how matches drift.
 _L2 = tuple(step / 20 for step in range(1, 29))
 # Tenants with a series of their own, the largest first; the rest share one. Their names come from strangers.
-TENANTS = 20
-OTHERS = "(others)"
+MAX_TENANTS = 20
+OTHER_TENANTS = "(others)"
+
+
+class TenantWindow(NamedTuple):
+    """The size of one tenant's window; `oldest_ms` is None for an empty one."""
+
+    tenant: str
+    rows: int
+    bytes: int
+    oldest_ms: int | None
 
 
 class Metrics(Collector):
@@ -33,7 +41,7 @@ class Metrics(Collector):
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.lags: Mapping[int, int] = {}
-        self.windows: Callable[[], Sequence[WindowStats]] = tuple
+        self.windows: Callable[[], Iterable[tuple[str, int, int, int | None]]] = tuple
         self.verdicts = Counter("seenit_verdicts", "Verdicts published", ["verdict", "kind"], registry=registry)
         self.unprocessable = Counter("seenit_unprocessable", "Uploads dead-lettered", ["reason"], registry=registry)
         self.deleted = Counter("seenit_deleted", "Deletion events carried out", registry=registry)
@@ -105,7 +113,7 @@ class Metrics(Collector):
         size = GaugeMetricFamily("seenit_window_bytes", "Memory of the mirrored embeddings", labels=["tenant"])
         age = GaugeMetricFamily("seenit_window_age_seconds", "Age of the oldest mirrored embedding", labels=["tenant"])
         now_ms = time.time() * 1000
-        for window in bounded(self.windows()):
+        for window in largest_tenants(map(TenantWindow._make, self.windows())):
             embeddings.add_metric([window.tenant], window.rows)
             size.add_metric([window.tenant], window.bytes)
             if window.oldest_ms is not None:
@@ -113,13 +121,13 @@ class Metrics(Collector):
         yield from (embeddings, size, age)
 
 
-def bounded(windows: Iterable[WindowStats], most: int = TENANTS) -> list[WindowStats]:
+def largest_tenants(windows: Iterable[TenantWindow], limit: int = MAX_TENANTS) -> list[TenantWindow]:
     """The windows with the most rows, and all others as one; names that cannot be a series of their own count there."""
-    named: dict[str, WindowStats] = {}
+    named: dict[str, TenantWindow] = {}
     rest = []
     for window in sorted(windows, key=lambda window: window.rows, reverse=True):
         name = window.tenant.encode("utf-8", "replace").decode()  # halves of surrogate pairs would break the page
-        if len(named) < most and name not in named and name != OTHERS:
+        if len(named) < limit and name not in named and name != OTHER_TENANTS:
             named[name] = window._replace(tenant=name)
         else:
             rest.append(window)
@@ -127,4 +135,4 @@ def bounded(windows: Iterable[WindowStats], most: int = TENANTS) -> list[WindowS
         return list(named.values())
     oldest_ms = min((window.oldest_ms for window in rest if window.oldest_ms is not None), default=None)
     rows, size = sum(window.rows for window in rest), sum(window.bytes for window in rest)
-    return [*named.values(), WindowStats(OTHERS, rows, size, oldest_ms)]
+    return [*named.values(), TenantWindow(OTHER_TENANTS, rows, size, oldest_ms)]

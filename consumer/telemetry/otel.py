@@ -30,7 +30,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from consumer.errors import Misconfigured
 from consumer.events import ImageDeleted, Record
 from consumer.settings import KafkaSettings
-from consumer.telemetry.tracing import UNTRACED, Trace, Traced, Tracing
+from consumer.telemetry.tracing import NO_TRACE, Trace, Traced, Tracing
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class OpenTelemetry(Tracing):
             item.trace = self._begin(item)
             if isinstance(item.trace, _UploadTrace):
                 recorded.append(item)
-        return _BatchTrace(self._rest, self._kafka, recorded) if recorded else UNTRACED
+        return _BatchTrace(self._rest, self._kafka, recorded) if recorded else NO_TRACE
 
     def close(self) -> None:
         """Send what is left, for CLOSE_TIMEOUT_S at most."""

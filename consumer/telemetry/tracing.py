@@ -1,7 +1,8 @@
-"""Traces, as the steps see them, and the form that they have while they are off: nothing is recorded or imported.
+"""Traces as the pipeline sees them, and the form they have while tracing is off: nothing is recorded or imported.
 
-`otel` has the form that records. Each upload has a trace of its own, which goes on from the `traceparent` of its
-producer to the one of its verdict. A batch has one too: its steps serve many uploads, whose traces link to it.
+`telemetry.otel` has the form that records; the service chooses one of them. Each upload has a trace of its own, which
+goes on from the `traceparent` of its producer to the one of its verdict. A batch has a trace too: its steps serve many
+uploads, whose traces link to it.
 """
 
 from collections.abc import Sequence
@@ -10,9 +11,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from consumer.decide import Decision
-from consumer.errors import Misconfigured, Unprocessable
+from consumer.errors import Unprocessable
 from consumer.events import Event, Record
-from consumer.settings import Settings
 
 _NOTHING = nullcontext()
 
@@ -38,7 +38,7 @@ class Trace:
         """End what is recorded of uploads whose verdicts stand."""
 
 
-UNTRACED = Trace()
+NO_TRACE = Trace()
 
 
 class Traced(Protocol):
@@ -57,25 +57,10 @@ class Tracing:
 
     def begin(self, items: Sequence[Traced]) -> Trace:
         """Give each its trace; returns that of their batch."""
-        return UNTRACED
+        return NO_TRACE
 
     def close(self) -> None:
         """Send what is not sent yet, within a bound."""
 
 
-OFF = Tracing()
-
-
-def start(settings: Settings) -> Tracing:
-    """Tracing as the settings say. Raises Misconfigured when it cannot be done."""
-    if not settings.tracing.enabled:
-        return OFF
-    try:
-        from consumer.telemetry.otel import OpenTelemetry  # noqa: PLC0415  # an optional dependency
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "opentelemetry":
-            raise
-        raise Misconfigured(
-            "SEENIT_TRACING_ENABLED is set, but OpenTelemetry is not installed: pip install '.[tracing]'"
-        ) from None
-    return OpenTelemetry(settings.kafka)
+NO_TRACING = Tracing()

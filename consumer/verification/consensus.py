@@ -15,20 +15,22 @@ Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 Indexes = NDArray[np.intp]
 
-PROPOSERS = 14  # pairs of which every two make proposals
-STRONGEST = 2**15 - 1  # what two pairs of weight one propose, as a whole number
-PROPOSALS = 96  # possible ones that are voted on, those of the best pairs first
+MAX_PROPOSERS = 14  # pairs of which every two make proposals
+MAX_STRENGTH = 2**15 - 1  # what two pairs of weight one propose, as a whole number
+MAX_PROPOSALS = 96  # possible ones that are voted on, those of the best pairs first
 # Lengths are fractions of a picture's side. Features stand on a grid, a tenth apart: half of that is no error.
-TOLERANCE = 0.075  # of a pair, for one to one scale
-FINE = 0.05  # of the pairs that have the last word on the transformation
-REACH = 0.15  # of a feature: nearer ones see much the same, and two places nearer than this make no good proposal
+INLIER_TOLERANCE = 0.075  # of a pair, for one to one scale
+FINE_TOLERANCE = 0.05  # of the pairs that have the last word on the transformation
+FEATURE_RADIUS = (
+    0.15  # of a feature: nearer ones see much the same, and two places nearer than this make no good proposal
+)
 MIN_AREA, MAX_AREA = 0.04, 12.0  # of the upload within the match, as whole pictures
 MAX_STRETCH = 3.5  # along one axis over the other; squaring pictures of another aspect stretches too
-STIFFNESS = 0.02  # how much the fit clings to the proposal, in pairs
+REGULARISATION = 0.02  # how much the fit clings to the proposal, in pairs
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
+class Correspondences:
     """Voting pairs, the best first: from `start` [M, V, 2] in the upload to `end` in the match, by `weight` [M, V]."""
 
     start: Floats
@@ -36,7 +38,7 @@ class Pairs:
     weight: Floats
 
 
-def agreed(pairs: Pairs) -> tuple[Floats, Bools]:
+def find_consensus(pairs: Correspondences) -> tuple[Floats, Bools]:
     """The transformation [M, 2, 3] that most of the pairs agree on, and which do, [M, V].
 
     It takes places (x, y, 1) in the upload to places in the match.
@@ -55,9 +57,9 @@ def signed_areas(transforms: Floats) -> Floats:
     return covered
 
 
-def _propose(pairs: Pairs) -> tuple[Floats, Bools]:
+def _propose(pairs: Correspondences) -> tuple[Floats, Bools]:
     """The best transformation [M, 2, 3] that two pairs propose, and which pairs agree with it [M, V]."""
-    count, proposers = len(pairs.weight), min(PROPOSERS, pairs.weight.shape[1])
+    count, proposers = len(pairs.weight), min(MAX_PROPOSERS, pairs.weight.shape[1])
     first, second = _every_two(proposers)
     sides = [ends[..., axis] for ends in (pairs.start, pairs.end) for axis in (0, 1)]
     x, y, u, v = (side[:, second] - side[:, first] for side in sides)
@@ -72,15 +74,15 @@ def _propose(pairs: Pairs) -> tuple[Floats, Bools]:
     b[:, 1], d[:, 1] = c[:, 1], -a[:, 1]
     a[:, 2], d[:, 2] = u / safe_x, v / safe_y
     b[:, 3], c[:, 3] = u / safe_y, v / safe_x
-    apart, aslant = square > REACH**2, np.minimum(np.abs(x), np.abs(y)) > REACH * 0.8
+    apart, aslant = square > FEATURE_RADIUS**2, np.minimum(np.abs(x), np.abs(y)) > FEATURE_RADIUS * 0.8
     area = np.abs(a * d - b * c)
     largest = np.maximum(np.maximum(np.abs(a), np.abs(b)), np.maximum(np.abs(c), np.abs(d)))
     possible = np.stack([apart, apart, aslant, aslant], axis=1)
     possible &= (area > MIN_AREA) & (area < MAX_AREA) & (largest * largest < MAX_STRETCH * area)
     strength = possible * (pairs.weight[:, first] * pairs.weight[:, second])[:, None]
     # In whole numbers, which are sorted fast and in one order on every processor.
-    ranked = (strength.reshape(count, -1) * -STRONGEST).astype(np.int16).argsort(axis=1, kind="stable")
-    chosen = ranked[:, :PROPOSALS]
+    ranked = (strength.reshape(count, -1) * -MAX_STRENGTH).astype(np.int16).argsort(axis=1, kind="stable")
+    chosen = ranked[:, :MAX_PROPOSALS]
     m, (way, two) = np.arange(count), np.divmod(chosen, len(first))
     a, b, c, d, area, strength = (each[m[:, None], way, two] for each in (a, b, c, d, area, strength))
     middle_x, middle_y, middle_u, middle_v = (
@@ -88,7 +90,7 @@ def _propose(pairs: Pairs) -> tuple[Floats, Bools]:
     )
     across = np.stack([a, b, middle_u - a * middle_x - b * middle_y], axis=1)
     down = np.stack([c, d, middle_v - c * middle_x - d * middle_y], axis=1)
-    agree: Bools = _misses(across, down, pairs) < tolerance(TOLERANCE, area)[:, None]
+    agree: Bools = _misses(across, down, pairs) < squared_tolerance(INLIER_TOLERANCE, area)[:, None]
     votes = np.einsum("mvh,mv->mh", agree, pairs.weight) * (strength > 0)
     best = votes.argmax(axis=1)
     transforms = np.stack([across[m, :, best], down[m, :, best]], axis=1)
@@ -100,7 +102,7 @@ def _every_two(count: int) -> tuple[Indexes, Indexes]:
     return np.triu_indices(count, 1)
 
 
-def _misses(across: Floats, down: Floats, pairs: Pairs) -> Floats:
+def _misses(across: Floats, down: Floats, pairs: Correspondences) -> Floats:
     """Squared distances [M, V, H] at which transformations miss the ends of pairs: their rows are [M, 3, H] each."""
     start = np.concatenate([pairs.start, np.ones_like(pairs.start[..., :1])], axis=-1)
     x: Floats = start @ across
@@ -113,21 +115,21 @@ def _misses(across: Floats, down: Floats, pairs: Pairs) -> Floats:
     return x
 
 
-def _fit(pairs: Pairs, transforms: Floats, inliers: Bools) -> tuple[Floats, Bools]:
+def _fit(pairs: Correspondences, transforms: Floats, inliers: Bools) -> tuple[Floats, Bools]:
     """Least squares on the inliers, held near the proposal where those are few; and who agrees then."""
     start = np.concatenate([pairs.start, np.ones_like(pairs.start[..., :1])], axis=-1)
-    hold = np.diag([STIFFNESS, STIFFNESS, 1e-6]).astype(np.float32)
+    hold = np.diag([REGULARISATION, REGULARISATION, 1e-6]).astype(np.float32)
     found = np.max(inliers, axis=1, keepdims=True)
-    for length in (TOLERANCE, FINE, TOLERANCE):
+    for length in (INLIER_TOLERANCE, FINE_TOLERANCE, INLIER_TOLERANCE):
         weighted = (start * (pairs.weight * inliers)[..., None]).transpose(0, 2, 1)
         left, right = weighted @ start + hold, weighted @ pairs.end + hold @ transforms.transpose(0, 2, 1)
         transforms = np.where(found[..., None], np.linalg.solve(left, right).transpose(0, 2, 1), transforms)
         inliers = found & (pairs.weight > 0)
         misses = _misses(transforms[:, 0, :, None], transforms[:, 1, :, None], pairs)[..., 0]
-        inliers &= misses < tolerance(length, areas(transforms))[:, None]
+        inliers &= misses < squared_tolerance(length, areas(transforms))[:, None]
     return transforms, inliers
 
 
-def tolerance(length: float, area: Floats) -> Floats:
+def squared_tolerance(length: float, area: Floats) -> Floats:
     """Of squared distances in the match: a cell's error there, and that of one in the upload at its scale there."""
     return length**2 / 2 * (1 + area)

@@ -5,32 +5,32 @@ from typing import cast
 from PIL import Image, ImageDraw
 
 from consumer.events import Box
-from consumer.verification.result import Look
+from consumer.verification.result import Verification
 
 BOX_COLOUR = "#19c37d"
 LINE_COLOURS = ("#ffb000", "#fe6100", "#dc267f", "#785ef0", "#648fff")
-LINES = 12
+MAX_LINES = 12
 GAP = 16
 
 
-def outline(picture: Image.Image, box: Box, width: int = 2) -> None:
+def draw_box(picture: Image.Image, box: Box, width: int = 2) -> None:
     """Draw a box, given as fractions of the sides, onto a picture."""
     right, bottom = picture.width - 1, picture.height - 1
     corners = (box.left * right, box.top * bottom, box.right * right, box.bottom * bottom)
     ImageDraw.Draw(picture).rectangle(corners, outline=BOX_COLOUR, width=width)
 
 
-def side_by_side(match: Image.Image, upload: Image.Image, look: Look, height: int = 480) -> Image.Image:
+def side_by_side(match: Image.Image, upload: Image.Image, look: Verification, height: int = 480) -> Image.Image:
     """RGB: both pictures at one height, the match on the left, with the boxes of the edit and some lines of inliers."""
     left, right = (_fitted(picture, height) for picture in (match, upload))
     if look.edit is not None:
-        outline(left, look.edit.box_in_match, 3)
-        outline(right, look.edit.box_in_upload, 3)
+        draw_box(left, look.edit.box_in_match, 3)
+        draw_box(right, look.edit.box_in_upload, 3)
     canvas = Image.new("RGB", (left.width + GAP + right.width, height), "white")
     canvas.paste(left, (0, 0))
     canvas.paste(right, (left.width + GAP, 0))
     draw = ImageDraw.Draw(canvas)
-    for number, link in enumerate(look.links[:LINES]):
+    for number, link in enumerate(look.links[:MAX_LINES]):
         in_upload_x, in_upload_y, in_match_x, in_match_y = cast(list[float], link.tolist())
         start = (in_match_x * left.width, in_match_y * height)
         end = (left.width + GAP + in_upload_x * right.width, in_upload_y * height)

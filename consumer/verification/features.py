@@ -14,25 +14,30 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from consumer.verification.consensus import REACH, Pairs, agreed, areas, tolerance
-from consumer.verification.registration import align, features_of, thumbnails
-from consumer.verification.result import Look
+from consumer.encoder.patches import split_features, unpack_thumbnails
+from consumer.verification.consensus import FEATURE_RADIUS, Correspondences, areas, find_consensus, squared_tolerance
+from consumer.verification.registration import register
+from consumer.verification.result import Verification
 
 Floats = NDArray[np.float32]
 Indexes = NDArray[np.intp]
 
-CHUNK = 32  # pairs of pictures looked at together: what they take stays in the processor's cache
+PAIRS_AT_ONCE = 32  # pairs of pictures looked at together: what they take stays in the processor's cache
 
 MIN_COSINE = 0.45  # of two features that may be a pair
-NEARNESS = 20.0  # features that find their like make up for a distance of one
-VOTERS = 32  # pairs that vote on the transformation, the best first
-NEIGHBOURHOOD = 0.1  # in which a feature laid upon the other picture looks for its like, for one to one scale
-UNALIKE = 0.3  # cosine at which two features speak neither for nor against a copy, unless such are usual
-ENOUGH = 16.0  # inliers that give half of the trust which very many give, where the whole pictures meet
-TURNED = 1.03  # times as many features have to find their like in a turned picture: a few more do so by chance
-LIKELY = 0.1  # score with which pictures are laid upon each other
-FAITH = 1 / 3  # what is left of the score where they do not agree at all: of a copy half covered, say
-STEEPNESS = 8  # at a correlation of 0.9 they agree by half
+L2_WEIGHT = 20.0  # features that find their like make up for a distance of one
+MAX_VOTES = 32  # pairs that vote on the transformation, the best first
+SEARCH_RADIUS = 0.1  # in which a feature laid upon the other picture looks for its like, for one to one scale
+NEUTRAL_COSINE = 0.3  # cosine at which two features speak neither for nor against a copy, unless such are usual
+HALF_TRUST_INLIERS = 16.0  # inliers that give half of the trust which very many give, where the whole pictures meet
+MIN_ROTATION_GAIN = (
+    1.03  # times as many features have to find their like in a turned picture: a few more do so by chance
+)
+MIN_ALIGN_SCORE = 0.1  # score with which pictures are laid upon each other
+UNCORRELATED_SCORE_SHARE = (
+    1 / 3
+)  # what is left of the score where they do not agree at all: of a copy half covered, say
+CORRELATION_EXPONENT = 8  # at a correlation of 0.9 they agree by half
 
 
 class _Features(NamedTuple):
@@ -49,26 +54,28 @@ class _Features(NamedTuple):
     rarity: Floats
 
 
-def promise(uploads: NDArray[np.int8], candidates: NDArray[np.int8], l2: Floats, thumbnail_side: int = 0) -> Floats:
+def candidate_scores(
+    uploads: NDArray[np.int8], candidates: NDArray[np.int8], l2: Floats, thumbnail_side: int = 0
+) -> Floats:
     """How much each candidate [M, P, C] promises to be what the upload beside it shows, for less than a look: [M].
 
     It tells the candidates of one upload apart, by how many features find their like, wherever that is, and how much
     alike those are, and by the distances `l2` [M] of their vectors.
     """
     promises = np.empty(len(uploads), np.float32)
-    for start in range(0, len(uploads), CHUNK):
+    for start in range(0, len(uploads), PAIRS_AT_ONCE):
         upload, candidate = (
-            _descriptors(features_of(patches[start : start + CHUNK], thumbnail_side))[0]
+            _descriptors(split_features(patches[start : start + PAIRS_AT_ONCE], thumbnail_side))[0]
             for patches in (uploads, candidates)
         )
         _, weight = _mutual(upload @ candidate.transpose(0, 2, 1))
-        promises[start : start + CHUNK] = weight.sum(axis=1) - NEARNESS * l2[start : start + CHUNK]
+        promises[start : start + PAIRS_AT_ONCE] = weight.sum(axis=1) - L2_WEIGHT * l2[start : start + PAIRS_AT_ONCE]
     return promises
 
 
 def verify(
     uploads: NDArray[np.int8], candidates: NDArray[np.int8], turns: Floats | None = None, thumbnail_side: int = 0
-) -> list[Look]:
+) -> list[Verification]:
     """Look twice at each upload and the candidate beside it, both int8 [M, P, C] as the encoder's `patches`.
 
     Of the C channels the last two are the place (x, y) in 1/128 of half the side from the middle, the others a
@@ -76,23 +83,23 @@ def verify(
     which takes descriptors of a turned picture to those of the picture as it was, uploads may have been turned. With a
     `thumbnail_side` the last rows are thumbnails, see `consumer.verification.registration`.
     """
-    looks: list[Look] = []
-    for start in range(0, len(uploads), CHUNK):
-        ours, theirs = uploads[start : start + CHUNK], candidates[start : start + CHUNK]
-        upload, candidate = (_features(features_of(patches, thumbnail_side)) for patches in (ours, theirs))
+    looks: list[Verification] = []
+    for start in range(0, len(uploads), PAIRS_AT_ONCE):
+        ours, theirs = uploads[start : start + PAIRS_AT_ONCE], candidates[start : start + PAIRS_AT_ONCE]
+        upload, candidate = (_features(split_features(patches, thumbnail_side)) for patches in (ours, theirs))
         alike = _compare(upload.descriptors, upload.seen, candidate.descriptors, candidate.seen)
         of = np.arange(len(alike))
         if turns is not None:
             turned, alike_turned = _turned(upload, candidate, alike, turns)
             of, alike = np.concatenate([of, turned]), np.concatenate([alike, alike_turned])
-        best: dict[int, Look] = {}
+        best: dict[int, Verification] = {}
         for m, look in zip(of.tolist(), _looks(upload, candidate, alike, of), strict=True):
             if m not in best or look.score > best[m].score:
                 best[m] = look
         found = list(best.values())
-        likely = [m for m, look in enumerate(found) if look.score >= LIKELY]
+        likely = [m for m, look in enumerate(found) if look.score >= MIN_ALIGN_SCORE]
         if thumbnail_side and likely:
-            shown, there = (thumbnails(patches[likely], thumbnail_side) for patches in (ours, theirs))
+            shown, there = (unpack_thumbnails(patches[likely], thumbnail_side) for patches in (ours, theirs))
             laid = _laid_upon([found[m] for m in likely], shown, there)
             for m, look in zip(likely, laid, strict=True):
                 found[m] = look
@@ -100,16 +107,16 @@ def verify(
     return looks
 
 
-def _looks(upload: _Features, candidate: _Features, alike: Floats, of: Indexes) -> list[Look]:
+def _looks(upload: _Features, candidate: _Features, alike: Floats, of: Indexes) -> list[Verification]:
     """Looks by cosines [L, P, P] of features, each of one of M uploads and the candidate beside it, which `of` [L]."""
     pairs = _pair_off(upload, candidate, alike, of)
-    transforms, inliers = agreed(pairs)
+    transforms, inliers = find_consensus(pairs)
     likeness = _likeness(upload, candidate, alike, of, transforms)
     count = inliers.sum(axis=1, dtype=np.float32)
     scores = likeness * _trust(count, transforms)
     links = np.concatenate([pairs.start, pairs.end], axis=2)
     return [
-        Look(score, int(agreeing), transform, linked[agree])
+        Verification(score, int(agreeing), transform, linked[agree])
         for score, agreeing, transform, linked, agree in zip(
             scores.tolist(), count.tolist(), transforms, links, inliers, strict=True
         )
@@ -123,16 +130,19 @@ def _trust(inliers: Floats, transforms: Floats) -> Floats:
     """
     area = areas(transforms)
     size = np.minimum(area, 1 / np.maximum(area, 1e-6))
-    asked: Floats = np.maximum(inliers + ENOUGH * np.sqrt(size), 1)
+    asked: Floats = np.maximum(inliers + HALF_TRUST_INLIERS * np.sqrt(size), 1)
     trust: Floats = np.divide(inliers, asked)
     return trust
 
 
-def _laid_upon(looks: list[Look], uploads: Floats, candidates: Floats) -> list[Look]:
+def _laid_upon(looks: list[Verification], uploads: Floats, candidates: Floats) -> list[Verification]:
     """The same with the transformations made finer, and scores by what the thumbnails [M, side, side] say to them."""
     rough = np.stack([look.transform for look in looks])
-    laid = align(uploads, candidates, rough)
-    agreement = FAITH + (1 - FAITH) * np.maximum(laid.correlation, 0) ** STEEPNESS
+    laid = register(uploads, candidates, rough)
+    agreement = (
+        UNCORRELATED_SCORE_SHARE
+        + (1 - UNCORRELATED_SCORE_SHARE) * np.maximum(laid.correlation, 0) ** CORRELATION_EXPONENT
+    )
     inliers = np.array([look.inliers for look in looks], np.float32)
     scores = _trust(inliers, rough) * agreement * laid.contained
     return [
@@ -146,7 +156,7 @@ def _features(patches: NDArray[np.int8]) -> _Features:
     places = patches[..., -2:].astype(np.float32)
     places += 128
     places /= 256
-    near = (_squared(places, places) <= REACH**2).astype(np.float32)
+    near = (_squared(places, places) <= FEATURE_RADIUS**2).astype(np.float32)
     return _Features(descriptors, places, seen, near, _rarity(descriptors, near))
 
 
@@ -174,7 +184,7 @@ def _turned(upload: _Features, candidate: _Features, alike: Floats, turns: Float
     turned = upload.descriptors @ turns[:, None]
     turned /= np.maximum(np.sqrt(np.einsum("tmpc,tmpc->tmp", turned, turned)), 1e-6)[..., None]
     found = np.stack([_like(each @ candidate.descriptors.transpose(0, 2, 1)) for each in turned])
-    m = np.flatnonzero(found.max(axis=0) > TURNED * _like(alike))
+    m = np.flatnonzero(found.max(axis=0) > MIN_ROTATION_GAIN * _like(alike))
     return m, _compare(
         turned[found[:, m].argmax(axis=0), m], upload.seen[m], candidate.descriptors[m], candidate.seen[m]
     )
@@ -186,14 +196,14 @@ def _like(alike: Floats) -> Floats:
     return like
 
 
-def _pair_off(upload: _Features, candidate: _Features, alike: Floats, of: Indexes) -> Pairs:
+def _pair_off(upload: _Features, candidate: _Features, alike: Floats, of: Indexes) -> Correspondences:
     """Mutual nearest neighbours; each counts the more the more alike they are and the fewer others look like them."""
     m = np.arange(len(alike))[:, None]
     nearest, weight = _mutual(alike)
     weight *= np.sqrt(upload.rarity[of] * candidate.rarity[of[:, None], nearest])
-    best = np.argsort(-weight, axis=1, kind="stable")[:, :VOTERS]
+    best = np.argsort(-weight, axis=1, kind="stable")[:, :MAX_VOTES]
     there = nearest[m, best]
-    return Pairs(
+    return Correspondences(
         _between_cells(alike[m, :, there], upload, of, best),
         _between_cells(alike[m, best], candidate, of, there),
         weight[m, best],
@@ -249,12 +259,12 @@ def _likeness(upload: _Features, candidate: _Features, alike: Floats, of: Indexe
     """
     laid = upload.places[of] @ transforms[:, :, :2].transpose(0, 2, 1) + transforms[:, None, :, 2]
     inside = ((laid > 0) & (laid < 1)).all(axis=2)
-    far = _squared(laid, candidate.places[of]) >= tolerance(NEIGHBOURHOOD, areas(transforms))[:, None, None]
+    far = _squared(laid, candidate.places[of]) >= squared_tolerance(SEARCH_RADIUS, areas(transforms))[:, None, None]
     best = (alike - 3 * far.astype(np.float32)).max(axis=2)  # of what is far, -2 and some rounding at most
     met = inside & (best > -1)
     shown = candidate.seen.sum(axis=1)[of, None]
     usual = (alike.sum(axis=2) + (candidate.seen.shape[1] - shown)) / np.maximum(shown, 1)  # less the -1 of the others
-    usual = np.clip(usual, UNALIKE, 0.95)
+    usual = np.clip(usual, NEUTRAL_COSINE, 0.95)
     total = np.where(met, (best - usual) / (1 - usual), 0).sum(axis=1)
     likeness: Floats = np.clip(total / np.maximum(met.sum(axis=1), 4), 0, 1)
     return likeness

@@ -17,19 +17,19 @@ from consumer.verification.consensus import areas, signed_areas
 
 Floats = NDArray[np.float32]
 
-STEPS = 3
-EVERY = 2  # pixel of a thumbnail, along and across, takes part in the steps
-LARGEST_STEP = 0.06  # of the picture's side, at a time
+MAX_ITERATIONS = 3
+SAMPLE_STEP_PX = 2  # pixel of a thumbnail, along and across, takes part in the steps
+MAX_STEP = 0.06  # of the picture's side, at a time
 DAMPING = 0.02  # of a step, as a share of the mean curvature
-SMOOTH = 0.7  # pixels of a thumbnail: what is finer moves with every resampling
-COARSE = 2.0  # pixels: what is coarser is shared by many pictures
-ROUNDING = 0.3  # levels of a thumbnail: so much of a difference says nothing
-EDGE = 1.0  # pixels of the upload about the candidate's edge, in which it is blurred with what lies around it
-LEAST_SHARE = 0.03  # of the upload, that has to lie within the candidate for both to be compared
-MOST_CHANGE = 2.0  # of the area that the upload covers: the features know it better than that
+BLUR_SIGMA_PX = 0.7  # pixels of a thumbnail: what is finer moves with every resampling
+COARSE_SIGMA_PX = 2.0  # pixels: what is coarser is shared by many pictures
+NOISE_LEVELS = 0.3  # levels of a thumbnail: so much of a difference says nothing
+EDGE_PX = 1.0  # pixels of the upload about the candidate's edge, in which it is blurred with what lies around it
+MIN_OVERLAP = 0.03  # of the upload, that has to lie within the candidate for both to be compared
+MAX_AREA_CHANGE = 2.0  # of the area that the upload covers: the features know it better than that
 
 
-class Aligned(NamedTuple):
+class Registration(NamedTuple):
     """How M uploads lie upon their candidates.
 
     `transforms` float32 [M, 2, 3] as in `result.Look`, refined; `correlation` [M], -1 to 1, of what both show
@@ -41,55 +41,38 @@ class Aligned(NamedTuple):
     contained: Floats
 
 
-def thumbnail_bytes(side: int) -> int:
-    return side * side // 2
-
-
-def features_of(patches: NDArray[np.int8], side: int) -> NDArray[np.int8]:
-    """Local features int8 [M, P - R, C] from `patches` [M, P, C], of which the last R rows are a thumbnail."""
-    return patches[:, : patches.shape[1] - thumbnail_bytes(side) // patches.shape[2]]
-
-
-def thumbnails(patches: NDArray[np.int8], side: int) -> Floats:
-    """The thumbnails [M, side, side] in `patches` [M, P, C], in levels of 0 to 15.
-
-    Row by row, two pixels in a byte, the first in its higher half, less 128. Level 7.5 is the mean, and 3.75 levels are
-    one deviation of the picture's grey.
-    """
-    pairs = patches[:, features_of(patches, side).shape[1] :].astype(np.int16) + 128
-    return np.stack([pairs >> 4, pairs & 15], axis=-1).reshape(len(patches), side, side).astype(np.float32)
-
-
-def align(uploads: Floats, candidates: Floats, transforms: Floats) -> Aligned:
+def register(uploads: Floats, candidates: Floats, transforms: Floats) -> Registration:
     """Lay thumbnails [M, side, side] upon each other, from the `transforms` [M, 2, 3] that features gave."""
     count, side, _ = uploads.shape
-    shown, there = _blurred(uploads, SMOOTH), _blurred(candidates, SMOOTH)
+    shown, there = _blurred(uploads, BLUR_SIGMA_PX), _blurred(candidates, BLUR_SIGMA_PX)
     down, across = np.gradient(there, 1 / side, axis=(1, 2))
     field = np.stack([there, across, down], axis=-1, dtype=np.float32).reshape(-1, 3)
-    centres = _centres(side, EVERY)
-    ours: Floats = shown[:, ::EVERY, ::EVERY].reshape(count, -1)
+    centres = _centres(side, SAMPLE_STEP_PX)
+    ours: Floats = shown[:, ::SAMPLE_STEP_PX, ::SAMPLE_STEP_PX].reshape(count, -1)
     first = signed_areas(transforms)
     area = np.abs(first)
     start = best = transforms
     highest = np.full(count, -1.0, np.float32)
-    for step in range(STEPS + 1):
+    for step in range(MAX_ITERATIONS + 1):
         places, inside = _laid(centres, start, side)
         met = inside.sum(axis=1)
-        enough = np.maximum(met, LEAST_SHARE * len(centres))
+        enough = np.maximum(met, MIN_OVERLAP * len(centres))
         values = _sampled(field, places, side)
         upload, _ = _normalised(ours, inside, enough)
         candidate, contrast = _normalised(values[..., 0], inside, enough)
         agreement = np.einsum("mk,mk->m", upload, candidate) / enough
         now = signed_areas(start) * np.sign(first)
-        better = (agreement > highest) & (met == enough) & (now > area / MOST_CHANGE) & (now < area * MOST_CHANGE)
+        better = (
+            (agreement > highest) & (met == enough) & (now > area / MAX_AREA_CHANGE) & (now < area * MAX_AREA_CHANGE)
+        )
         highest, best = np.where(better, agreement, highest), np.where(better[:, None, None], start, best)
-        if step < STEPS:
+        if step < MAX_ITERATIONS:
             slopes = values[..., 1:] * (inside / contrast[:, None])[..., None]
             start = start + _step(centres, slopes, upload - candidate, inside, enough)
     places, inside = _laid(_centres(side), best, side)
-    correlation = _agreement(shown, there, places, inside) * (inside.mean(axis=1) >= LEAST_SHARE)
+    correlation = _agreement(shown, there, places, inside) * (inside.mean(axis=1) >= MIN_OVERLAP)
     contained = _within(places).mean(axis=1, dtype=np.float32) * np.maximum(1, areas(best))
-    return Aligned(best, correlation, np.minimum(contained, 1))
+    return Registration(best, correlation, np.minimum(contained, 1))
 
 
 def _blurred(pictures: Floats, sigma: float) -> Floats:
@@ -119,7 +102,7 @@ def _centres(side: int, every: int = 1) -> Floats:
 def _laid(centres: Floats, transforms: Floats, side: int) -> tuple[Floats, Floats]:
     """Where the upload's pixels come to lie, [M, K, 2], and 1 for those well within the candidate, else 0, [M, K]."""
     places: Floats = np.matmul(centres, transforms.transpose(0, 2, 1))
-    edge: Floats = np.sqrt(areas(transforms)) * np.float32(EDGE / side)
+    edge: Floats = np.sqrt(areas(transforms)) * np.float32(EDGE_PX / side)
     return places, _within(places, edge[:, None]).astype(np.float32)
 
 
@@ -162,7 +145,7 @@ def _step(centres: Floats, slopes: Floats, error: Floats, inside: Floats, count:
     damping = DAMPING * np.trace(curvature, axis1=1, axis2=2) / 6 + 1e-3
     curvature += np.eye(6, dtype=np.float32) * damping[:, None, None]
     change: Floats = np.linalg.solve(curvature, by.transpose(0, 2, 1) @ error[..., None])
-    return np.clip(change.reshape(-1, 2, 3), -LARGEST_STEP, LARGEST_STEP)
+    return np.clip(change.reshape(-1, 2, 3), -MAX_STEP, MAX_STEP)
 
 
 def _agreement(shown: Floats, there: Floats, places: Floats, inside: Floats) -> Floats:
@@ -173,10 +156,10 @@ def _agreement(shown: Floats, there: Floats, places: Floats, inside: Floats) -> 
     side = shown.shape[1]
     mask = inside.reshape(-1, side, side)
     laid = _sampled(there.reshape(-1, 1), places, side).reshape(-1, side, side)
-    weight = np.maximum(_blurred(mask, COARSE), 1e-3)
-    fine = [(each - _blurred(each * mask, COARSE) / weight) * mask for each in (shown, laid)]
+    weight = np.maximum(_blurred(mask, COARSE_SIGMA_PX), 1e-3)
+    fine = [(each - _blurred(each * mask, COARSE_SIGMA_PX) / weight) * mask for each in (shown, laid)]
     area = np.maximum(mask.sum(axis=(1, 2), keepdims=True), 1)
-    a, b = (each / (np.abs(each) + np.abs(each).sum(axis=(1, 2), keepdims=True) / area + ROUNDING) for each in fine)
+    a, b = (each / (np.abs(each) + np.abs(each).sum(axis=(1, 2), keepdims=True) / area + NOISE_LEVELS) for each in fine)
     lengths = np.einsum("mxy,mxy->m", a, a) * np.einsum("mxy,mxy->m", b, b)
     agreement: Floats = np.einsum("mxy,mxy->m", a, b) / np.sqrt(np.maximum(lengths, 1e-6))
     return agreement

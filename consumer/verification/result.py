@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.events import Box, Edit, Evidence
-from consumer.images.regions import WHOLE, Frame
+from consumer.images.regions import WHOLE_IMAGE, Region
 
 Floats = NDArray[np.float32]
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Look:
+class Verification:
     """What a second look at an upload and a candidate found.
 
     `score` is 0 for nothing in common, towards 1 for the same picture: how far the inliers are to be trusted, times how
@@ -30,7 +30,7 @@ class Look:
     inliers: int
     transform: Floats
     links: Floats
-    frame: Frame = WHOLE
+    region: Region = WHOLE_IMAGE
 
     @cached_property
     def edit(self) -> Edit | None:
@@ -43,13 +43,13 @@ class Look:
         area = a * e - b * d
         if self.inliers == 0 or area == 0:
             return None
-        left, top, right, bottom = self.frame
+        left, top, right, bottom = self.region
         corners = (left, top), (right, top), (right, bottom), (left, bottom)
         in_match = _within_unit([(a * x + b * y + c, d * x + e * y + f) for x, y in corners])
         if len(in_match) < 3:
             return None
         in_upload = [((e * (x - c) - b * (y - f)) / area, (a * (y - f) - d * (x - c)) / area) for x, y in in_match]
-        common, looked_at = _area(in_match), abs(area) * self.frame.area
+        common, looked_at = _area(in_match), abs(area) * self.region.area
         mirrored = area < 0
         # From the match to the upload is the inverse, which turns by the same angle the other way.
         angle = atan2(b - d, a + e) if not mirrored else atan2(-(b + d), e - a)
@@ -62,16 +62,16 @@ class Look:
             overlap=round(common / (1 + looked_at - common), 3),
         )
 
-    def of_whole(self, frame: Frame) -> "Look":
+    def in_whole_image(self, region: Region) -> "Verification":
         """The same in places of the whole upload, of a look at what is within a frame of it."""
-        size = np.array([frame.right - frame.left, frame.bottom - frame.top], np.float32)
-        corner = np.array([frame.left, frame.top], np.float32)
+        size = np.array([region.right - region.left, region.bottom - region.top], np.float32)
+        corner = np.array([region.left, region.top], np.float32)
         linear = self.transform[:, :2] / size
         transform = np.column_stack([linear, self.transform[:, 2] - linear @ corner])
         links = np.hstack([corner + self.links[:, :2] * size, self.links[:, 2:]])
-        return replace(self, transform=transform, links=links, frame=frame)
+        return replace(self, transform=transform, links=links, region=region)
 
-    def evidence(self, verified: bool) -> Evidence:
+    def to_evidence(self, verified: bool) -> Evidence:
         return Evidence(verified=verified, score=round(self.score, 4), inliers=self.inliers, edit=self.edit)
 
 

@@ -12,12 +12,21 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from consumer.encoder.triton import ModelInfo
+from consumer.encoder.contract import ModelInfo
 from consumer.errors import Unavailable
-from consumer.kafka.consumer import client_options
-from consumer.kafka.publisher import Outgoing
+from consumer.kafka.config import client_options
+from consumer.kafka.messages import OutgoingMessage, read_headers
 from consumer.settings import KafkaSettings
-from consumer.window.records import Content, Position, Source, Stored, decode_name, encode_name, join, split
+from consumer.window.records import (
+    Position,
+    RecordContent,
+    Source,
+    StoredRecord,
+    decode_name,
+    decode_record,
+    encode_name,
+    encode_record,
+)
 
 # Of one question to the brokers.
 ASK_TIMEOUT_S = 15.0
@@ -25,14 +34,14 @@ ASK_TIMEOUT_S = 15.0
 QUEUE_KIB = 16 << 10
 
 
-class Kept(NamedTuple):
+class Upsert(NamedTuple):
     """A row that was stored."""
 
     tenant: str
-    row: Stored
+    row: StoredRecord
 
 
-class Deleted(NamedTuple):
+class Tombstone(NamedTuple):
     """All rows of an image at or before a position were deleted; `source` is the deletion's event, if it had one."""
 
     tenant: str
@@ -41,27 +50,27 @@ class Deleted(NamedTuple):
     source: str
 
 
-def kept(topic: str, model: ModelInfo, tenant: str, row: Stored) -> Outgoing:
+def upsert_message(topic: str, model: ModelInfo, tenant: str, row: StoredRecord) -> OutgoingMessage:
     """The message about a row that is stored in the window."""
-    name, digest, uploaded_us, vector = split(row.record)
+    name, digest, uploaded_us, vector = decode_record(row.record)
     headers = _headers(model, tenant, name, row.position)
     headers += (("digest", digest), ("uploaded-us", str(uploaded_us).encode()), ("patches", row.patches))
-    return Outgoing(topic, _key(tenant, name), vector, headers)
+    return OutgoingMessage(topic, _key(tenant, name), vector, headers)
 
 
-def deleted(
+def tombstone_message(
     topic: str, model: ModelInfo, tenant: str, image_id: str, position: Position, source: Source | None
-) -> Outgoing:
+) -> OutgoingMessage:
     """The tombstone of an image."""
     name = encode_name(image_id)
     event = b"" if source is None else b"%d %d" % source
     headers = (*_headers(model, tenant, name, position), ("source", event))
-    return Outgoing(topic, _key(tenant, name), None, headers)
+    return OutgoingMessage(topic, _key(tenant, name), None, headers)
 
 
-def parse(model: ModelInfo, message: Message) -> Kept | Deleted | None:
+def parse_change(model: ModelInfo, message: Message) -> Upsert | Tombstone | None:
     """What a message says; None if it is of another model. Raises ValueError for what this module did not write."""
-    headers, value = _told(message), message.value()
+    headers, value = dict(read_headers(message) or ()), message.value()
     try:
         if any(headers[name] != wanted for name, wanted in _model(model)):
             return None
@@ -69,18 +78,18 @@ def parse(model: ModelInfo, message: Message) -> Kept | Deleted | None:
         tenant, name = decode_name(told["tenant"]), told["image-id"]
         position = Position.parse(told["position"])
         if value is None:
-            return Deleted(tenant, name, position, told["source"].decode("ascii"))
+            return Tombstone(tenant, name, position, told["source"].decode("ascii"))
         if len(value) not in (0, 2 * model.dim):
             raise ValueError(f"{len(value)} bytes are no vector of {model.dim} numbers")
-        record = join(Content(name, told["digest"], int(told["uploaded-us"]), value))
-        return Kept(tenant, Stored(position, record, told["patches"]))
+        record = encode_record(RecordContent(name, told["digest"], int(told["uploaded-us"]), value))
+        return Upsert(tenant, StoredRecord(position, record, told["patches"]))
     except KeyError as missing:
         raise ValueError(f"the header {missing} is missing") from None
     except OverflowError as error:
         raise ValueError(f"a header does not fit: {error}") from None
 
 
-class EmbeddingsReader:
+class ChangelogReader:
     """The embeddings topic, from a time on to where it ends now, `most` messages at a time."""
 
     def __init__(self, settings: KafkaSettings, from_ms: int, most: int) -> None:
@@ -162,10 +171,3 @@ def _headers(model: ModelInfo, tenant: str, name: bytes, position: Position) -> 
 
 def _key(tenant: str, name: bytes) -> bytes:
     return json.dumps([tenant, decode_name(name)]).encode()
-
-
-def _told(message: Message) -> dict[str, bytes | None]:
-    try:
-        return dict(message.headers() or ())  # type: ignore[arg-type]
-    except (SystemError, UnicodeDecodeError):  # how the client fails on a name that is not UTF-8
-        return {}

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from consumer.window.prefilter import Screen, screen
-from consumer.window.records import Position, Row
+from consumer.window.prefilter import Prefilter, make_prefilter
+from consumer.window.records import IndexRow, Position
 
 Float32 = NDArray[np.float32]
 Indexes = NDArray[np.intp]
@@ -51,7 +51,7 @@ class Hit(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class SearchParams:
     """What a search reports: the `nearest` rows within `radius_l2`, and the earliest within `threshold_l2`."""
 
     radius_l2: float
@@ -74,12 +74,12 @@ class _Pairs(NamedTuple):
 class _Block:
     """Consecutive rows. Those before `first` have left the window; one deleted among the rest is dead."""
 
-    def __init__(self, dim: int, screen: Screen, capacity: int) -> None:
+    def __init__(self, dim: int, prefilter: Prefilter, capacity: int) -> None:
         self.first = 0
         self.count = 0
         self.ids: list[bytes] = []
         self._dim = dim
-        self._screen = screen
+        self._prefilter = prefilter
         self._allocate(capacity)
 
     def _allocate(self, capacity: int) -> None:
@@ -88,7 +88,7 @@ class _Block:
         self.uploaded_us = np.empty(capacity, np.int64)
         self.vectors = np.empty((capacity, self._dim), np.float16)
         self.alive = np.zeros(capacity, np.bool_)
-        self.sketch = self._screen.empty(capacity)
+        self.sketch = self._prefilter.empty(capacity)
 
     @property
     def capacity(self) -> int:
@@ -107,13 +107,13 @@ class _Block:
     def _arrays(self) -> tuple[NDArray[Any], ...]:
         return self.ms, self.serial, self.uploaded_us, self.vectors, self.alive, *self.sketch
 
-    def extend(self, rows: Sequence[Row]) -> None:
+    def extend(self, rows: Sequence[IndexRow]) -> None:
         to = slice(self.count, self.count + len(rows))
         self.ms[to] = [row.position.ms for row in rows]
         self.serial[to] = [row.position.serial for row in rows]
         self.uploaded_us[to] = [row.uploaded_us for row in rows]
         self.vectors[to] = [row.vector for row in rows]
-        for kept, new in zip(self.sketch, self._screen.of(self.vectors[to].astype(np.float32)), strict=True):
+        for kept, new in zip(self.sketch, self._prefilter.of(self.vectors[to].astype(np.float32)), strict=True):
             kept[to] = new
         self.alive[to] = True
         self.ids += [row.image_id for row in rows]
@@ -141,14 +141,14 @@ class _Block:
         self.ids[start:end] = [b""] * (end - start)
 
 
-class Mirror:
+class VectorIndex:
     """The living rows of one window, in order. Not thread-safe."""
 
-    def __init__(self, dim: int, reach: Reach, retention_ms: int) -> None:
+    def __init__(self, dim: int, reach: SearchParams, retention_ms: int) -> None:
         self._reach = reach
         self._retention_ms = retention_ms
         self._dim = dim
-        self._screen = screen(dim, reach.radius_l2)
+        self._prefilter = make_prefilter(dim, reach.radius_l2)
         self._blocks: list[_Block] = []
 
     def __len__(self) -> int:
@@ -168,12 +168,12 @@ class Mirror:
         first = blocks[0]
         return int(first.ms[min(first.first, first.capacity - 1)])
 
-    def extend(self, rows: Sequence[Row]) -> None:
+    def extend(self, rows: Sequence[IndexRow]) -> None:
         """Append rows, which stand in order and after all that are here."""
         while rows:
             if not self._blocks or self._blocks[-1].count == BLOCK_ROWS:
                 capacity = BLOCK_ROWS if self._blocks else FIRST_BLOCK_ROWS
-                self._blocks.append(_Block(self._dim, self._screen, capacity))
+                self._blocks.append(_Block(self._dim, self._prefilter, capacity))
             block = self._blocks[-1]
             wanted = min(block.count + len(rows), BLOCK_ROWS)
             if wanted > block.capacity:
@@ -216,7 +216,7 @@ class Mirror:
             return [[] for _ in queries]
         # The stored vector, not the one at hand: a repeated upload may be encoded a little differently.
         vectors = np.stack([self._vector(query) for query in queries]).astype(np.float32)
-        sought = self._screen.queries(vectors)
+        sought = self._prefilter.queries(vectors)
         serials = np.array([query.position.serial for query in queries])
         since_ms = np.array([query.position.ms for query in queries]) - self._retention_ms
         found: list[_Pairs] = []
@@ -225,7 +225,7 @@ class Mirror:
                 continue
             rows = slice(block.count)
             sketch = tuple(kept[rows] for kept in block.sketch)
-            of_query, of_row = self._screen.passing(sought, sketch, block.vectors[rows])
+            of_query, of_row = self._prefilter.passing(sought, sketch, block.vectors[rows])
             eligible = block.alive[of_row]
             eligible &= (block.serial[of_row] < serials[of_query]) & (block.ms[of_row] >= since_ms[of_query])
             of_query, of_row, l2 = self._rerank(block, vectors, of_query[eligible], of_row[eligible])

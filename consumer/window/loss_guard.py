@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from consumer.errors import Unavailable
-from consumer.window.store import KEYS, Scripts
+from consumer.window.store import WindowStore
 
 log = logging.getLogger(__name__)
 
-WAITING = "the window is being rebuilt"
+RECOVERY_PENDING = "the window is being rebuilt"
 # A rebuild that has not been heard of for this long is dead.
 LOCK_MS = 30_000
 
@@ -25,41 +25,44 @@ _RENEW = _IF_MINE.format("redis.call('PEXPIRE', KEYS[1], ARGV[2])")
 _DELETE = _IF_MINE.format("redis.call('DEL', KEYS[1])")
 
 
-class Seen(NamedTuple):
+class MarkerReading(NamedTuple):
     """The marker, and when it was asked for."""
 
     marker: bytes | None
-    asked_s: float
+    read_at_s: float
 
 
-class Guard:
+class LossGuard:
     """Marker and lock of one model's windows. Thread-safe; what asks Redis raises Unavailable when it cannot."""
 
-    def __init__(self, scripts: Scripts, on_loss: Literal["continue", "rebuild"]) -> None:
-        self.rebuilds = on_loss == "rebuild"
+    def __init__(self, store: WindowStore, on_loss: Literal["continue", "rebuild"]) -> None:
+        self.recovers = on_loss == "rebuild"
         self.problem = ""  # what the rebuild is about or waits for, for whoever asks why nothing goes on
-        self.seen = Seen(None, 0.0)
-        self._scripts = scripts
-        self._marker_key, self._lock_key = scripts.shared_key("marker"), scripts.shared_key("lock")
+        self.last_reading = MarkerReading(None, 0.0)
+        self._store = store
+        self._marker_key, self._lock_key = store.shared_key("marker"), store.shared_key("lock")
         self._token = uuid.uuid4().hex
 
     def marker(self) -> bytes | None:
         """What the last rebuild left; None when the window has been lost since, or there was no rebuild yet."""
         asked_s = time.monotonic()
-        marker: bytes | None = self._scripts.command("GET", self._marker_key)
-        self.seen, self.problem = Seen(marker, asked_s), "" if marker else self.problem or WAITING
+        marker: bytes | None = self._store.command("GET", self._marker_key)
+        self.last_reading, self.problem = (
+            MarkerReading(marker, asked_s),
+            "" if marker else self.problem or RECOVERY_PENDING,
+        )
         return marker
 
     def mark(self) -> None:
         """What is not in Redis now never was."""
-        self._scripts.command("SET", self._marker_key, uuid.uuid4().hex)
+        self._store.command("SET", self._marker_key, uuid.uuid4().hex)
         self.problem = ""
 
     def unmark(self, marker: bytes | None) -> None:
         """Call for a rebuild, unless there was one since `marker` was read. For when only a part was lost."""
         if marker is not None:
-            self._scripts.command("EVAL", _DELETE, 1, self._marker_key, marker)
-        self.problem = WAITING
+            self._store.command("EVAL", _DELETE, 1, self._marker_key, marker)
+        self.problem = RECOVERY_PENDING
 
     def check(self, begun: Sequence[str]) -> None:
         """To be called after windows were begun by leave of the marker: all may have been lost in between.
@@ -67,34 +70,28 @@ class Guard:
         Then they are taken back before Unavailable is raised.
         """
         if self.marker() is None:
-            self._drop(begun)
-            raise Unavailable("redis", WAITING)
+            self._store.delete_windows(begun)
+            raise Unavailable("redis", RECOVERY_PENDING)
 
     def half_rebuilt(self, tenants: Sequence[str]) -> None:
         """To be called when windows are half rebuilt. Raises Unavailable; returns when they are to begin anew."""
-        if self._scripts.command("EXISTS", self._lock_key):
-            raise Unavailable("redis", WAITING)
-        if self.rebuilds:
+        if self._store.command("EXISTS", self._lock_key):
+            raise Unavailable("redis", RECOVERY_PENDING)
+        if self.recovers:
             self.unmark(self.marker())
-            raise Unavailable("redis", WAITING)
+            raise Unavailable("redis", RECOVERY_PENDING)
         log.warning("a rebuild ended halfway: the windows of %d tenants begin anew", len(tenants))
-        self._drop(tenants)
+        self._store.delete_windows(tenants)
 
     def lock(self) -> bool:
         """Take the right to rebuild, for LOCK_MS; False when another process has it."""
-        return bool(self._scripts.command("SET", self._lock_key, self._token, "NX", "PX", LOCK_MS))
+        return bool(self._store.command("SET", self._lock_key, self._token, "NX", "PX", LOCK_MS))
 
     def renew(self) -> None:
         """Keep the right to rebuild. Raises Unavailable when it is another's by now."""
-        if not self._scripts.command("EVAL", _RENEW, 1, self._lock_key, self._token, LOCK_MS):
+        if not self._store.command("EVAL", _RENEW, 1, self._lock_key, self._token, LOCK_MS):
             raise Unavailable("redis", "the rebuild stood still for too long, or Redis was emptied once more")
 
     def unlock(self) -> None:
         """Let others rebuild."""
-        self._scripts.command("EVAL", _DELETE, 1, self._lock_key, self._token)
-
-    def _drop(self, tenants: Sequence[str]) -> None:
-        pipeline = self._scripts.pipeline()
-        for tenant in tenants:
-            pipeline.execute_command("DEL", *(self._scripts.key(tenant, kind) for kind in KEYS))
-        self._scripts.execute(pipeline)
+        self._store.command("EVAL", _DELETE, 1, self._lock_key, self._token)

@@ -25,14 +25,14 @@ PRODUCT_ROWS = 1024  # rows whose products are computed at once: in float32 they
 DENSE_SHARE = 0.01
 
 
-class Queries(NamedTuple):
+class QueryBatch(NamedTuple):
     """Vectors float32 [Q, D] to search for, and what a screen has to know of them."""
 
     vectors: Float32
     sketch: Sketch
 
 
-class Screen(Protocol):
+class Prefilter(Protocol):
     """Keeps a sketch of each row, and says by it which may be within the radius."""
 
     def empty(self, capacity: int) -> Sketch:
@@ -43,22 +43,22 @@ class Screen(Protocol):
         """The sketches of float32 [N, D]."""
         ...
 
-    def queries(self, vectors: Float32) -> Queries:
+    def queries(self, vectors: Float32) -> QueryBatch:
         """Vectors float32 [Q, D], ready to be searched for in many blocks of rows."""
         ...
 
-    def passing(self, queries: Queries, sketch: Sketch, vectors: NDArray[np.number]) -> tuple[Indexes, Indexes]:
+    def passing(self, queries: QueryBatch, sketch: Sketch, vectors: NDArray[np.number]) -> tuple[Indexes, Indexes]:
         """Pairs (query, row) that may be within the radius, of rows with these sketches and `vectors` [N, D]."""
         ...
 
 
-def screen(dim: int, radius_l2: float) -> Screen:
+def make_prefilter(dim: int, radius_l2: float) -> Prefilter:
     """The one that suits the radius."""
-    signatures = Signatures(dim, radius_l2)
-    return signatures if signatures.words else Rounded(dim, radius_l2)
+    signatures = SimHash(dim, radius_l2)
+    return signatures if signatures.words else ScalarQuantizer(dim, radius_l2)
 
 
-class Signatures:
+class SimHash:
     """Rules out rows beyond a radius by signatures of a few 64-bit words.
 
     A bit says on which side of a random hyperplane a vector lies. Two unit vectors at an angle t are parted by a
@@ -78,7 +78,7 @@ class Signatures:
         self.words = words  # 0 when no signature tells the radius from strangers
         self.limit = limit
         self._planes = _planes(dim, 64 * words)
-        self._least_cosine = least_cosine(radius_l2)
+        self._least_cosine = min_cosine(radius_l2)
 
     def empty(self, capacity: int) -> Sketch:
         # Word upon word in memory, which is how they are compared.
@@ -87,14 +87,14 @@ class Signatures:
     def of(self, vectors: Float32) -> Sketch:
         return (np.packbits(vectors @ self._planes > 0, axis=1).view(np.uint64),)
 
-    def queries(self, vectors: Float32) -> Queries:
-        return Queries(vectors, self.of(vectors))
+    def queries(self, vectors: Float32) -> QueryBatch:
+        return QueryBatch(vectors, self.of(vectors))
 
-    def passing(self, queries: Queries, sketch: Sketch, vectors: NDArray[np.number]) -> tuple[Indexes, Indexes]:
+    def passing(self, queries: QueryBatch, sketch: Sketch, vectors: NDArray[np.number]) -> tuple[Indexes, Indexes]:
         query, row = self.alike(queries.sketch[0].T, sketch[0].T)
         if len(query) <= DENSE_SHARE * len(queries.vectors) * len(vectors):
             return query, row
-        return products(queries.vectors, vectors, np.full(len(vectors), self._least_cosine, np.float32))
+        return exceeding_products(queries.vectors, vectors, np.full(len(vectors), self._least_cosine, np.float32))
 
     def alike(self, queries: NDArray[np.uint64], rows: NDArray[np.uint64]) -> tuple[Indexes, Indexes]:
         """Pairs (query, row) of which few enough bits differ, of signatures [words, Q] and [words, N]."""
@@ -110,12 +110,12 @@ class Signatures:
         return query, row
 
 
-class Rounded:
+class ScalarQuantizer:
     """Rules out rows beyond a radius, however wide, by products with rows that are rounded to eight bits."""
 
     def __init__(self, dim: int, radius_l2: float) -> None:
         self._dim = dim
-        self._least_cosine = least_cosine(radius_l2)
+        self._least_cosine = min_cosine(radius_l2)
 
     def empty(self, capacity: int) -> Sketch:
         return np.empty((capacity, self._dim), np.int8), np.empty(capacity, np.float32)
@@ -127,19 +127,19 @@ class Rounded:
         least: Float32 = self._least_cosine * steps[:, 0] - 0.51 * sqrt(self._dim)
         return np.rint(vectors * steps).astype(np.int8), least
 
-    def queries(self, vectors: Float32) -> Queries:
-        return Queries(vectors, ())
+    def queries(self, vectors: Float32) -> QueryBatch:
+        return QueryBatch(vectors, ())
 
-    def passing(self, queries: Queries, sketch: Sketch, vectors: NDArray[np.number]) -> tuple[Indexes, Indexes]:
-        return products(queries.vectors, *sketch)
+    def passing(self, queries: QueryBatch, sketch: Sketch, vectors: NDArray[np.number]) -> tuple[Indexes, Indexes]:
+        return exceeding_products(queries.vectors, *sketch)
 
 
-def least_cosine(radius_l2: float) -> float:
+def min_cosine(radius_l2: float) -> float:
     """The product that vectors within a radius reach, of about unit length and as they are stored."""
     return 1 - radius_l2**2 / 2 - COSINE_MARGIN
 
 
-def products(queries: Float32, rows: NDArray[np.number], least: Float32) -> tuple[Indexes, Indexes]:
+def exceeding_products(queries: Float32, rows: NDArray[np.number], least: Float32) -> tuple[Indexes, Indexes]:
     """Pairs (query, row) of [Q, D] and [N, D] whose products are at least `least` [N], by row."""
     near = np.empty((len(rows), len(queries)), bool)
     buffer = np.empty((min(PRODUCT_ROWS, len(rows)), queries.shape[1]), np.float32)

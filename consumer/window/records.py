@@ -38,11 +38,11 @@ class Source(NamedTuple):
     offset: int
 
 
-class NewRow(NamedTuple):
+class NewRecord(NamedTuple):
     """An upload to append. `vector` is float32 [D] of unit length, or None for a picture that matches only exactly.
 
     `digest` is the hash of its bytes, at most 255 long; `patches` the local features and thumbnail, for second looks.
-    `within` are the vectors of pictures within it, which are looked for like its own, and not stored.
+    `region_matches` are the vectors of pictures within it, which are looked for like its own, and not stored.
     """
 
     tenant: str
@@ -52,10 +52,10 @@ class NewRow(NamedTuple):
     uploaded_at: datetime
     patches: bytes | None = None
     source: Source | None = None
-    within: tuple[NDArray[np.float32], ...] = ()
+    region_vectors: tuple[NDArray[np.float32], ...] = ()
 
 
-class Stored(NamedTuple):
+class StoredRecord(NamedTuple):
     """A row as Redis keeps it: where, its record, and its `patches` or b""."""
 
     position: Position
@@ -63,7 +63,7 @@ class Stored(NamedTuple):
     patches: bytes
 
 
-class Content(NamedTuple):
+class RecordContent(NamedTuple):
     """What a record holds; `vector` is float16 [D] as bytes, little endian, or b""."""
 
     image_id: bytes
@@ -72,7 +72,7 @@ class Content(NamedTuple):
     vector: bytes
 
 
-class Row(NamedTuple):
+class IndexRow(NamedTuple):
     """A stored row; `vector` is float16 [D], or [0] for a picture that matches only exactly."""
 
     position: Position
@@ -82,7 +82,7 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Near:
+class NearMatch:
     """An earlier picture at Euclidean distance `l2`."""
 
     image_id: str
@@ -92,66 +92,68 @@ class Near:
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
-    """The earliest other picture of the same bytes; `own` is the asking upload's row, when it has one as well."""
+class ExactMatch:
+    """The earliest other picture of the same bytes; `own_record` is the upload's own, when it is stored as well."""
 
     image_id: str
     position: Position
     uploaded_at: datetime
     l2: float = 0.0
-    own: Stored | None = field(default=None, compare=False)
+    own_record: StoredRecord | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class AppendResult:
     """Where an upload stands and what stands before it. `position` is None for an exact copy that is not stored.
 
-    `own` is its row; None also for an upload that was deleted before it came. `within` has what stands before it near
-    each picture within it.
+    `own_record` is what is stored of it; None also for an upload that was deleted before it came. `region_matches` has
+    the near matches of each region of the upload.
     """
 
     position: Position | None = None
-    exact: Earlier | None = None
-    near: tuple[Near, ...] = ()
-    own: Stored | None = field(default=None, compare=False)
-    within: tuple[tuple[Near, ...], ...] = ()
+    exact: ExactMatch | None = None
+    near: tuple[NearMatch, ...] = ()
+    own_record: StoredRecord | None = field(default=None, compare=False)
+    region_matches: tuple[tuple[NearMatch, ...], ...] = ()
 
 
-class Forgotten(NamedTuple):
+class DeleteResult(NamedTuple):
     """How many rows were forgotten, and the position at or before which they stood."""
 
     rows: int
     position: Position
 
 
-def pack(image_id: str, digest: bytes, uploaded_at: datetime, vector: NDArray[np.float32] | None = None) -> bytes:
+def pack_record(
+    image_id: str, digest: bytes, uploaded_at: datetime, vector: NDArray[np.float32] | None = None
+) -> bytes:
     """The record of a picture as `lua/window.lua` describes it."""
     # The first and the last day of the calendar can lie outside of it in UTC.
     uploaded_us = min(max((uploaded_at - _EPOCH) // _MICROSECOND, _FIRST_US), _LAST_US)
     values = b"" if vector is None else vector.astype("<f2").tobytes()
-    return join(Content(encode_name(image_id), digest, uploaded_us, values))
+    return encode_record(RecordContent(encode_name(image_id), digest, uploaded_us, values))
 
 
-def join(content: Content) -> bytes:
+def encode_record(content: RecordContent) -> bytes:
     """The record of a picture. Raises OverflowError for what has no room in one."""
     name, digest, uploaded_us, values = content
     lengths = len(digest).to_bytes(1, "big") + len(name).to_bytes(2, "big")
     return b"".join((uploaded_us.to_bytes(8, "big", signed=True), lengths, digest, name, values))
 
 
-def split(record: bytes) -> Content:
-    """The inverse of `join`."""
+def decode_record(record: bytes) -> RecordContent:
+    """The inverse of `encode_record`."""
     start = HEADER_BYTES + record[8]
     end = start + int.from_bytes(record[9:11], "big")
     uploaded_us = int.from_bytes(record[:8], "big", signed=True)
-    return Content(record[start:end], record[HEADER_BYTES:start], uploaded_us, record[end:])
+    return RecordContent(record[start:end], record[HEADER_BYTES:start], uploaded_us, record[end:])
 
 
-def unpack(position: bytes, record: bytes) -> Row:
+def decode_index_row(position: bytes, record: bytes) -> IndexRow:
     start = HEADER_BYTES + record[8]
     end = start + int.from_bytes(record[9:11], "big")
     uploaded_us = int.from_bytes(record[:8], "big", signed=True)
-    return Row(Position.parse(position), record[start:end], uploaded_us, np.frombuffer(record, "<f2", offset=end))
+    return IndexRow(Position.parse(position), record[start:end], uploaded_us, np.frombuffer(record, "<f2", offset=end))
 
 
 def to_datetime(uploaded_us: int) -> datetime:

@@ -21,13 +21,13 @@ import numpy as np
 from confluent_kafka import Message
 from numpy.typing import NDArray
 
-from consumer.encoder.triton import ModelInfo
+from consumer.encoder.contract import ModelInfo
 from consumer.errors import Unavailable
 from consumer.settings import KafkaSettings
 from consumer.window import changelog as embeddings
-from consumer.window.changelog import Deleted, EmbeddingsReader, Kept
-from consumer.window.loss_guard import LOCK_MS, Guard
-from consumer.window.store import KEYS, Call, Scripts, WindowGone, WindowRebuilding
+from consumer.window.changelog import ChangelogReader, Tombstone, Upsert
+from consumer.window.loss_guard import LOCK_MS, LossGuard
+from consumer.window.store import ROW_OVERHEAD_BYTES, Call, WindowGone, WindowRecovering, WindowStore
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ CHUNK_MESSAGES = 500
 # Rows that a script puts in order: some milliseconds, in which Redis does nothing else.
 RESTORE_ROWS = 200
 # Tenants named in a summary.
-NAMED = 5
+MAX_NAMED_TENANTS = 5
 # Tenants in one round trip.
 TENANTS_AT_ONCE = 50
 # Clocks of the brokers' clients and of Redis differ by less.
@@ -46,20 +46,18 @@ CLOCK_SKEW_MS = 5 * 60_000
 # Between the serials of a window that was lost and those of its heir: more than was ever on its way to the topic. So no
 # position of the one is ever a position of the other.
 SERIAL_GAP = 1_000_000
-# What a row takes beside its record and patches, as `lua/window.lua` counts it.
-ROW_BYTES = 350
 # Rows laid by may take this much more than the window may, before the oldest go.
-ROOM = 1.25
+STAGING_ROOM = 1.25
 
 
 @dataclass
-class Progress:
+class RecoveryProgress:
     """How far a rebuild is: messages of the topic read, then rows put in order."""
 
     messages: int = 0
-    of_messages: int = 0
+    total_messages: int = 0
     rows: int = 0
-    of_rows: int = 0
+    total_rows: int = 0
     tenants: int = 0
     added: int = 0  # rows that were neither repeats nor deleted later
     foreign: int = 0  # messages of other models, or too old
@@ -71,8 +69,8 @@ class Progress:
         """What came of it, in one line."""
         more = f", {self.foreign} messages too old or of other models" if self.foreign else ""
         more += f", {self.broken} messages that cannot be read" if self.broken else ""
-        names = ", ".join(repr(name) for name in self.in_use[:NAMED])
-        names += ", ..." if len(self.in_use) > NAMED else ""
+        names = ", ".join(repr(name) for name in self.in_use[:MAX_NAMED_TENANTS])
+        names += ", ..." if len(self.in_use) > MAX_NAMED_TENANTS else ""
         more += f"; left alone the windows of {len(self.in_use)} tenants that are not empty: {names}" if names else ""
         return f"{self.added} pictures of {self.tenants} tenants from {self.messages} messages{more}"
 
@@ -120,13 +118,13 @@ class _Tenant:
                 yield int(ms[index]), _name(int(partition[index]), int(offset[index])), b"", ""
 
 
-def rebuild_window(
+def recover_window(
     kafka: KafkaSettings,
     model: ModelInfo,
-    scripts: Scripts,
-    guard: Guard,
-    tell: Callable[[Progress], None] = lambda progress: None,
-) -> Progress:
+    scripts: WindowStore,
+    guard: LossGuard,
+    tell: Callable[[RecoveryProgress], None] = lambda progress: None,
+) -> RecoveryProgress:
     """Fill the windows that Redis lacks, of all tenants of the model, and say so with the guard's marker.
 
     Windows that are there are left alone. `tell` is told of the progress; what it raises ends the rebuild.
@@ -136,7 +134,7 @@ def rebuild_window(
         raise Unavailable("redis", "another process is rebuilding the window")
     try:
         return _Rebuild(model, scripts, guard, tell).run(kafka)
-    except (WindowGone, WindowRebuilding):
+    except (WindowGone, WindowRecovering):
         raise Unavailable("redis", "it was emptied, or rebuilt by another process, in the midst of this") from None
     finally:
         guard.unlock()
@@ -145,7 +143,9 @@ def rebuild_window(
 class _Rebuild:
     """One rebuild, under the lock."""
 
-    def __init__(self, model: ModelInfo, scripts: Scripts, guard: Guard, tell: Callable[[Progress], None]) -> None:
+    def __init__(
+        self, model: ModelInfo, scripts: WindowStore, guard: LossGuard, tell: Callable[[RecoveryProgress], None]
+    ) -> None:
         self._model = model
         self._scripts = scripts
         self._guard = guard
@@ -153,20 +153,20 @@ class _Rebuild:
         self._epoch = uuid.uuid4().hex
         self._renewed_s = time.monotonic()
         self._tenants: dict[str, _Tenant] = {}
-        self._progress = Progress()
+        self._progress = RecoveryProgress()
         self._oldest_ms = round(time.time() * 1000) - scripts.retention_ms - scripts.grace_ms
 
-    def run(self, kafka: KafkaSettings) -> Progress:
-        topic = EmbeddingsReader(kafka, self._oldest_ms - CLOCK_SKEW_MS, CHUNK_MESSAGES)
+    def run(self, kafka: KafkaSettings) -> RecoveryProgress:
+        topic = ChangelogReader(kafka, self._oldest_ms - CLOCK_SKEW_MS, CHUNK_MESSAGES)
         try:
-            self._progress.of_messages = topic.messages
+            self._progress.total_messages = topic.messages
             for messages in topic.read():
                 self._lay_by(messages)
         finally:
             topic.close()
         living = [tenant for tenant in self._tenants.values() if tenant.begun]
         self._progress.tenants = len(living)
-        self._progress.of_rows = sum(len(tenant.table()) for tenant in living)
+        self._progress.total_rows = sum(len(tenant.table()) for tenant in living)
         for tenants in _parts(living, TENANTS_AT_ONCE):
             self._put_in_order(tenants)
         self._guard.mark()
@@ -181,12 +181,12 @@ class _Rebuild:
                 continue
             tenant = self._tenants.setdefault(said.tenant, _Tenant(said.tenant))
             place = message.partition() or 0, message.offset() or 0
-            position = said.position if isinstance(said, Deleted) else said.row.position
+            position = said.position if isinstance(said, Tombstone) else said.row.position
             tenant.highest_serial = max(tenant.highest_serial, position.serial)
-            if isinstance(said, Deleted):
+            if isinstance(said, Tombstone):
                 tenant.marks.append(_Mark(*position, *place, said.image_id, said.source))
             elif not tenant.in_use:
-                size = len(said.row.record) + len(said.row.patches) + ROW_BYTES
+                size = len(said.row.record) + len(said.row.patches) + ROW_OVERHEAD_BYTES
                 tenant.rows.extend((*position, *place, size))
                 tenant.bytes += size
                 arguments.setdefault(said.tenant, []).extend((_name(*place), said.row.record, said.row.patches))
@@ -195,15 +195,15 @@ class _Rebuild:
             self._make_room(self._tenants[name])
         self._tell(self._progress)
 
-    def _parse(self, message: Message) -> Kept | Deleted | None:
+    def _parse(self, message: Message) -> Upsert | Tombstone | None:
         try:
-            said = embeddings.parse(self._model, message)
+            said = embeddings.parse_change(self._model, message)
         except ValueError as error:
             self._progress.broken += 1
             log.debug("%s/%s/%s: %s", message.topic(), message.partition(), message.offset(), error)
             return None
         if said is not None:
-            position = said.position if isinstance(said, Deleted) else said.row.position
+            position = said.position if isinstance(said, Tombstone) else said.row.position
             if position.ms >= self._oldest_ms:
                 return said
         self._progress.foreign += 1
@@ -220,14 +220,11 @@ class _Rebuild:
             try:
                 replies = self._scripts.run("stage", calls, self._epoch)
                 break
-            except WindowRebuilding as left:
+            except WindowRecovering as left:
                 if any(self._tenants[name].begun for name in left.tenants):
                     raise
                 # What a rebuild left that came to no end; its lock is ours.
-                pipeline = self._scripts.pipeline()
-                for name in left.tenants:
-                    pipeline.execute_command("DEL", *(self._scripts.key(name, kind) for kind in KEYS))
-                self._scripts.execute(pipeline)
+                self._scripts.delete_windows(left.tenants)
         for (name, _), staged in zip(calls, replies, strict=True):
             tenant = self._tenants[name]
             tenant.begun = bool(staged)
@@ -237,7 +234,7 @@ class _Rebuild:
 
     def _make_room(self, tenant: _Tenant) -> None:
         """Let the oldest rows go that the window has no room for: the topic may hold many times as much."""
-        if tenant.bytes <= ROOM * self._scripts.max_bytes or tenant.in_use:
+        if tenant.bytes <= STAGING_ROOM * self._scripts.max_bytes or tenant.in_use:
             return
         table = tenant.table()
         table = table[np.lexsort((table[:, 1], table[:, 0]))[::-1]]

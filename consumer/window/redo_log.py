@@ -14,40 +14,40 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from consumer.errors import Unavailable
-from consumer.window.loss_guard import WAITING
-from consumer.window.records import Stored, split, to_datetime
-from consumer.window.window import NewRow, RecentWindow, Source
+from consumer.window.loss_guard import RECOVERY_PENDING
+from consumer.window.records import NewRecord, Source, StoredRecord, decode_record, to_datetime
+from consumer.window.window import RedisWindow
 
 # Batches that are kept while a rebuild is waited for: with 32 pictures each, some 70 MB.
-MOST = 1000
+MAX_BATCHES = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class Write:
     """A row that was stored, or the deletion of an image."""
 
     tenant: str
     image_id: str
     source: Source
-    row: Stored | None
+    row: StoredRecord | None
 
-    def new_row(self) -> NewRow:
+    def new_row(self) -> NewRecord:
         """The row as it may be added again."""
         assert self.row is not None  # noqa: S101 (narrows the type)
-        content = split(self.row.record)
+        content = decode_record(self.row.record)
         vector = np.frombuffer(content.vector, "<f2").astype(np.float32) if content.vector else None
         uploaded_at = to_datetime(content.uploaded_us)
-        return NewRow(
+        return NewRecord(
             self.tenant, self.image_id, content.digest, vector, uploaded_at, self.row.patches or None, self.source
         )
 
 
 @dataclass(slots=True)
-class Account:
+class BatchWrites:
     """What one batch did, since when under which marker, and when that was committed."""
 
-    done: list[Done] = field(default_factory=list)
-    opened: bool = False
+    writes: list[Write] = field(default_factory=list)
+    recorded: bool = False
     marker: bytes | None = None
     committed_s: float = math.inf
 
@@ -56,37 +56,37 @@ class Account:
         self.committed_s = time.monotonic()
 
 
-class Unsettled:
-    """The accounts of the last moments' batches. For one thread, but for `Account.commit`."""
+class RedoLog:
+    """The accounts of the last moments' batches. For one thread, but for `BatchWrites.commit`."""
 
-    def __init__(self, window: RecentWindow) -> None:
+    def __init__(self, window: RedisWindow) -> None:
         self._window = window
-        self._accounts: deque[Account] = deque()
+        self._accounts: deque[BatchWrites] = deque()
 
-    def open(self, account: Account) -> None:
+    def record(self, account: BatchWrites) -> None:
         """To be called before a batch does something; for a window that is never rebuilt nothing is kept."""
-        if self._window.guard.rebuilds and not account.opened:
-            account.opened, account.marker = True, self._window.guard.seen.marker
+        if self._window.loss_guard.recovers and not account.recorded:
+            account.recorded, account.marker = True, self._window.loss_guard.last_reading.marker
             self._accounts.append(account)
 
-    def settle(self) -> None:
+    def replay(self) -> None:
         """Repeat what a rebuilt window may lack. Before anything later is done to it, so that the order stays.
 
         Raises Unavailable when the window cannot be asked, or has not been rebuilt for so long that no more is kept.
         """
         if not self._accounts:
             return
-        if (seen := self._window.guard.seen).marker is None:
-            if len(self._accounts) >= MOST:
-                raise Unavailable("redis", WAITING)
+        if (seen := self._window.loss_guard.last_reading).marker is None:
+            if len(self._accounts) >= MAX_BATCHES:
+                raise Unavailable("redis", RECOVERY_PENDING)
             return
         for account in self._accounts:
             if account.marker != seen.marker:
-                for done in account.done:
+                for done in account.writes:
                     if done.row is None:
-                        self._window.forget(done.tenant, done.image_id, done.source)
+                        self._window.delete(done.tenant, done.image_id, done.source)
                     else:
-                        self._window.add([done.new_row()])
+                        self._window.append([done.new_row()])
                 account.marker = seen.marker
-        while self._accounts and self._accounts[0].committed_s < seen.asked_s:
+        while self._accounts and self._accounts[0].committed_s < seen.read_at_s:
             self._accounts.popleft()

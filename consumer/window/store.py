@@ -7,22 +7,20 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
-from redis import Redis
-from redis.cluster import RedisCluster
-from redis.exceptions import NoScriptError, RedisClusterException, RedisError
+from redis.exceptions import NoScriptError, RedisError
 
-from consumer.encoder.triton import ModelInfo
+from consumer.encoder.contract import ModelInfo
 from consumer.errors import SeenitError, Unavailable
-from consumer.settings import WindowSettings
+from consumer.settings import GRACE_SHARE, WindowSettings
+from consumer.window.connection import REDIS_FAILURES, AnyRedis
 
 # A tenant's keys, in the order that the scripts take them in.
-KEYS = ("log", "rows", "ids", "digests", "patches", "deleted", "meta")
-# Rows stay this share of the retention longer than they are compared with, so that an upload repeated within that time
-# gets the same verdict. An exact copy is stored again only when the newest of its bytes is older than this.
-GRACE = 1 / 24
+KEY_KINDS = ("log", "rows", "ids", "digests", "patches", "deleted", "meta")
 
-# How a client says that a server cannot be asked. For a cluster that is away there is a word that is no RedisError.
-FAILURES = (RedisError, RedisClusterException, OSError)
+
+# What Redis 7.0 spends on a row beside its record and patches, and beside what `cost` in lua/window.lua counts: log and
+# hash entries, and what its allocator rounds up. Measured by tests/benchmarks/bench_window.py; Valkey 9 needs 140 less.
+ROW_OVERHEAD_BYTES = 350
 
 # How the scripts' own errors begin.
 _GONE, _REBUILDING = "WINDOWGONE", "WINDOWREBUILDING"
@@ -40,7 +38,7 @@ class WindowGone(SeenitError):
         self.tenants = tenants
 
 
-class WindowRebuilding(SeenitError):
+class WindowRecovering(SeenitError):
     """The windows of these tenants are half rebuilt, by somebody else."""
 
     def __init__(self, tenants: Sequence[str]) -> None:
@@ -48,17 +46,17 @@ class WindowRebuilding(SeenitError):
         self.tenants = tenants
 
 
-class Scripts:
+class WindowStore:
     """What `lua/` holds, for one model. Thread-safe.
 
     Every method that asks the server raises Unavailable("redis", ...) when it cannot be asked.
     """
 
-    def __init__(self, redis: Redis | RedisCluster, model: ModelInfo, settings: WindowSettings, prefix: str) -> None:
+    def __init__(self, redis: AnyRedis, model: ModelInfo, settings: WindowSettings, prefix: str) -> None:
         self.redis = redis
         self.max_bytes = settings.max_bytes
         self.retention_ms = max(1, round(settings.retention_s * 1000))
-        self.grace_ms = round(self.retention_ms * GRACE)
+        self.grace_ms = round(self.retention_ms * GRACE_SHARE)
         self._model = quote(f"{model.name}@{model.version}x{model.dim}", safe="@")
         self._prefix = prefix
         self._texts = {name: _text(name) for name in _NAMES}
@@ -89,7 +87,7 @@ class Scripts:
         except NoScriptError:
             # A server that has not seen the script yet. What others of a cluster did already is harmless to repeat.
             replies = self.execute(self._scripted("EVAL", text, calls, epoch), (_GONE, _REBUILDING))
-        for word, kind in ((_REBUILDING, WindowRebuilding), (_GONE, WindowGone)):
+        for word, kind in ((_REBUILDING, WindowRecovering), (_GONE, WindowGone)):
             tenants = [call[0] for call, reply in zip(calls, replies, strict=True) if _says(reply, word)]
             if tenants:
                 raise kind(tenants)
@@ -100,6 +98,13 @@ class Scripts:
         pipeline = self.pipeline()
         pipeline.execute_command(*words)
         return self.execute(pipeline)[0]
+
+    def delete_windows(self, tenants: Sequence[str]) -> None:
+        """Delete all keys of these tenants."""
+        pipeline = self.pipeline()
+        for tenant in tenants:
+            pipeline.execute_command("DEL", *(self.key(tenant, kind) for kind in KEY_KINDS))
+        self.execute(pipeline)
 
     def pipeline(self) -> Any:
         # Not a transaction: each script is atomic by itself, and a cluster keeps tenants on different servers.
@@ -114,7 +119,7 @@ class Scripts:
                     raise reply
         except NoScriptError:
             raise
-        except FAILURES as error:
+        except REDIS_FAILURES as error:
             raise Unavailable("redis", str(error) or type(error).__name__) from error
         return replies
 
@@ -122,7 +127,7 @@ class Scripts:
         common = (self.retention_ms, self.grace_ms, self.max_bytes)
         pipeline = self.pipeline()
         for tenant, arguments in calls:
-            keys = [self.key(tenant, kind) for kind in KEYS]
+            keys = [self.key(tenant, kind) for kind in KEY_KINDS]
             fresh = epoch or uuid.uuid4().hex
             pipeline.execute_command(command, script, len(keys), *keys, *common, fresh, *arguments)
         return pipeline
@@ -133,5 +138,7 @@ def _says(reply: Any, word: str) -> bool:
 
 
 def _text(name: str) -> bytes:
+    """A script behind the code that all scripts share."""
     folder = files("consumer.window") / "lua"
-    return b"\n".join((folder / f"{part}.lua").read_bytes() for part in ("window", name))
+    shared, script = ((folder / f"{part}.lua").read_bytes() for part in ("window", name))
+    return b"local ROW_OVERHEAD_BYTES = %d\n%b\n%b" % (ROW_OVERHEAD_BYTES, shared, script)

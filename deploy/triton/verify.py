@@ -16,7 +16,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from consumer.encoder.triton import Encoded, Encoder, SecondLook
+from consumer.encoder.contract import Encoded, VerificationRule
+from consumer.encoder.triton import TritonEncoder
 from consumer.errors import Unprocessable
 from consumer.images.decode import decode
 from consumer.settings import DecodeSettings, TritonSettings
@@ -43,9 +44,11 @@ def load(folder: Path, size: int) -> Pixels:
     return np.stack(pictures)
 
 
-def served(encoder: Encoder, pixels: Pixels, batch: int) -> Encoded:
+def served(encoder: TritonEncoder, pixels: Pixels, batch: int) -> Encoded:
     """What Triton makes of the pictures."""
-    return Encoded.joined([encoder.submit(pixels[at : at + batch]).result() for at in range(0, len(pixels), batch)])
+    return Encoded.concatenate(
+        [encoder.submit(pixels[at : at + batch]).result() for at in range(0, len(pixels), batch)]
+    )
 
 
 def reference(onnx: Path, pixels: Pixels, batch: int) -> Encoded:
@@ -53,7 +56,7 @@ def reference(onnx: Path, pixels: Pixels, batch: int) -> Encoded:
     session = onnxruntime.InferenceSession(str(onnx), providers=["CPUExecutionProvider"])
     names = ["embeddings", *(each.name for each in session.get_outputs() if each.name == "patches")]
     found = (session.run(names, {"images": pixels[at : at + batch]}) for at in range(0, len(pixels), batch))
-    return Encoded.joined([Encoded(embeddings, *patches or [None]) for embeddings, *patches in found])
+    return Encoded.concatenate([Encoded(embeddings, *patches or [None]) for embeddings, *patches in found])
 
 
 def distances(vectors: Float32) -> Float32:
@@ -71,18 +74,18 @@ def turned(expected: Float32, found: Float32, threshold_l2: float) -> int:
     )
 
 
-def score_loss(expected: Encoded, found: Encoded, look: SecondLook | None) -> float:
+def score_loss(expected: Encoded, found: Encoded, look: VerificationRule | None) -> float:
     """The most that a second look at any picture, as both see it, scores below one at what is expected alone."""
     if look is None or expected.patches is None or found.patches is None:
         return 0.0
     alone, both = (
-        np.array([seen.score for seen in verify(patches, expected.patches, look.turns, look.thumbnail_side)])
+        np.array([seen.score for seen in verify(patches, expected.patches, look.rotation_maps, look.thumbnail_side)])
         for patches in (expected.patches, found.patches)
     )
     return float((alone - both).max())
 
 
-def images_per_second(encoder: Encoder, pixels: Pixels, batch: int, seconds: float) -> float:
+def images_per_second(encoder: TritonEncoder, pixels: Pixels, batch: int, seconds: float) -> float:
     """Through the client, with IN_FLIGHT requests under way, as the service sends them."""
     sent = pixels[np.arange(batch) % len(pixels)]
     encoder.submit(sent).result()
@@ -104,7 +107,7 @@ def main() -> int:
     parser.add_argument("--onnx", type=Path, default=ONNX)
     parser.add_argument("--seconds", type=float, default=5.0, help="how long each batch size is measured")
     arguments = parser.parse_args()
-    with Encoder(TritonSettings(url=arguments.url, timeout_s=60.0, max_in_flight=IN_FLIGHT)) as encoder:
+    with TritonEncoder(TritonSettings(url=arguments.url, timeout_s=60.0, max_in_flight=IN_FLIGHT)) as encoder:
         info = encoder.info
         pixels = load(arguments.pictures, info.size)
         expected = reference(arguments.onnx, pixels, info.max_batch_size)
@@ -113,7 +116,7 @@ def main() -> int:
             found = served(encoder, pixels, batch)
             cosine = float(np.sum(expected.embeddings * found.embeddings, axis=1).min())
             flips = turned(expected.embeddings, found.embeddings, info.threshold_l2)
-            loss = score_loss(expected, found, info.second_look)
+            loss = score_loss(expected, found, info.verification_rule)
             good &= cosine >= MIN_COSINE and flips == 0 and loss <= MAX_SCORE_LOSS
             print(
                 f"batch {batch}: {len(pixels)} pictures, least cosine {cosine:.6f}, verdicts turned {flips}, "

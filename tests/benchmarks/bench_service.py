@@ -34,15 +34,19 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
 from consumer.decide import decide
-from consumer.encoder.triton import Encoder, ModelInfo
-from consumer.events import Model, Record, Verdict, parse, to_message
+from consumer.encoder.contract import ModelInfo
+from consumer.encoder.triton import TritonEncoder
+from consumer.events import Model, Record, Verdict
 from consumer.images.decode import decode
+from consumer.kafka.messages import verdict_message
 from consumer.local.binaries import find_binaries
 from consumer.local.pictures import photographs
 from consumer.local.process import Server
 from consumer.local.servers import TritonServer, tansu, valkey
+from consumer.parse import parse
 from consumer.settings import DecodeSettings, TritonSettings, WindowSettings
-from consumer.window.window import NewRow, RecentWindow
+from consumer.window.records import NewRecord
+from consumer.window.window import RedisWindow
 from tests.service_fixtures import Service, new_service
 from tests.stack_fixtures import served_graph, serving
 
@@ -150,9 +154,9 @@ def plain_rate(service: Service, triton: str, redis: str, images: list[bytes]) -
     producer.flush()
     consumer.assign([TopicPartition(topic, 0, 0)])
     settings = WindowSettings()
-    with Encoder(TritonSettings(url=triton)) as encoder, Redis.from_url(redis) as client:
+    with TritonEncoder(TritonSettings(url=triton)) as encoder, Redis.from_url(redis) as client:
         info = encoder.info
-        window = RecentWindow(client, info, settings, prefix)
+        window = RedisWindow(client, info, settings, prefix)
         model = Model(name=info.name, version=info.version)
         started_s = time.perf_counter()
         for _ in images:
@@ -165,7 +169,7 @@ def plain_rate(service: Service, triton: str, redis: str, images: list[bytes]) -
             now = datetime.now(UTC)
             picture = decode(value or b"", info.size, DecodeSettings())
             vector = encoder.submit(picture.pixels[np.newaxis]).result().embeddings[0]
-            [placed] = window.add([NewRow("default", event.image_id, sha256(value or b"").digest(), vector, now)])
+            [placed] = window.append([NewRecord("default", event.image_id, sha256(value or b"").digest(), vector, now)])
             decision = decide(placed, info.threshold_l2, settings.others)
             verdict = Verdict(
                 image_id=event.image_id,
@@ -177,7 +181,7 @@ def plain_rate(service: Service, triton: str, redis: str, images: list[bytes]) -
                 received_at=now,
                 decided_at=datetime.now(UTC),
             )
-            out = to_message(verdict, event)
+            out = verdict_message(verdict, event)
             producer.produce(answers, out.value, out.key, headers=dict(out.headers))
             producer.flush()
             consumer.commit(message, asynchronous=False)
@@ -230,7 +234,7 @@ def main() -> None:
     loads: list[Load] = []
     with ExitStack() as stack:
         broker, redis, triton, folder = stack.enter_context(servers())
-        encoder = stack.enter_context(Encoder(TritonSettings(url=triton)))
+        encoder = stack.enter_context(TritonEncoder(TritonSettings(url=triton)))
         info: ModelInfo = encoder.info
         pool = stack.enter_context(ThreadPoolExecutor(CORES))
         bare = session()

@@ -22,12 +22,16 @@ import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from redis import Redis  # noqa: E402
 
-from consumer.encoder.triton import ModelInfo  # noqa: E402
+from consumer.encoder.contract import ModelInfo  # noqa: E402
 from consumer.local.binaries import find_binaries  # noqa: E402
 from consumer.settings import WindowSettings  # noqa: E402
-from consumer.window.index import Mirror, Query, Reach  # noqa: E402
-from consumer.window.records import Position, Row  # noqa: E402
-from consumer.window.window import NewRow, RecentWindow  # noqa: E402
+from consumer.window.index import Query, SearchParams, VectorIndex  # noqa: E402
+from consumer.window.records import (  # noqa: E402
+    IndexRow,
+    NewRecord,
+    Position,
+)
+from consumer.window.window import RedisWindow  # noqa: E402
 from tests.redis_servers import KINDS, redis_like  # noqa: E402
 from tests.stack_fixtures import serving  # noqa: E402
 
@@ -100,8 +104,8 @@ def faiss_search(vectors: Float32, queries: Float32) -> Callable[[], object] | N
 
 def bench_search(rng: np.random.Generator, vectors: Float32, radius_l2: float) -> None:
     stored = vectors.astype(np.float16)
-    mirror = Mirror(vectors.shape[1], Reach(radius_l2, radius_l2, 32), 10**9)
-    rows = [Row(Position(0, n + 1), b"%032d" % n, 0, vector) for n, vector in enumerate(stored)]
+    mirror = VectorIndex(vectors.shape[1], SearchParams(radius_l2, radius_l2, 32), 10**9)
+    rows = [IndexRow(Position(0, n + 1), b"%032d" % n, 0, vector) for n, vector in enumerate(stored)]
     start = time.perf_counter()
     for first in range(0, len(rows), 500):
         mirror.extend(rows[first : first + 500])
@@ -142,26 +146,26 @@ def bench_redis(kind: str, vectors: Float32, radius_l2: float, id_length: int) -
     model = ModelInfo("encoder", "1", 160, dim, radius_l2, BATCH, None)
     with tempfile.TemporaryDirectory() as folder, serving(redis_like(kind, find_binaries(), Path(folder))) as server:
         redis = Redis(port=server.ports[0])
-        window = RecentWindow(redis, model, WindowSettings(), "seenit")
+        window = RedisWindow(redis, model, WindowSettings(), "seenit")
         at = datetime.now(UTC)
         before = int(redis.info("memory")["used_memory"])
-        window.add([])
+        window.append([])
         taken = []
         for first in range(0, len(vectors), BATCH):
             rows = [
-                NewRow("t", f"{n:0{id_length}d}", sha256(b"%d" % n).digest(), vector, at)
+                NewRecord("t", f"{n:0{id_length}d}", sha256(b"%d" % n).digest(), vector, at)
                 for n, vector in enumerate(vectors[first : first + BATCH], first)
             ]
             start = time.perf_counter()
-            window.add(rows)
+            window.append(rows)
             taken.append(1e3 * (time.perf_counter() - start))
         stored = int(redis.hlen(f"seenit:{{t}}:encoder@1x{dim}:rows"))
         used = int(redis.info("memory")["used_memory"]) - before
         accounted = int(redis.hget(f"seenit:{{t}}:encoder@1x{dim}:meta", "bytes") or 0)
-        empty = RecentWindow(redis, model, WindowSettings(), "seenit")
+        empty = RedisWindow(redis, model, WindowSettings(), "seenit")
         start = time.perf_counter()
-        one = NewRow("t", "x", b"x" * 32, vectors[0], at)
-        empty.add([one])
+        one = NewRecord("t", "x", b"x" * 32, vectors[0], at)
+        empty.append([one])
         warm_s = time.perf_counter() - start
         first_ms = np.median(taken[2:50])
         print(

@@ -1,9 +1,6 @@
 """The command line, as a user types it."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,21 +8,9 @@ import numpy as np
 import pytest
 
 from consumer.local.pictures import edited, photographs
+from tests.commands import seenit
 
 PHOTOGRAPHS = dict(photographs())
-
-
-def seenit(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command; SEENIT_* variables of the caller's own environment do not count."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SEENIT_")}
-    return subprocess.run(
-        [sys.executable, "-m", "consumer", *arguments],
-        env={**inherited, "COLUMNS": "160", **environment},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from redis import Redis
 
 from consumer.cli.preflight import Finding, check, check_kafka, check_redis
 from consumer.errors import Misconfigured, Unavailable
-from consumer.kafka.topics import Difference, Topics, differences, wanted
+from consumer.kafka.topics import Difference, TopicAdmin, differences, required_topics
 from consumer.local.binaries import Binaries
 from consumer.local.pictures import photographs
 from consumer.local.process import free_ports
@@ -55,14 +55,14 @@ def kafka_settings(bootstrap_servers: str, **changes: object) -> KafkaSettings:
 
 
 def created(settings: KafkaSettings, partitions: int = 3) -> KafkaSettings:
-    wants = list(wanted(settings, partitions, 1, 7))
-    assert Topics(settings).create(wants) == [want.name for want in wants]
+    wants = list(required_topics(settings, partitions, 1, 7))
+    assert TopicAdmin(settings).create(wants) == [want.name for want in wants]
     return settings
 
 
 def found(settings: KafkaSettings, partitions: int = 3, replicas: int = 1) -> list[Difference]:
-    wants = wanted(settings, partitions, replicas, 7)
-    topics = Topics(settings)
+    wants = required_topics(settings, partitions, replicas, 7)
+    topics = TopicAdmin(settings)
     return list(differences(topics.describe([want.name for want in wants]), wants))
 
 
@@ -100,15 +100,15 @@ def failed(findings: dict[str, Finding]) -> set[str]:
 def test_topics_are_created_as_wanted_and_left_alone_afterwards(kafka_cluster: KafkaCluster) -> None:
     settings = kafka_settings(kafka_cluster.bootstrap_servers)
     missing = found(settings)
-    assert [(d.what, d.has, d.fatal) for d in missing] == [("topic", "missing", True)] * 3
+    assert [(d.property, d.actual, d.fatal) for d in missing] == [("topic", "missing", True)] * 3
     created(settings)
     assert found(settings) == []
     change(kafka_cluster, settings.input_topic, retention_ms="-1")
-    assert Topics(settings).create(list(wanted(settings, 9, 1, 7))) == []
+    assert TopicAdmin(settings).create(list(required_topics(settings, 9, 1, 7))) == []
     [few_in, few_out] = found(settings, partitions=9)
-    assert (few_in.topic, few_in.what, few_in.has) == (settings.input_topic, "partitions", "3")
+    assert (few_in.topic, few_in.property, few_in.actual) == (settings.input_topic, "partitions", "3")
     assert few_out.topic == settings.output_topic
-    assert "--partitions 9" in few_in.mend
+    assert "--partitions 9" in few_in.remedy
     assert found(settings) == []  # kept for ever is long enough
 
 
@@ -116,7 +116,7 @@ def test_each_property_that_differs_is_named_with_its_mend(kafka_cluster: KafkaC
     settings = created(kafka_settings(kafka_cluster.bootstrap_servers))
     topic, dead_letters = settings.input_topic, settings.dead_letter_topic
     change(kafka_cluster, topic, cleanup_policy="compact,delete", retention_ms="60000", max_message_bytes="8000000")
-    told = {(d.topic, d.what): d for d in found(settings, replicas=2)}
+    told = {(d.topic, d.property): d for d in found(settings, replicas=2)}
     assert set(told) == {
         *((name, "replicas") for name in (topic, settings.output_topic, dead_letters)),
         (topic, "cleanup.policy"),
@@ -124,24 +124,24 @@ def test_each_property_that_differs_is_named_with_its_mend(kafka_cluster: KafkaC
         (dead_letters, "max.message.bytes"),
     }
     assert told[topic, "cleanup.policy"].fatal
-    assert told[topic, "retention.ms"].mend.endswith(f"--entity-name {topic} --add-config retention.ms=604800000")
+    assert told[topic, "retention.ms"].remedy.endswith(f"--entity-name {topic} --add-config retention.ms=604800000")
     # The mend mends.
-    assert told[dead_letters, "max.message.bytes"].mend.endswith("max.message.bytes=8065536")
+    assert told[dead_letters, "max.message.bytes"].remedy.endswith("max.message.bytes=8065536")
     change(kafka_cluster, dead_letters, max_message_bytes="8065536")
-    assert (dead_letters, "max.message.bytes") not in {(d.topic, d.what) for d in found(settings)}
+    assert (dead_letters, "max.message.bytes") not in {(d.topic, d.property) for d in found(settings)}
 
 
 def test_topics_that_the_brokers_refuse_say_why(kafka_cluster: KafkaCluster) -> None:
     settings = kafka_settings(kafka_cluster.bootstrap_servers)
     with pytest.raises(Misconfigured, match=r"(?i)replication factor"):
-        Topics(settings).create(list(wanted(settings, 1, 3, 7)))
+        TopicAdmin(settings).create(list(required_topics(settings, 1, 3, 7)))
 
 
 def test_a_broker_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("consumer.kafka.topics.ASK_TIMEOUT_S", 1.0)
     [port] = free_ports(1)
     with pytest.raises(Unavailable, match=rf"{port}.*refused"):
-        Topics(KafkaSettings(bootstrap_servers=f"127.0.0.1:{port}")).found()
+        TopicAdmin(KafkaSettings(bootstrap_servers=f"127.0.0.1:{port}")).list_topics()
 
 
 # Check
@@ -183,7 +183,7 @@ def test_nothing_there_is_told_for_each_dependency(monkeypatch: pytest.MonkeyPat
     assert failed(findings) == {"kafka: brokers", "redis: connection", "triton", f"fetch: {tmp_path / 'missing'}"}
     assert findings["fetch: buckets"].outcome == "warning"
     for what in failed(findings):
-        assert "SEENIT_" in findings[what].mend
+        assert "SEENIT_" in findings[what].remedy
     assert "hidden" not in repr(findings)
 
 
@@ -205,10 +205,10 @@ def test_a_redis_that_evicts_or_denies_is_told(binaries: Binaries, tmp_path: Pat
 
         findings = tried("secret")
         assert failed(findings) == {"redis: eviction", "redis: window"}
-        assert "seenit:*" in findings["redis: window"].mend
+        assert "seenit:*" in findings["redis: window"].remedy
         findings = tried("wrong")
         assert failed(findings) == {"redis: connection"}
-        assert "password" in findings["redis: connection"].mend
+        assert "password" in findings["redis: connection"].remedy
 
 
 def test_what_is_tried_leaves_nothing_in_redis_for_long(redis_server: str) -> None:
@@ -262,7 +262,7 @@ def test_rights_are_asked_for_one_by_one(kafka_secured: KafkaCluster) -> None:
     # A wrong password is told as such, not as a broker that does not answer.
     wrong = settings.model_copy(update={"sasl_password": SecretStr("wrong")})
     with pytest.raises(Unavailable, match=r"(?i)authentication"):
-        Topics(wrong).found()
+        TopicAdmin(wrong).list_topics()
 
 
 def allow(cluster: KafkaCluster, kind: ResourceType, name: str, *rights: str, prefixed: bool = False) -> None:

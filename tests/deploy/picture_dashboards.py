@@ -33,7 +33,7 @@ from consumer.local.pictures import EDITS, edited, photographs
 from consumer.local.process import Server
 from consumer.local.servers import TritonServer, tansu, valkey
 from deploy.grafana.dashboards import FOLDER
-from tests.deploy.test_prometheus import RATE_INTERVAL, server, write_config
+from tests.deploy.prometheus import RATE_INTERVAL, server, write_config
 from tests.service_fixtures import Service, new_service
 from tests.stack_fixtures import serving
 

@@ -14,11 +14,11 @@ from consumer.cli.preflight import TRIAL_MODEL, check_redis
 from consumer.events import Record
 from consumer.kafka.consumer import Lease
 from consumer.local.binaries import Binaries
-from consumer.pipeline.poison import Suspicion
+from consumer.pipeline.poison import PoisonGuard
 from consumer.settings import RedisSettings, Settings, WindowSettings
 from consumer.telemetry.metrics import Metrics
-from consumer.window.records import pack
-from consumer.window.window import RecentWindow
+from consumer.window.records import pack_record
+from consumer.window.window import RedisWindow
 from tests.redis_servers import client_of, redis_like
 from tests.stack_fixtures import serving
 
@@ -77,18 +77,18 @@ def test_the_redis_user_may_do_all_it_has_to(binaries: Binaries, tmp_path: Path)
         assert [finding for finding in findings if finding.outcome != "ok"] == []
         assert "redis: window" in {finding.what for finding in findings}
         with Redis.from_url(url.get_secret_value()) as user:
-            window = RecentWindow(user, TRIAL_MODEL, WindowSettings(on_loss="rebuild"), "seenit")
-            assert window.guard.marker() is None
-            assert window.guard.lock()
-            window.guard.renew()
-            record = pack("a", b"digest", datetime(2026, 1, 1, tzinfo=UTC))
-            window.scripts.run("stage", [("t", ["", "name", record, b"patches"])], "epoch")
+            window = RedisWindow(user, TRIAL_MODEL, WindowSettings(on_loss="rebuild"), "seenit")
+            assert window.loss_guard.marker() is None
+            assert window.loss_guard.lock()
+            window.loss_guard.renew()
+            record = pack_record("a", b"digest", datetime(2026, 1, 1, tzinfo=UTC))
+            window.store.run("stage", [("t", ["", "name", record, b"patches"])], "epoch")
             now_ms = round(time.time() * 1000)
-            assert window.scripts.run("restore", [("t", ["1", 0, 0, "1", now_ms, "name", b"", ""])], "epoch") == [1]
-            window.guard.mark()
-            window.guard.unlock()
-            assert window.exact([("t", "b", b"digest", datetime(2026, 1, 1, tzinfo=UTC))])[0] is not None
-            Suspicion(user, Settings()).first([(Record("in", 0, 7, None, b"", (), 1), Lease(0, 1))])
+            assert window.store.run("restore", [("t", ["1", 0, 0, "1", now_ms, "name", b"", ""])], "epoch") == [1]
+            window.loss_guard.mark()
+            window.loss_guard.unlock()
+            assert window.find_exact([("t", "b", b"digest", datetime(2026, 1, 1, tzinfo=UTC))])[0] is not None
+            PoisonGuard(user, Settings()).first([(Record("in", 0, 7, None, b"", (), 1), Lease(0, 1))])
         with client_of(server, username="operator", password="ANOTHER") as client:
             assert client.hgetall("seenit:starts:seenit") == {b"in/0": b"7 1"}
             assert client.pttl("seenit:starts:seenit") > 0

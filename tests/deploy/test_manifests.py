@@ -23,8 +23,8 @@ from consumer.cli.preflight import check_kafka
 from consumer.errors import Unavailable
 from consumer.events import ImageUpload, Model, Verdict
 from consumer.kafka.clients import UploadsProducer, VerdictsReader
-from consumer.kafka.lag import Lag
-from consumer.kafka.topics import Topics, differences, wanted
+from consumer.kafka.lag import LagReader
+from consumer.kafka.topics import TopicAdmin, differences, required_topics
 from consumer.settings import KafkaSettings, Settings, WindowSettings
 from deploy.kubernetes.prometheus_rule import FILE, prometheus_rule
 from tests.deploy import tools
@@ -317,14 +317,16 @@ def test_the_kafka_user_may_do_all_it_has_to_and_the_topics_are_as_wanted(kafka_
     findings = list(check_kafka(settings))
     assert [finding for finding in findings if finding.outcome == "failed"] == []
     assert "kafka: transactions" in {finding.what for finding in findings}
-    assert Lag(settings).ask(range(12)) == dict.fromkeys(range(12), 0)
+    assert LagReader(settings).ask(range(12)) == dict.fromkeys(range(12), 0)
     # As `seenit topics` wants them, but for the copies, of which this cluster has one.
-    wants = wanted(settings, partitions=12, replicas=1, retention_days=7, window_s=WindowSettings().retention_s)
-    assert list(differences(Topics(settings).describe([want.name for want in wants]), wants)) == []
+    wants = required_topics(
+        settings, partitions=12, replicas=1, retention_days=7, window_s=WindowSettings().retention_s
+    )
+    assert list(differences(TopicAdmin(settings).describe([want.name for want in wants]), wants)) == []
     # The autoscaler may ask for the lag, and no more.
     grant(kafka_secured, users["seenit-scaler"]["spec"]["authorization"]["acls"], "stranger")
     scaler = as_user(kafka_secured, "stranger")
-    assert Lag(scaler).ask(range(12)) == dict.fromkeys(range(12), 0)
+    assert LagReader(scaler).ask(range(12)) == dict.fromkeys(range(12), 0)
     assert len([finding for finding in check_kafka(scaler) if finding.outcome == "failed"]) >= 4
     # Those of the examples: one may upload, the other read verdicts, and neither what the other may.
     for name, user in of_kind(examples(), "KafkaUser").items():

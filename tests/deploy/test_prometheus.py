@@ -4,8 +4,7 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -15,17 +14,13 @@ import yaml
 
 from consumer.local.binaries import Binaries
 from consumer.local.pictures import edited, photographs
-from consumer.local.process import Server, answers
 from consumer.local.servers import TritonServer
 from deploy.grafana.dashboards import FOLDER, dashboards
+from tests.deploy.prometheus import RATE_INTERVAL, RULES, server, write_config
 from tests.deploy.tools import needed
 from tests.service_fixtures import Service, new_service
 from tests.stack_fixtures import serving
 
-DEPLOY = Path(__file__).parent.parent.parent / "deploy"
-RULES = DEPLOY / "prometheus" / "rules.yml"
-# What Grafana would put for it with a scrape every second.
-RATE_INTERVAL = "20s"
 LOAD_S = 12.0
 # Tritons without a GPU do not have it.
 NEEDS_GPU = ("nv_gpu_utilization",)
@@ -92,33 +87,6 @@ def prometheus(
                 work(service)
                 yield client
             consumer.stop()
-
-
-def write_config(folder: Path, ports: Mapping[str, Sequence[int]]) -> Path:
-    """The deployed configuration; only where the servers are, and how often they are asked, is the test's own."""
-    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
-    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    for job in config["scrape_configs"]:
-        del job["dns_sd_configs"]
-        job["static_configs"] = [{"targets": [f"127.0.0.1:{port}" for port in ports[job["job_name"]]]}]
-    (folder / "rules.yml").write_text(RULES.read_text())
-    path = folder / "prometheus.yml"
-    path.write_text(yaml.safe_dump(config))
-    return path
-
-
-def server(config: Path, folder: Path) -> Server:
-    return Server(
-        "prometheus",
-        lambda ports: [
-            needed("prometheus", "prometheus"),
-            f"--config.file={config}",
-            f"--storage.tsdb.path={folder / 'data'}",
-            f"--web.listen-address=127.0.0.1:{ports[0]}",
-        ],
-        lambda ports: answers(ports[0], "/-/ready"),
-        log=folder / "prometheus.log",
-    )
 
 
 def work(service: Service) -> None:

@@ -13,7 +13,9 @@ from google.protobuf import text_format
 from onnx import TensorProto
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from consumer.encoder.triton import Encoded, Encoder, ModelInfo
+from consumer.encoder.contract import Encoded
+from consumer.encoder.model_config import read_model_info
+from consumer.encoder.triton import TritonEncoder
 from consumer.images.decode import decode
 from consumer.local.pictures import photographs
 from consumer.local.process import answers
@@ -78,9 +80,9 @@ def test_the_graph_in_half_precision_is_the_same_encoder(pixels: np.ndarray, tmp
     onnx.save(half, path)
     expected, found = verify.reference(GRAPH, pixels, 8), verify.reference(path, pixels, 8)
     assert np.sum(expected.embeddings * found.embeddings, axis=1).min() >= verify.MIN_COSINE
-    info = ModelInfo.from_config(config("config.pbtxt"))
+    info = read_model_info(config("config.pbtxt"))
     assert verify.turned(expected.embeddings, found.embeddings, info.threshold_l2) == 0
-    assert verify.score_loss(expected, found, info.second_look) <= verify.MAX_SCORE_LOSS
+    assert verify.score_loss(expected, found, info.verification_rule) <= verify.MAX_SCORE_LOSS
     # Half precision did happen.
     assert not np.array_equal(expected.embeddings, found.embeddings)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -88,19 +90,19 @@ def test_the_graph_in_half_precision_is_the_same_encoder(pixels: np.ndarray, tmp
 
 
 def test_verify_tells_the_encoder_from_another(triton: str, pixels: np.ndarray) -> None:
-    with Encoder(TritonSettings(url=triton, timeout_s=60.0)) as encoder:
+    with TritonEncoder(TritonSettings(url=triton, timeout_s=60.0)) as encoder:
         found = verify.served(encoder, pixels, 4)
         expected = verify.reference(served_graph(), pixels, 8)
         assert np.sum(expected.embeddings * found.embeddings, axis=1).min() >= verify.MIN_COSINE
         assert verify.turned(expected.embeddings, found.embeddings, encoder.info.threshold_l2) == 0
-        assert verify.score_loss(expected, found, encoder.info.second_look) <= verify.MAX_SCORE_LOSS
+        assert verify.score_loss(expected, found, encoder.info.verification_rule) <= verify.MAX_SCORE_LOSS
         assert verify.images_per_second(encoder, pixels, 2, 0.5) > 0
         # An encoder that answers with other vectors turns verdicts, and one with other features verifies less.
         same = np.broadcast_to(expected.embeddings[:1], expected.embeddings.shape)
         assert verify.turned(expected.embeddings, same, 0.5) > 0
         assert expected.patches is not None
         other = Encoded(expected.embeddings, np.roll(expected.patches, 1, axis=0))
-        assert verify.score_loss(expected, other, encoder.info.second_look) > verify.MAX_SCORE_LOSS
+        assert verify.score_loss(expected, other, encoder.info.verification_rule) > verify.MAX_SCORE_LOSS
 
 
 def test_alive_notices_that_the_process_behind_the_model_has_died(own_triton: TritonServer) -> None:

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 
-from consumer.encoder.triton import ModelInfo
+from consumer.encoder.model_config import read_model_info
 from consumer.errors import Misconfigured
 from consumer.local.servers import MODEL, REPOSITORY
 from tests.stack_fixtures import model_code
@@ -28,7 +28,7 @@ def test_both_configurations_describe_one_model() -> None:
     assert (gpu.platform, cpu.backend) == ("tensorrt_plan", "python")
     for field in ("name", "input", "output", "max_batch_size", "parameters", "model_warmup"):
         assert getattr(gpu, field) == getattr(cpu, field), field
-    assert ModelInfo.from_config(gpu) == ModelInfo.from_config(cpu)
+    assert read_model_info(gpu) == read_model_info(cpu)
 
 
 @pytest.mark.parametrize("path", [GPU, CPU], ids=["gpu", "cpu"])
@@ -58,7 +58,7 @@ def test_the_configuration_describes_the_model_file(path: Path) -> None:
             # A dimension without a number is one that the exporter could not infer.
             for wanted, dim in zip(tensor.dims, value.type.tensor_type.shape.dim[1:], strict=True):
                 assert dim.dim_value in {0, wanted}
-    info, known = ModelInfo.from_config(served), {each.key: each.value for each in model.metadata_props}
+    info, known = read_model_info(served), {each.key: each.value for each in model.metadata_props}
     assert known["model_version"] == info.version
     assert int(known["input_size"]) == info.size
     assert int(known["embedding_dim"]) == info.dim
@@ -70,15 +70,15 @@ def test_the_configuration_describes_the_model_file(path: Path) -> None:
 
 def test_what_is_known_of_turns_is_read_and_optional() -> None:
     served = config()
-    look = ModelInfo.from_config(served).second_look
+    look = read_model_info(served).verification_rule
     assert look is not None
-    assert look.turns is not None
-    assert look.turns.shape == (3, 22, 22)
-    assert 0.5 < np.abs(look.turns).max() <= 2
+    assert look.rotation_maps is not None
+    assert look.rotation_maps.shape == (3, 22, 22)
+    assert 0.5 < np.abs(look.rotation_maps).max() <= 2
     served.parameters["turns"].string_value = ""
-    look = ModelInfo.from_config(served).second_look
+    look = read_model_info(served).verification_rule
     assert look is not None
-    assert look.turns is None
+    assert look.rotation_maps is None
 
 
 @pytest.mark.parametrize("said", ["AAAA", "no base64"])
@@ -86,7 +86,7 @@ def test_turns_of_another_form_are_refused(said: str) -> None:
     served = config()
     served.parameters["turns"].string_value = said
     with pytest.raises(Misconfigured, match="'turns'"):
-        ModelInfo.from_config(served)
+        read_model_info(served)
 
 
 def with_thumbnails(side: str, count: int) -> Any:
@@ -99,12 +99,12 @@ def with_thumbnails(side: str, count: int) -> Any:
 
 def test_thumbnails_are_told_by_their_side_and_optional() -> None:
     for side, count in (("24", 76), ("24", 14), ("48", 60)):
-        look = ModelInfo.from_config(with_thumbnails(side, count)).second_look
+        look = read_model_info(with_thumbnails(side, count)).verification_rule
         assert look is not None
         assert look.thumbnail_side == int(side)
     served = with_thumbnails("24", 76)
     del served.parameters["thumbnail_side"]
-    look = ModelInfo.from_config(served).second_look
+    look = read_model_info(served).verification_rule
     assert look is not None
     assert look.thumbnail_side == 0
 
@@ -112,15 +112,15 @@ def test_thumbnails_are_told_by_their_side_and_optional() -> None:
 @pytest.mark.parametrize(("side", "count"), [("24", 13), ("25", 76), ("20", 76), ("none", 76)])
 def test_thumbnails_that_do_not_fit_are_refused(side: str, count: int) -> None:
     with pytest.raises(Misconfigured, match="'thumbnail_side'"):
-        ModelInfo.from_config(with_thumbnails(side, count))
+        read_model_info(with_thumbnails(side, count))
 
 
 def test_local_features_are_optional() -> None:
     served = config()
     del served.output[1:]
-    assert ModelInfo.from_config(served).patches is None
+    assert read_model_info(served).patches is None
     served.output.add(name="patches", data_type=DataType.TYPE_INT8, dims=[25, 24])
-    assert ModelInfo.from_config(served).patches == (25, 24)
+    assert read_model_info(served).patches == (25, 24)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_model_without_the_contract_is_refused_with_what_is_wrong(spoil: Calla
     del served.output[1:]
     spoil(served)
     with pytest.raises(Misconfigured) as refusal:
-        ModelInfo.from_config(served)
+        read_model_info(served)
     assert said in str(refusal.value)
     assert "image_encoder" in str(refusal.value)
 

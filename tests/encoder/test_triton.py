@@ -22,7 +22,7 @@ from PIL import Image
 from tritonclient.grpc import InferenceServerClient
 
 from consumer import ImageEncoder
-from consumer.encoder.triton import Encoder
+from consumer.encoder.triton import TritonEncoder
 from consumer.errors import Misconfigured, Unavailable, Unprocessable
 from consumer.local.binaries import Binaries
 from consumer.local.process import free_ports, wait_until_ready
@@ -40,8 +40,8 @@ def noise(count: int, size: int) -> Any:
 
 
 @pytest.fixture
-def encoder(triton: str) -> Iterator[Encoder]:
-    with Encoder(TritonSettings(url=triton)) as encoder:
+def encoder(triton: str) -> Iterator[TritonEncoder]:
+    with TritonEncoder(TritonSettings(url=triton)) as encoder:
         yield encoder
 
 
@@ -52,7 +52,7 @@ def session() -> onnxruntime.InferenceSession:
 
 @pytest.mark.parametrize("count", [1, 3, 40])
 def test_vectors_are_those_of_the_model_file(
-    encoder: Encoder, session: onnxruntime.InferenceSession, count: int
+    encoder: TritonEncoder, session: onnxruntime.InferenceSession, count: int
 ) -> None:
     pixels = noise(count, encoder.info.size)
     encoded = encoder.submit(pixels).result()
@@ -62,7 +62,9 @@ def test_vectors_are_those_of_the_model_file(
     np.testing.assert_allclose(np.linalg.norm(encoded.embeddings, axis=1), 1, atol=1e-4)
 
 
-def test_batches_that_triton_joins_come_back_apart(encoder: Encoder, session: onnxruntime.InferenceSession) -> None:
+def test_batches_that_triton_joins_come_back_apart(
+    encoder: TritonEncoder, session: onnxruntime.InferenceSession
+) -> None:
     batches = [noise(count, encoder.info.size) for count in (1, 2, 3, 4, 5, 6, 7, 8)]
     futures = [encoder.submit(pixels) for pixels in batches]
     for pixels, future in zip(batches, futures, strict=True):
@@ -70,7 +72,7 @@ def test_batches_that_triton_joins_come_back_apart(encoder: Encoder, session: on
         np.testing.assert_allclose(future.result().embeddings, expected, atol=1e-4)
 
 
-def test_encoding_leaves_nothing_in_the_servers_log(encoder: Encoder, log_dir: Path) -> None:
+def test_encoding_leaves_nothing_in_the_servers_log(encoder: TritonEncoder, log_dir: Path) -> None:
     log = log_dir / "triton.log"
     before_bytes = log.stat().st_size
     for count in (1, 8):
@@ -78,7 +80,7 @@ def test_encoding_leaves_nothing_in_the_servers_log(encoder: Encoder, log_dir: P
     assert log.stat().st_size == before_bytes
 
 
-def test_what_the_model_does_not_take_is_refused_with_both_shapes(encoder: Encoder) -> None:
+def test_what_the_model_does_not_take_is_refused_with_both_shapes(encoder: TritonEncoder) -> None:
     size, most = encoder.info.size, encoder.info.max_batch_size
     wrong = [
         np.zeros((most + 1, size, size, 3), np.uint8),
@@ -94,7 +96,10 @@ def test_what_the_model_does_not_take_is_refused_with_both_shapes(encoder: Encod
 
 
 def test_an_unknown_model_is_an_operators_fault(triton: str) -> None:
-    with Encoder(TritonSettings(url=triton, model="nobody")) as encoder, pytest.raises(Misconfigured, match="nobody"):
+    with (
+        TritonEncoder(TritonSettings(url=triton, model="nobody")) as encoder,
+        pytest.raises(Misconfigured, match="nobody"),
+    ):
         encoder.check()
 
 
@@ -103,7 +108,7 @@ def test_a_server_that_is_away_is_unavailable_at_once_and_found_when_it_comes(
 ) -> None:
     server = TritonServer(binaries, tmp_path)
     ports = free_ports(3)
-    with Encoder(TritonSettings(url=f"127.0.0.1:{ports[0]}", timeout_s=30)) as encoder:
+    with TritonEncoder(TritonSettings(url=f"127.0.0.1:{ports[0]}", timeout_s=30)) as encoder:
         began = time.monotonic()
         for ask in (encoder.check, lambda: encoder.info, encoder.submit(noise(1, 8)).result):
             with pytest.raises(Unavailable, match=str(ports[0])):
@@ -127,7 +132,7 @@ def test_a_server_that_is_away_is_unavailable_at_once_and_found_when_it_comes(
 
 
 def test_a_frozen_server_meets_the_deadline(own_triton: TritonServer) -> None:
-    with Encoder(TritonSettings(url=address(own_triton), timeout_s=1)) as encoder:
+    with TritonEncoder(TritonSettings(url=address(own_triton), timeout_s=1)) as encoder:
         pixels = noise(1, encoder.info.size)
         os.kill(own_triton.pid, signal.SIGSTOP)
         try:
@@ -141,7 +146,7 @@ def test_a_frozen_server_meets_the_deadline(own_triton: TritonServer) -> None:
 
 
 def test_a_connection_that_was_forgotten_on_the_way_is_replaced(triton: str) -> None:
-    with Forwarder(triton) as way, Encoder(TritonSettings(url=way.address, timeout_s=1)) as encoder:
+    with Forwarder(triton) as way, TritonEncoder(TritonSettings(url=way.address, timeout_s=1)) as encoder:
         encoder.check()
         way.forget()
         with pytest.raises(Unavailable, match="DEADLINE_EXCEEDED"):
@@ -150,7 +155,7 @@ def test_a_connection_that_was_forgotten_on_the_way_is_replaced(triton: str) -> 
 
 
 def test_a_dead_model_process_fails_the_check_until_the_model_is_loaded_again(own_triton: TritonServer) -> None:
-    with Encoder(TritonSettings(url=address(own_triton))) as encoder:
+    with TritonEncoder(TritonSettings(url=address(own_triton))) as encoder:
         encoder.check()
         for child in children(own_triton.pid):
             os.kill(child, signal.SIGKILL)
@@ -163,7 +168,7 @@ def test_a_dead_model_process_fails_the_check_until_the_model_is_loaded_again(ow
         client.unload_model(MODEL)
         with pytest.raises(Unavailable):  # not Misconfigured: it may be loaded again
             encoder.check()
-        with Encoder(TritonSettings(url=address(own_triton))) as newcomer, pytest.raises(Unavailable):
+        with TritonEncoder(TritonSettings(url=address(own_triton))) as newcomer, pytest.raises(Unavailable):
             newcomer.check()
         soon(lambda: client.load_model(MODEL))
         encoder.check()
@@ -174,7 +179,7 @@ def test_a_model_replaced_under_a_running_service_is_noticed(binaries: Binaries,
     repository = Path(shutil.copytree(REPOSITORY, tmp_path / "repository"))
     with (
         serving(TritonServer(binaries, tmp_path, repository=repository)) as server,
-        Encoder(TritonSettings(url=address(server))) as encoder,
+        TritonEncoder(TritonSettings(url=address(server))) as encoder,
     ):
         encoder.check()
         configuration = repository / MODEL / "configs" / "cpu.pbtxt"
@@ -249,14 +254,14 @@ class TritonPythonModel:
     [("long_vectors", "length 2"), ("nothing", "length nan"), ("narrow", "gave no"), ("raising", "out of order")],
 )
 def test_an_answer_that_breaks_the_contract_is_never_taken(odd_triton: str, model: str, said: str) -> None:
-    with Encoder(TritonSettings(url=odd_triton, model=model)) as encoder:
+    with TritonEncoder(TritonSettings(url=odd_triton, model=model)) as encoder:
         for ask in (encoder.check, encoder.submit(noise(2, encoder.info.size)).result):
             with pytest.raises((Misconfigured, Unavailable), match=said):
                 ask()
 
 
 def test_local_features_come_along_when_the_model_gives_them(odd_triton: str) -> None:
-    with Encoder(TritonSettings(url=odd_triton, model="with_patches")) as encoder:
+    with TritonEncoder(TritonSettings(url=odd_triton, model="with_patches")) as encoder:
         assert encoder.info.patches == (4, 8)
         encoded = encoder.submit(noise(2, encoder.info.size)).result()
         assert encoded.patches is not None
@@ -266,7 +271,7 @@ def test_local_features_come_along_when_the_model_gives_them(odd_triton: str) ->
 
 
 def test_requests_in_flight_are_bounded(odd_triton: str) -> None:
-    with Encoder(TritonSettings(url=odd_triton, model="slow", max_in_flight=2)) as encoder:
+    with TritonEncoder(TritonSettings(url=odd_triton, model="slow", max_in_flight=2)) as encoder:
         pixels = noise(1, encoder.info.size)
         began = time.monotonic()
         futures = [encoder.submit(pixels), encoder.submit(pixels)]
@@ -278,7 +283,7 @@ def test_requests_in_flight_are_bounded(odd_triton: str) -> None:
 
 
 def test_closing_ends_what_is_under_way(odd_triton: str) -> None:
-    encoder = Encoder(TritonSettings(url=odd_triton, model="slow"))
+    encoder = TritonEncoder(TritonSettings(url=odd_triton, model="slow"))
     future = encoder.submit(noise(1, encoder.info.size))
     encoder.close()
     with pytest.raises(Unavailable):
@@ -310,7 +315,7 @@ def test_tls(binaries: Binaries, tmp_path: Path, mutual: bool) -> None:
 
         def check(authority: str = "authority.pem", **more: Any) -> None:
             known = {"ssl": True, "ssl_ca_file": str(tmp_path / authority), "timeout_s": 5.0}
-            with Encoder(TritonSettings(url=address(server), **{**known, **more})) as encoder:
+            with TritonEncoder(TritonSettings(url=address(server), **{**known, **more})) as encoder:
                 encoder.check()
 
         check(**own)
@@ -328,7 +333,7 @@ def test_tls(binaries: Binaries, tmp_path: Path, mutual: bool) -> None:
 
 def test_a_certificate_that_cannot_be_read_is_named() -> None:
     with pytest.raises(Misconfigured, match=r"nowhere\.pem"):
-        Encoder(TritonSettings(ssl=True, ssl_ca_file="/nowhere.pem"))
+        TritonEncoder(TritonSettings(ssl=True, ssl_ca_file="/nowhere.pem"))
 
 
 def test_one_line_from_a_picture_to_its_vector(triton: str, tmp_path: Path) -> None:

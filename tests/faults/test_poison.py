@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 from redis import Redis
 
-from consumer.pipeline.poison import SUSPECT_AT
+from consumer.pipeline.poison import SUSPECT_AFTER_STARTS
 from tests.faults.deadly_decoder import deadly_picture, python_path
 from tests.kafka_cluster import KafkaCluster
+from tests.pictures import noise
 from tests.processes import Child, Reaper, until
 from tests.service_fixtures import PARTITIONS, Service, new_service
-from tests.test_service import noise
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -121,7 +121,7 @@ def test_poison_is_set_aside_and_the_rest_goes_on(service: Service, deed: str) -
         assert (headers["seenit-reason"], headers["other"]) == (b"poison", b"header")
         # The first deaths count from where the process got to before them.
         starts = running.starts
-        assert SUSPECT_AT <= starts <= SUSPECT_AT + 2
+        assert SUSPECT_AFTER_STARTS <= starts <= SUSPECT_AFTER_STARTS + 2
 
         # Past what may have been in flight everything is as before: whole batches, and no process beside this one.
         more = [f"later picture {number}" for number in range(3 * PARTITIONS * IN_FLIGHT)]
@@ -177,7 +177,7 @@ def test_a_consumer_killed_again_and_again_calls_nothing_poison(service: Service
             for count in range(1, 6):
                 noted = [f"0 {count}".encode()]
                 until(lambda wanted=noted: list(redis.hgetall(notes).values()) == wanted, TIMEOUT_S, "no beginning")
-                if count >= SUSPECT_AT:
+                if count >= SUSPECT_AFTER_STARTS:
                     until(lambda: len(quarantines(service)) == 1, TIMEOUT_S, "no quarantine")
                 # The process alone: what it started has to end by itself.
                 os.kill(running.child.pid, signal.SIGKILL)

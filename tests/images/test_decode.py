@@ -17,7 +17,7 @@ from skimage import data as samples
 
 from consumer.errors import Unprocessable
 from consumer.images import decode as decode_module
-from consumer.images.decode import FORMATS, TURNS, Picture, decode, detail
+from consumer.images.decode import EXIF_TRANSPOSITIONS, FORMATS, Picture, decode, detail
 from consumer.settings import DecodeSettings
 
 S = 192
@@ -174,7 +174,9 @@ class TestOrientation:
     @pytest.mark.parametrize("orientation", range(1, 9))
     def test_pictures_are_turned_upright(self, form: str, orientation: int) -> None:
         # Turned the other way first: each of these turns undoes itself but for the two quarter turns.
-        undo = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}.get(orientation, TURNS.get(orientation))
+        undo = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}.get(
+            orientation, EXIF_TRANSPOSITIONS.get(orientation)
+        )
         stored = PHOTO if undo is None else PHOTO.transpose(undo)
         exif = Image.Exif()
         exif[0x0112] = orientation

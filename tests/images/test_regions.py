@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from PIL import Image
 
-from consumer.images.regions import MOST, Frame, frames
+from consumer.images.regions import MAX_REGIONS, Region, find_regions
 from consumer.local.pictures import photographs
 
 SIZE = 192
@@ -28,7 +28,7 @@ def upon(place: tuple[int, int, int, int], small: int, ground: int) -> NDArray[n
     return np.asarray(canvas)
 
 
-def nearest(found: list[Frame], place: tuple[int, int, int, int]) -> float:
+def nearest(found: list[Region], place: tuple[int, int, int, int]) -> float:
     """How far the sides of the frame nearest to a box are from it, in pixels."""
     return min((max(abs(side * SIZE - edge) for side, edge in zip(f, place, strict=True)) for f in found), default=SIZE)
 
@@ -36,21 +36,23 @@ def nearest(found: list[Frame], place: tuple[int, int, int, int]) -> float:
 @pytest.mark.parametrize("place", [(0, 0, 96, 96), (96, 0, 192, 192), (0, 96, 192, 192), (40, 31, 131, 150)])
 def test_most_pictures_within_others_are_found_where_they_are(place: tuple[int, int, int, int]) -> None:
     pairs = permutations(range(len(PHOTOGRAPHS)), 2)
-    assert np.mean([nearest(found, place) <= 3 for found in frames([upon(place, *pair) for pair in pairs])]) >= 0.6
+    assert (
+        np.mean([nearest(found, place) <= 3 for found in find_regions([upon(place, *pair) for pair in pairs])]) >= 0.6
+    )
 
 
 def test_most_quarters_of_collages_are_found() -> None:
     random, found = np.random.default_rng(0), []
     for _ in range(100):
         a, b, c, d = (PHOTOGRAPHS[place][::2, ::2] for place in random.permutation(len(PHOTOGRAPHS))[:4])
-        [within] = frames([np.concatenate([np.concatenate([a, b], axis=1), np.concatenate([c, d], axis=1)])])
-        assert len(within) <= MOST
+        [within] = find_regions([np.concatenate([np.concatenate([a, b], axis=1), np.concatenate([c, d], axis=1)])])
+        assert len(within) <= MAX_REGIONS
         found += [nearest(within, (left, top, left + 96, top + 96)) <= 2 for left, top in product((0, 96), repeat=2)]
     assert np.mean(found) >= 0.6
 
 
 def test_photographs_do_not_seem_framed() -> None:
-    assert not any(frames(PHOTOGRAPHS))
+    assert not any(find_regions(PHOTOGRAPHS))
 
 
 @pytest.mark.parametrize(("side", "within"), [(148, True), (172, False)])  # 0.6 and 0.8 of the area
@@ -61,7 +63,7 @@ def test_what_fills_most_of_a_picture_is_no_picture_within(side: int, within: bo
     for photograph in PHOTOGRAPHS:
         canvas = Image.fromarray(ground)
         canvas.paste(Image.fromarray(photograph).resize((side, side)), (left, left))
-        found.append(nearest(frames([np.asarray(canvas)])[0], place) <= 3)
+        found.append(nearest(find_regions([np.asarray(canvas)])[0], place) <= 3)
     assert np.mean(found) >= 0.6 if within else not any(found)
 
 
@@ -71,20 +73,20 @@ def test_one_line_across_a_picture_has_to_be_nearly_whole(covered: float, within
     pixels, sharp = np.full((SIZE, SIZE, 3), 120, np.uint8), round(covered * SIZE)
     pixels[SIZE // 2 :, :sharp] = 100
     pixels[:, sharp:] = np.linspace(120, 100, SIZE)[:, np.newaxis, np.newaxis]
-    assert len(frames([pixels])[0]) == within
+    assert len(find_regions([pixels])[0]) == within
 
 
 def test_pictures_together_are_seen_as_each_by_itself() -> None:
     pictures = [upon((40, 31, 131, 150), small, (small + 7) % len(PHOTOGRAPHS)) for small in range(len(PHOTOGRAPHS))]
-    found = frames(pictures)
+    found = find_regions(pictures)
     assert any(found)
-    assert found == [frames([picture])[0] for picture in pictures]
-    assert frames([]) == []
+    assert found == [find_regions([picture])[0] for picture in pictures]
+    assert find_regions([]) == []
 
 
 def test_what_is_cut_out_is_what_is_there() -> None:
     place = (96, 0, 192, 96)
-    cut = Frame(0.5, 0, 1, 0.5).cut(upon(place, 3, 9))
+    cut = Region(0.5, 0, 1, 0.5).crop(upon(place, 3, 9))
     assert cut.shape == (SIZE, SIZE, 3)
     assert cut.dtype == np.uint8
     again = np.asarray(Image.fromarray(PHOTOGRAPHS[3]).resize((96, 96)).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
@@ -94,9 +96,9 @@ def test_what_is_cut_out_is_what_is_there() -> None:
 @settings(deadline=None)
 @given(hnp.arrays(np.uint8, (48, 48, 3), elements=st.sampled_from([0, 90, 255])))
 def test_no_pixels_are_too_odd(pixels: NDArray[np.uint8]) -> None:
-    [found] = frames([pixels])
-    assert len(found) <= MOST
+    [found] = find_regions([pixels])
+    assert len(found) <= MAX_REGIONS
     for frame in found:
         assert 0 <= frame.left < frame.right <= 1
         assert 0 <= frame.top < frame.bottom <= 1
-        assert frame.cut(pixels).shape == pixels.shape
+        assert frame.crop(pixels).shape == pixels.shape

@@ -17,7 +17,7 @@ from consumer.errors import Unavailable, Unprocessable
 from consumer.events import ImageUpload
 from consumer.images import sandbox as quarantine
 from consumer.images.decode import decode
-from consumer.images.sandbox import Quarantine
+from consumer.images.sandbox import DecodeSandbox
 from consumer.local.pictures import photographs
 from consumer.local.process import free_ports
 from consumer.settings import DecodeSettings, FetchSettings, Settings
@@ -35,8 +35,8 @@ def _deadly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @contextmanager
-def opened(fetch: FetchSettings | None = None) -> Iterator[Quarantine]:
-    new = Quarantine(SIZE, Settings(fetch=fetch or FetchSettings()))
+def opened(fetch: FetchSettings | None = None) -> Iterator[DecodeSandbox]:
+    new = DecodeSandbox(SIZE, Settings(fetch=fetch or FetchSettings()))
     try:
         yield new
     finally:
@@ -44,7 +44,7 @@ def opened(fetch: FetchSettings | None = None) -> Iterator[Quarantine]:
 
 
 @pytest.fixture
-def apart() -> Iterator[Quarantine]:
+def apart() -> Iterator[DecodeSandbox]:
     with opened() as new:
         yield new
 
@@ -53,7 +53,7 @@ def upload(data: bytes, content_type: str | None = None) -> ImageUpload:
     return ImageUpload(image_id="a", data_base64=data, content_type=content_type)
 
 
-def works(apart: Quarantine) -> bool:
+def works(apart: DecodeSandbox) -> bool:
     found = apart.decode(upload(CAT))
     return found is not None and found[1].result().format == "PNG"
 
@@ -66,7 +66,7 @@ def runs(pid: int) -> bool:
         return False
 
 
-def test_pictures_are_what_they_are_here(apart: Quarantine) -> None:
+def test_pictures_are_what_they_are_here(apart: DecodeSandbox) -> None:
     for name, data in photographs():
         found = apart.decode(upload(data))
         assert found is not None
@@ -82,7 +82,7 @@ def test_pictures_are_what_they_are_here(apart: Quarantine) -> None:
         assert len(digest) == 32
 
 
-def test_what_is_no_picture_says_why(apart: Quarantine) -> None:
+def test_what_is_no_picture_says_why(apart: DecodeSandbox) -> None:
     for bad, reason in ((upload(b"text"), "not-an-image"), (upload(CAT, "text/html"), "wrong-content-type")):
         found = apart.decode(bad)
         assert found is not None
@@ -102,13 +102,13 @@ def test_what_cannot_be_fetched_says_why() -> None:
 
 
 @pytest.mark.parametrize("deed", ["abrt", "kill"])
-def test_a_deadly_picture_is_poison_and_the_next_is_not(apart: Quarantine, deed: str) -> None:
+def test_a_deadly_picture_is_poison_and_the_next_is_not(apart: DecodeSandbox, deed: str) -> None:
     with pytest.raises(Unprocessable, match=r"poison: .*SIG(ABRT|KILL)"):
         apart.decode(upload(deadly_picture(deed)))
     assert works(apart)
 
 
-def test_a_picture_that_takes_all_memory_is_poison(apart: Quarantine) -> None:
+def test_a_picture_that_takes_all_memory_is_poison(apart: DecodeSandbox) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, hard))
     try:
@@ -119,7 +119,7 @@ def test_a_picture_that_takes_all_memory_is_poison(apart: Quarantine) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-def test_one_death_may_be_a_mistake(apart: Quarantine) -> None:
+def test_one_death_may_be_a_mistake(apart: DecodeSandbox) -> None:
     found = apart.decode(upload(deadly_picture("once")))
     assert found is not None
     assert found[1].result().format == "BMP"
@@ -132,14 +132,14 @@ def test_a_decoder_that_hangs_proves_nothing(monkeypatch: pytest.MonkeyPatch) ->
         assert works(apart)
 
 
-def test_without_a_process_nothing_is_proved(apart: Quarantine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_process_nothing_is_proved(apart: DecodeSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     assert apart.decode(upload(CAT)) is None
     monkeypatch.setattr(sys, "executable", "/nowhere")
     assert apart.decode(upload(CAT)) is None
 
 
-def test_a_stop_of_everybody_does_not_look_like_poison(apart: Quarantine) -> None:
+def test_a_stop_of_everybody_does_not_look_like_poison(apart: DecodeSandbox) -> None:
     assert works(apart)
     assert apart._child is not None
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
@@ -148,7 +148,7 @@ def test_a_stop_of_everybody_does_not_look_like_poison(apart: Quarantine) -> Non
     assert Path(f"/proc/{apart._child.pid}/oom_score_adj").read_text().strip() == "1000"
 
 
-def test_nothing_is_left_after_closing(apart: Quarantine) -> None:
+def test_nothing_is_left_after_closing(apart: DecodeSandbox) -> None:
     assert works(apart)
     assert apart._child is not None
     pid = apart._child.pid
@@ -172,7 +172,7 @@ from consumer.images import sandbox as quarantine
 from consumer.events import ImageUpload
 from consumer.settings import FetchSettings, Settings
 quarantine.DECODE_TIMEOUT_S = 2
-apart = quarantine.Quarantine(64, Settings(fetch=FetchSettings(timeout_s=0.5)))
+apart = quarantine.DecodeSandbox(64, Settings(fetch=FetchSettings(timeout_s=0.5)))
 print(apart._start().pid, flush=True)
 if len(sys.argv) > 1:
     apart.decode(ImageUpload(image_id="a", data_base64=open(sys.argv[1], "rb").read()))

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from consumer.errors import Unavailable
-from consumer.kafka.lag import Lag
+from consumer.kafka.lag import LagReader
 from consumer.settings import KafkaSettings
 from tests.kafka_cluster import KafkaCluster
 
@@ -45,7 +45,7 @@ def settings(kafka_cluster: KafkaCluster) -> KafkaSettings:
 
 
 def test_lag_counts_from_the_committed_offset_or_the_beginning(settings: KafkaSettings) -> None:
-    lag = Lag(settings)
+    lag = LagReader(settings)
     assert lag.ask([]) == {}
     assert lag.ask([0, 1]) == {0: 3, 1: 0}
     group = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": settings.group_id})
@@ -79,4 +79,4 @@ def test_brokers_that_come_and_go_are_unavailable_and_then_answer_again(
 
 def test_nobody_answers() -> None:
     with pytest.raises(Unavailable):
-        Lag(KafkaSettings(bootstrap_servers="127.0.0.1:1")).ask([0])
+        LagReader(KafkaSettings(bootstrap_servers="127.0.0.1:1")).ask([0])

@@ -2,24 +2,24 @@
 
 import pytest
 
-from consumer.kafka.topics import Difference, Topic, Wanted, differences, wanted
+from consumer.kafka.topics import Difference, Topic, TopicSpec, differences, required_topics
 from consumer.settings import KafkaSettings
 
-WANTS = wanted(KafkaSettings(), partitions=6, replicas=3, retention_days=7)
+WANTS = required_topics(KafkaSettings(), partitions=6, replicas=3, retention_days=7)
 
 
 def test_embeddings_are_kept_as_long_as_the_window_keeps_them() -> None:
     settings = KafkaSettings(embeddings_topic="image-embeddings")
-    *others, embeddings = wanted(settings, partitions=6, replicas=3, retention_days=7, window_s=86_400)
+    *others, embeddings = required_topics(settings, partitions=6, replicas=3, retention_days=7, window_s=86_400)
     assert tuple(others) == WANTS
     assert (embeddings.name, embeddings.partitions, embeddings.retention_ms) == ("image-embeddings", 6, 90_000_000)
     short = as_wanted(embeddings, retention_ms="86400000")
     there = {want.name: as_wanted(want) for want in WANTS} | {short.name: short}
     [difference] = differences(there, (*WANTS, embeddings))
-    assert (difference.topic, difference.what) == ("image-embeddings", "retention.ms")
+    assert (difference.topic, difference.property) == ("image-embeddings", "retention.ms")
 
 
-def as_wanted(want: Wanted, **changes: str) -> Topic:
+def as_wanted(want: TopicSpec, **changes: str) -> Topic:
     config = want.config() | {name.replace("_", "."): value for name, value in changes.items()}
     return Topic(want.name, want.partitions, want.replicas, config)
 
@@ -47,8 +47,8 @@ def test_topics_as_wanted_do_not_differ() -> None:
 )
 def test_one_property_that_differs_is_one_difference(changes: dict[str, str], what: str) -> None:
     [difference] = found(as_wanted(WANTS[0], **changes))
-    assert (difference.topic, difference.what) == (WANTS[0].name, what)
-    assert f"--add-config {what}=" in difference.mend
+    assert (difference.topic, difference.property) == (WANTS[0].name, what)
+    assert f"--add-config {what}=" in difference.remedy
 
 
 def test_more_than_wanted_is_no_difference() -> None:
@@ -71,5 +71,5 @@ def test_a_configuration_that_may_not_be_read_is_not_guessed() -> None:
 def test_dead_letters_have_room_for_the_largest_upload_and_their_headers() -> None:
     large = as_wanted(WANTS[0], max_message_bytes="20000000")
     [difference] = found(large)
-    assert (difference.topic, difference.what) == (WANTS[2].name, "max.message.bytes")
+    assert (difference.topic, difference.property) == (WANTS[2].name, "max.message.bytes")
     assert found(large, as_wanted(WANTS[2], max_message_bytes="20065536")) == []

@@ -16,7 +16,7 @@ import pytest
 import redis
 from confluent_kafka.admin import AdminClient
 
-from consumer.encoder.triton import Encoder
+from consumer.encoder.triton import TritonEncoder
 from consumer.errors import Misconfigured
 from consumer.local import binaries as binaries_module
 from consumer.local import process as process_module
@@ -56,7 +56,7 @@ def test_the_stack_serves_what_a_consumer_needs_and_leaves_nothing(monkeypatch: 
             assert len(topics[topic].partitions) == 4
         with redis.Redis.from_url(settings.redis.url.get_secret_value()) as client:
             assert client.ping()
-        with Encoder(settings.triton) as encoder:
+        with TritonEncoder(settings.triton) as encoder:
             encoder.check()
         assert (settings.kafka.delivery, settings.kafka.session_timeout_ms) == ("at-least-once", 6000)
         with pytest.raises(StartFailed, match=r"consumer-1 ended with status \d(.|\n)*LOG_LEVEL"):

@@ -16,17 +16,19 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from prometheus_client import CollectorRegistry
 
-from consumer.encoder.triton import Encoder
+from consumer.encoder.triton import TritonEncoder
 from consumer.errors import Misconfigured, Unavailable, Unprocessable
 from consumer.events import Record
 from consumer.images.fetch import Fetcher
 from consumer.kafka.consumer import Lease, Leased, UploadsConsumer
-from consumer.kafka.publisher import Outgoing, Publisher, dead_letter
-from consumer.pipeline.poison import Suspicion
+from consumer.kafka.dead_letters import dead_letter
+from consumer.kafka.messages import OutgoingMessage
+from consumer.kafka.publisher import Publisher
+from consumer.pipeline.poison import PoisonGuard
 from consumer.pipeline.runner import Pipeline
 from consumer.settings import FetchSettings, KafkaSettings, PipelineSettings, Settings
 from consumer.telemetry.metrics import Metrics
-from consumer.window.window import RecentWindow
+from consumer.window.window import RedisWindow
 from tests.kafka_cluster import KafkaCluster
 from tests.pipeline.test_stages import PlayedEncoder
 
@@ -79,9 +81,9 @@ class Topics:
         asker.close()
         return found
 
-    def verdict(self, value: bytes) -> Outgoing:
+    def verdict(self, value: bytes) -> OutgoingMessage:
         """Something to publish."""
-        return Outgoing(self.settings.output_topic, b"key", value, ())
+        return OutgoingMessage(self.settings.output_topic, b"key", value, ())
 
     def offset(self, offset: int, partition: int = 0) -> TopicPartition:
         """An offset to commit."""
@@ -129,7 +131,7 @@ class Member:
 
     @property
     def partitions(self) -> set[int]:
-        return {p for p in range(PARTITIONS) if self.consumer.raw and p in self.consumer._numbers}
+        return {p for p in range(PARTITIONS) if self.consumer._client and p in self.consumer._numbers}
 
     def stop(self) -> None:
         self._stop.set()
@@ -220,7 +222,7 @@ def test_what_a_broker_refuses_leaves_nothing_and_can_be_tried_again(
     member = join()
     soon(lambda: member.got)
     publisher = Publisher(topics.settings, member.consumer)
-    nowhere = Outgoing("there-is-no-such-topic", b"key", b"lost", ())
+    nowhere = OutgoingMessage("there-is-no-such-topic", b"key", b"lost", ())
     with pytest.raises(Unavailable, match="there-is-no-such-topic"):
         publisher.publish([topics.verdict(b"first try"), nowhere], topics.offsets(1))
     assert topics.committed() == {}
@@ -356,7 +358,7 @@ def test_a_commit_that_outlasts_its_lease_is_refused(topics: Topics, join: Calla
     soon(lambda: len(first.got) == PARTITIONS)
 
     class Slow(Publisher):
-        def _deliver(self, producer: Producer, messages: Sequence[Outgoing]) -> None:
+        def _deliver(self, producer: Producer, messages: Sequence[OutgoingMessage]) -> None:
             super()._deliver(producer, messages)
             second = join(instance_id="second")
             soon(lambda: second.got)
@@ -380,8 +382,8 @@ def test_nothing_is_committed_under_a_generation_not_taken_over_yet(
     _, lease = got[0]
     assert set(first.partitions) == {0, 1}
     second = join()
-    before = str(first.raw.consumer_group_metadata())
-    soon(lambda: str(first.raw.consumer_group_metadata()) != before)
+    before = str(first._client.consumer_group_metadata())
+    soon(lambda: str(first._client.consumer_group_metadata()) != before)
     assert first.holds(lease), "the callback that withdraws it has not run"
     publisher = Publisher(topics.settings, first)
     for _ in range(2):
@@ -427,7 +429,7 @@ def test_a_partition_goes_on_where_it_was_although_a_transaction_stood_open(
     producer = publisher._ready_producer()
     producer.begin_transaction()
     further = [topics.offset(6, partition) for partition in range(PARTITIONS)]
-    producer.send_offsets_to_transaction(further, killed.consumer.raw.consumer_group_metadata(), WAIT_S)
+    producer.send_offsets_to_transaction(further, killed.consumer._client.consumer_group_metadata(), WAIT_S)
     killed.stop()
     # While the brokers hold the open transaction's offsets back, the group changes once more.
     first = join()
@@ -465,7 +467,7 @@ def test_a_client_that_goes_back_by_itself_doubles_nothing(topics: Topics, join:
     topics.upload(b"0", b"1", b"2")
     member = join()
     soon(lambda: len(member.got) == 3)
-    member.consumer.raw.seek(TopicPartition(member.consumer.topic, 0, 0))
+    member.consumer._client.seek(TopicPartition(member.consumer.topic, 0, 0))
     topics.upload(b"3")
     soon(lambda: len(member.got) > 3)
     assert [value for value, _ in member.got] == [b"0", b"1", b"2", b"3"]
@@ -506,7 +508,7 @@ def test_while_nobody_can_tell_the_topic_nothing_is_handed_out(
 
     with monkeypatch.context() as patch:
         patch.setattr(member.consumer, "_admin", SimpleNamespace(describe_topics=unknown))
-        member.consumer.raw.seek(TopicPartition(member.consumer.topic, 0, 0))
+        member.consumer._client.seek(TopicPartition(member.consumer.topic, 0, 0))
         assert asked.wait(WAIT_S)
         topics.upload(b"2")
         time.sleep(0.5)
@@ -568,10 +570,10 @@ def test_a_pipeline_without_room_waits_for_its_name_too(topics: Topics, join: Ca
     pipeline = Pipeline(
         Settings(kafka=kafka, pipeline=PipelineSettings(shutdown_timeout_s=0.1)),
         Fetcher(FetchSettings()),
-        cast(Encoder, PlayedEncoder()),
-        MagicMock(spec=RecentWindow),
+        cast(TritonEncoder, PlayedEncoder()),
+        MagicMock(spec=RedisWindow),
         Metrics(CollectorRegistry()),
-        cast(Suspicion, None),
+        cast(PoisonGuard, None),
     )
     pipeline._in_flight = 99
     running = threading.Thread(target=pipeline.run)

@@ -8,7 +8,7 @@ from redis import Redis
 from consumer.events import Record
 from consumer.kafka.consumer import Lease, Leased
 from consumer.local.process import free_ports
-from consumer.pipeline.poison import SUSPECT_AT, Suspicion
+from consumer.pipeline.poison import SUSPECT_AFTER_STARTS, PoisonGuard
 from consumer.settings import KafkaSettings, PipelineSettings, RedisSettings, Settings
 
 IN_FLIGHT = 8
@@ -28,18 +28,18 @@ def polled(*offsets: int, partition: int = 0, lease: int = 1) -> list[Leased]:
     return [(Record("in", partition, offset, None, b"", (), 1), Lease(partition, lease)) for offset in offsets]
 
 
-def began(url: str, settings: Settings, *leased: Leased) -> Suspicion:
+def began(url: str, settings: Settings, *leased: Leased) -> PoisonGuard:
     """A process that has polled this first."""
-    suspicion = Suspicion(Redis.from_url(url), settings)
+    suspicion = PoisonGuard(Redis.from_url(url), settings)
     suspicion.first(list(leased))
     return suspicion
 
 
 def test_beginning_at_one_offset_again_and_again_is_suspect(redis_server: str, settings: Settings) -> None:
-    for _ in range(SUSPECT_AT - 1):
+    for _ in range(SUSPECT_AFTER_STARTS - 1):
         records = polled(7, 8, 9)
-        assert Suspicion(Redis.from_url(redis_server), settings).first(records) == (records, False)
-    last = Suspicion(Redis.from_url(redis_server), settings)
+        assert PoisonGuard(Redis.from_url(redis_server), settings).first(records) == (records, False)
+    last = PoisonGuard(Redis.from_url(redis_server), settings)
     assert last.first(polled(7, 8, 9)) == (polled(7), True)
     assert last.first(polled(8, 9)) == (polled(8), True)
     end = 7 + IN_FLIGHT
@@ -50,21 +50,21 @@ def test_beginning_at_one_offset_again_and_again_is_suspect(redis_server: str, s
 def test_progress_ends_it(redis_server: str, settings: Settings) -> None:
     for offset in (7, 7, 8, 7, 7):
         began(redis_server, settings, *polled(offset))
-    assert Suspicion(Redis.from_url(redis_server), settings).first(polled(8)) == (polled(8), False)
+    assert PoisonGuard(Redis.from_url(redis_server), settings).first(polled(8)) == (polled(8), False)
 
 
 def test_a_lease_counts_once_and_the_next_of_the_same_process_again(redis_server: str, settings: Settings) -> None:
     suspicion = began(redis_server, settings, *polled(7))
-    for _ in range(SUSPECT_AT):
+    for _ in range(SUSPECT_AFTER_STARTS):
         assert suspicion.first(polled(7)) == (polled(7), False)
     assert suspicion.first(polled(7, lease=2)) == (polled(7, lease=2), False)
     assert suspicion.first(polled(7, lease=3)) == (polled(7, lease=3), True)
 
 
 def test_other_partitions_go_on_together(redis_server: str, settings: Settings) -> None:
-    for _ in range(SUSPECT_AT - 1):
+    for _ in range(SUSPECT_AFTER_STARTS - 1):
         began(redis_server, settings, *polled(7, partition=1))
-    last = Suspicion(Redis.from_url(redis_server), settings)
+    last = PoisonGuard(Redis.from_url(redis_server), settings)
     before, suspect = polled(1, 2), polled(7, 8, partition=1)
     assert last.first([*before, *suspect, *polled(3)]) == (before, False)
     assert last.first([*suspect, *polled(3)]) == (suspect[:1], True)
@@ -78,6 +78,6 @@ def test_notes_do_not_stay_for_ever(redis_server: str, settings: Settings) -> No
 
 def test_without_redis_nothing_is_suspect(settings: Settings) -> None:
     [port] = free_ports(1)
-    for _ in range(SUSPECT_AT + 1):
-        away = Suspicion(Redis.from_url(f"redis://127.0.0.1:{port}/0"), settings)
+    for _ in range(SUSPECT_AFTER_STARTS + 1):
+        away = PoisonGuard(Redis.from_url(f"redis://127.0.0.1:{port}/0"), settings)
         assert away.first(polled(7, 8)) == (polled(7, 8), False)

@@ -18,17 +18,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from prometheus_client import CollectorRegistry
 
-from consumer.encoder.triton import Encoded, Encoder, ModelInfo, SecondLook
+from consumer.encoder.contract import Encoded, ModelInfo, VerificationRule
+from consumer.encoder.triton import TritonEncoder
 from consumer.errors import Unavailable, Unprocessable
 from consumer.events import Event, ImageUpload, Record
 from consumer.images.decode import decode
 from consumer.images.fetch import Fetcher
-from consumer.images.regions import views
+from consumer.images.regions import make_views
 from consumer.kafka.consumer import Lease, UploadsConsumer
 from consumer.pipeline.steps import Batch, Item, Steps
 from consumer.settings import DecodeSettings, FetchSettings, Settings
 from consumer.telemetry.metrics import Metrics
-from consumer.window.window import Earlier, NewRow, Placed, Position, RecentWindow
+from consumer.window.records import AppendResult, ExactMatch, NewRecord, Position
+from consumer.window.window import RedisWindow
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 AWAY = Unavailable("triton", "away")
@@ -59,7 +61,7 @@ class PlayedEncoder:
 class SeeingEncoder(PlayedEncoder):
     """Its vectors tell the mean colour of each picture, and it has a second look."""
 
-    info = replace(PlayedEncoder.info, patches=(2, 3), second_look=SecondLook(1.0, 0.3, 0.5))
+    info = replace(PlayedEncoder.info, patches=(2, 3), verification_rule=VerificationRule(1.0, 0.3, 0.5))
 
     def submit(self, pixels: NDArray[np.uint8]) -> Future[Encoded]:
         future = super().submit(pixels)
@@ -77,20 +79,22 @@ def colours(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 class PlayedWindow:
     """Remembers what is appended; says of every content in `known` that it stands before."""
 
-    guard = SimpleNamespace(rebuilds=False)
+    loss_guard = SimpleNamespace(recovers=False)
 
     def __init__(self) -> None:
-        self.known: dict[bytes, Earlier] = {}
-        self.rows: list[NewRow] = []
+        self.known: dict[bytes, ExactMatch] = {}
+        self.rows: list[NewRecord] = []
 
-    def exact(self, uploads: Sequence[tuple[str, str, bytes, datetime]]) -> list[Earlier | None]:
+    def find_exact(self, uploads: Sequence[tuple[str, str, bytes, datetime]]) -> list[ExactMatch | None]:
         return [self.known.get(digest) for _, _, digest, _ in uploads]
 
-    def add(self, rows: Sequence[NewRow]) -> list[Placed]:
+    def append(self, rows: Sequence[NewRecord]) -> list[AppendResult]:
         self.rows += rows
-        return [Placed(Position(1, len(self.rows)), within=((),) * len(row.within)) for row in rows]
+        return [
+            AppendResult(Position(1, len(self.rows)), region_matches=((),) * len(row.region_vectors)) for row in rows
+        ]
 
-    def patches(self, rows: Sequence[tuple[str, Position]]) -> list[bytes | None]:
+    def read_patches(self, rows: Sequence[tuple[str, Position]]) -> list[bytes | None]:
         return [None] * len(rows)
 
 
@@ -106,8 +110,8 @@ class Play:
         self.steps = Steps(
             Settings(),
             fetcher,
-            cast(Encoder, self.encoder),
-            cast(RecentWindow, self.window),
+            cast(TritonEncoder, self.encoder),
+            cast(RedisWindow, self.window),
             metrics,
             cast(UploadsConsumer, consumer),
         )
@@ -155,7 +159,7 @@ def collage(seed: int) -> bytes:
 def within(data: bytes) -> NDArray[np.float32]:
     """The vectors of the pictures within a picture, as the encoder tells them."""
     settings = DecodeSettings()
-    [seen] = views([decode(data, SeeingEncoder.info.size, settings).pixels], settings.min_detail)
+    [seen] = make_views([decode(data, SeeingEncoder.info.size, settings).pixels], settings.min_detail)
     assert len(seen) == 5
     return colours(np.stack([view.pixels for view in seen[1:]]))
 
@@ -216,7 +220,7 @@ def test_what_a_neighbour_is_announced_as_does_not_matter(play: Play) -> None:
 def exact_copy(play: Play, **more: Any) -> Batch:
     """A batch of one exact copy, whose original is deleted after it was looked up."""
     batch = play.begin(upload(1, **more))
-    original = Earlier("original", Position(1, 1), NOW)
+    original = ExactMatch("original", Position(1, 1), NOW)
     play.window.known = {sha256(picture(1)).digest(): original}
     play.steps.look_up(batch)
     play.steps.encode(batch)
@@ -283,24 +287,24 @@ def test_each_upload_gets_what_is_within_it_and_no_other(seeing: Play) -> None:
     assert seeing.encoder.sizes == [4, 4, 3, 4]  # eleven views, the same bytes once; the second request again
     for data, row in zip(contents, seeing.window.rows, strict=True):
         if data in {picture(2), blank()}:
-            assert row.within == ()
+            assert row.region_vectors == ()
             assert (row.vector is None) == (data == blank())
         else:
-            np.testing.assert_allclose(row.within, within(data), atol=1e-6)
+            np.testing.assert_allclose(row.region_vectors, within(data), atol=1e-6)
     assert all(item.decoding is None for item in batch.items)
     assert not batch.views
 
 
 def test_a_copy_whose_original_is_gone_is_looked_into(seeing: Play) -> None:
     batch = seeing.begin(upload(1, data_base64=collage(1)))
-    seeing.window.known = {sha256(collage(1)).digest(): Earlier("original", Position(1, 1), NOW)}
+    seeing.window.known = {sha256(collage(1)).digest(): ExactMatch("original", Position(1, 1), NOW)}
     seeing.steps.look_up(batch)
     seeing.steps.encode(batch)
     seeing.window.known = {}
     seeing.steps.match(batch)
     assert seeing.encoder.sizes == [4, 1]
     [row] = seeing.window.rows
-    np.testing.assert_allclose(row.within, within(collage(1)), atol=1e-6)
+    np.testing.assert_allclose(row.region_vectors, within(collage(1)), atol=1e-6)
 
 
 def test_what_shows_too_little_has_no_vector(seeing: Play) -> None:

@@ -11,12 +11,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from consumer.settings import LogSettings
 from consumer.telemetry import logs
-from consumer.telemetry.metrics import OTHERS, TENANTS, Metrics, bounded
-from consumer.window.window import WindowStats
+from consumer.telemetry.metrics import MAX_TENANTS, OTHER_TENANTS, Metrics, TenantWindow, largest_tenants
 
 
-def window(tenant: str, rows: int, age_s: int = 10) -> WindowStats:
-    return WindowStats(tenant, rows, rows * 600, int(time.time() - age_s) * 1000)
+def window(tenant: str, rows: int, age_s: int = 10) -> TenantWindow:
+    return TenantWindow(tenant, rows, rows * 600, int(time.time() - age_s) * 1000)
 
 
 def shown(metrics: Metrics, registry: CollectorRegistry) -> dict[tuple[str, str], float]:
@@ -51,7 +50,7 @@ def test_every_name_has_its_unit_and_the_page_can_be_read(registry: CollectorReg
 def test_series_stay_few_whatever_strangers_call_their_tenants(registry: CollectorRegistry) -> None:
     metrics = Metrics(registry)
     names = [
-        OTHERS,
+        OTHER_TENANTS,
         "\ud800",
         "\udfff",
         "?",
@@ -63,15 +62,15 @@ def test_series_stay_few_whatever_strangers_call_their_tenants(registry: Collect
     metrics.windows = lambda: [window(name, 2000 - n, age_s=n) for n, name in enumerate(names)]
     samples = shown(metrics, registry)
     rows = {tenant: value for (name, tenant), value in samples.items() if name == "seenit_window_embeddings"}
-    assert len(rows) == TENANTS + 1
+    assert len(rows) == MAX_TENANTS + 1
     assert sum(rows.values()) == sum(2000 - n for n in range(len(names)))
-    assert samples["seenit_window_age_seconds", OTHERS] == pytest.approx(len(names) - 1, abs=5)
+    assert samples["seenit_window_age_seconds", OTHER_TENANTS] == pytest.approx(len(names) - 1, abs=5)
 
 
 def test_an_empty_window_has_no_age() -> None:
-    empty, one = WindowStats("empty", 0, 0, None), window("a", 1)
-    assert bounded([empty]) == [empty]
-    assert bounded([empty, one], most=1) == [one, WindowStats(OTHERS, 0, 0, None)]
+    empty, one = TenantWindow("empty", 0, 0, None), window("a", 1)
+    assert largest_tenants([empty]) == [empty]
+    assert largest_tenants([empty, one], limit=1) == [one, TenantWindow(OTHER_TENANTS, 0, 0, None)]
 
 
 def test_a_signal_switches_the_log_to_debug_and_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
-from consumer.verification.registration import features_of, thumbnails
+from consumer.encoder.patches import split_features, unpack_thumbnails
 from tests.training.conftest import draw_picture
 from triton_models.training.encoders import OnnxEncoder, make_encoder, squares
 from triton_models.training.export import PATCHES, THUMBNAIL_SIDE, Served, patches_shape, to_onnx
@@ -81,7 +81,9 @@ def test_onnx_and_torch_agree_for_any_batch(network: Network, file: Path) -> Non
             shared = ours.keys() & theirs.keys()
             assert len(shared) >= PATCHES - 2  # the last ones may be tied
             assert max(np.abs(ours[place] - theirs[place]).max() for place in shared) <= 1.01
-        shown, theirs_shown = (thumbnails(each, THUMBNAIL_SIDE) for each in (patches, expected_patches.astype(np.int8)))
+        shown, theirs_shown = (
+            unpack_thumbnails(each, THUMBNAIL_SIDE) for each in (patches, expected_patches.astype(np.int8))
+        )
         assert np.abs(shown - theirs_shown).max() <= 1  # a level that lies between two
         assert np.abs(shown - theirs_shown).mean() < 0.01
 
@@ -99,7 +101,7 @@ def test_the_thumbnail_is_the_picture_in_grey_whatever_its_contrast(file: Path) 
     dark = (bright // 4 + 10).astype(np.uint8)
     blank = np.full((1, SIZE, SIZE, 3), 200, np.uint8)
     (patches,) = session.run(["patches"], {"images": np.concatenate([bright, dark, blank])})
-    features, shown = features_of(patches, THUMBNAIL_SIDE), thumbnails(patches, THUMBNAIL_SIDE)
+    features, shown = split_features(patches, THUMBNAIL_SIDE), unpack_thumbnails(patches, THUMBNAIL_SIDE)
     assert features.shape[1] == PATCHES
     assert shown.shape == (7, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
     assert ((shown >= 0) & (shown <= 15)).all()

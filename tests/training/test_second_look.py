@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from consumer.encoder.triton import ModelInfo
-from consumer.verification.result import Look
+from consumer.encoder.model_config import read_model_info
+from consumer.verification.result import Verification
 from triton_models.training.bench import Patches, Vectors
 from triton_models.training.edits import EDITS
 from triton_models.training.encoders import OnnxEncoder
@@ -98,13 +98,15 @@ class Table:
     def __init__(self, promises: dict[tuple[int, int], float]) -> None:
         self.promises = promises
 
-    def promise(self, uploads: Patches, candidates: Patches, l2: NDArray[np.float32]) -> NDArray[np.float32]:
+    def candidate_scores(self, uploads: Patches, candidates: Patches, l2: NDArray[np.float32]) -> NDArray[np.float32]:
         pairs = zip(uploads.ravel().tolist(), candidates.ravel().tolist(), strict=True)
         return np.array([self.promises.get(pair, -1.0) for pair in pairs], np.float32)
 
-    def verify(self, uploads: Patches, candidates: Patches) -> list[Look]:
+    def verify(self, uploads: Patches, candidates: Patches) -> list[Verification]:
         pairs = zip(uploads.ravel().tolist(), candidates.ravel().tolist(), strict=True)
-        return [Look(a + b / 100, 0, np.zeros((2, 3), np.float32), np.zeros((0, 4), np.float32)) for a, b in pairs]
+        return [
+            Verification(a + b / 100, 0, np.zeros((2, 3), np.float32), np.zeros((0, 4), np.float32)) for a, b in pairs
+        ]
 
 
 def test_the_most_promising_of_the_nearest_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,11 +171,11 @@ def test_the_served_configuration_says_what_was_fitted(tmp_path: Path) -> None:
         set_second_look(source, tmp_path, (64, 24), parameters(rule))
     infos = []
     for name in CONFIGS:
-        info = ModelInfo.from_config(text_format.Parse((tmp_path / name).read_text(), ModelConfig()))
+        info = read_model_info(text_format.Parse((tmp_path / name).read_text(), ModelConfig()))
         assert info.patches == (64, 24)
-        assert info.second_look is not None
+        assert info.verification_rule is not None
         infos.append(info)
-        served = Rule(info.threshold_l2, info.second_look)
+        served = Rule(info.threshold_l2, info.verification_rule)
         assert parameters(served) == parameters(rule)
     assert infos[0] == infos[1]
 

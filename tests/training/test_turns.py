@@ -5,13 +5,12 @@ import base64
 import numpy as np
 import pytest
 
-from consumer.encoder.triton import turns_of
+from consumer.encoder.patches import decode_rotation_maps, encode_rotation_maps, split_features
 from consumer.verification.features import verify
-from consumer.verification.registration import features_of
 from tests.training.conftest import draw_picture
 from triton_models.training.encoders import OnnxEncoder
 from triton_models.training.parameters import MODEL_FOLDER
-from triton_models.training.turns import QUARTERS, as_bytes, undoing
+from triton_models.training.turns import QUARTERS, undoing
 
 CELLS = 12
 CENTRES = np.round((np.arange(CELLS) + 0.5) / CELLS * 256 - 128).clip(-128, 127)
@@ -41,7 +40,7 @@ def test_without_a_common_spot_nothing_is_made_up() -> None:
 
 def test_the_parameter_holds_the_maps() -> None:
     maps = [np.random.default_rng(n).uniform(-1, 1, (22, 22)).astype(np.float32) for n in range(3)]
-    read = turns_of(base64.b64decode(base64.b64encode(as_bytes(maps))))
+    read = decode_rotation_maps(base64.b64decode(base64.b64encode(encode_rotation_maps(np.stack(maps)))))
     assert read is not None
     assert read == pytest.approx(np.stack(maps), abs=1 / 128 + 1e-6)
 
@@ -54,7 +53,7 @@ def test_the_served_model_sees_through_quarter_turns(quarter: int) -> None:
     _, turned = encoder.features([picture.transpose(QUARTERS[quarter]) for picture in pictures])
     assert upright is not None
     assert turned is not None
-    upright, turned = (features_of(patches, encoder.thumbnail_side) for patches in (upright, turned))
+    upright, turned = (split_features(patches, encoder.thumbnail_side) for patches in (upright, turned))
     blind = np.array([look.score for look in verify(turned, upright)])
     seeing = np.array([look.score for look in verify(turned, upright, encoder.turns)])
     assert (seeing >= blind).all()

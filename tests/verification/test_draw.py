@@ -4,15 +4,15 @@ import numpy as np
 from PIL import Image, ImageColor
 
 from consumer.events import Box
-from consumer.verification.draw import BOX_COLOUR, GAP, LINE_COLOURS, outline, side_by_side
-from consumer.verification.result import Look
+from consumer.verification.draw import BOX_COLOUR, GAP, LINE_COLOURS, draw_box, side_by_side
+from consumer.verification.result import Verification
 
 GREEN = ImageColor.getrgb(BOX_COLOUR)
 
 
 def test_an_outline_stands_on_its_box() -> None:
     picture = Image.new("RGB", (201, 101))
-    outline(picture, Box(left=0.25, top=0.1, right=1.0, bottom=0.5))
+    draw_box(picture, Box(left=0.25, top=0.1, right=1.0, bottom=0.5))
     rows, columns = np.nonzero((np.asarray(picture) == GREEN).all(axis=2))
     assert (columns.min(), rows.min(), columns.max(), rows.max()) == (50, 10, 200, 50)
 
@@ -20,7 +20,7 @@ def test_an_outline_stands_on_its_box() -> None:
 def test_boxes_and_lines_link_two_pictures_of_any_shape() -> None:
     # The upload is the lower right quarter of the match.
     transform = np.array([[0.5, 0, 0.5], [0, 0.5, 0.5]], np.float32)
-    look = Look(0.9, 1, transform, np.array([[0.5, 0.25, 0.75, 0.625]], np.float32))
+    look = Verification(0.9, 1, transform, np.array([[0.5, 0.25, 0.75, 0.625]], np.float32))
     match, upload = Image.new("L", (100, 200)), Image.new("RGBA", (900, 30), "white")
     drawn = side_by_side(match, upload, look, height=400)
     assert drawn.size == (200 + GAP + 800, 400)
@@ -33,6 +33,6 @@ def test_boxes_and_lines_link_two_pictures_of_any_shape() -> None:
 
 
 def test_a_look_that_found_nothing_draws_nothing() -> None:
-    look = Look(0.0, 0, np.eye(2, 3, dtype=np.float32), np.zeros((0, 4), np.float32))
+    look = Verification(0.0, 0, np.eye(2, 3, dtype=np.float32), np.zeros((0, 4), np.float32))
     drawn = side_by_side(Image.new("RGB", (50, 50)), Image.new("RGB", (50, 50)), look, height=50)
     assert not (np.asarray(drawn) == GREEN).all(axis=2).any()

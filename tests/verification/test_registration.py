@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from consumer.encoder.patches import split_features, thumbnail_bytes, unpack_thumbnails
 from consumer.verification.consensus import areas
-from consumer.verification.registration import align, features_of, thumbnail_bytes, thumbnails
+from consumer.verification.registration import register
 
 SIDE = 24
 Floats = NDArray[np.float32]
@@ -49,7 +50,7 @@ def off(transform: object, by: float = 0.03) -> Floats:
 def test_a_rough_transformation_is_made_finer(way: str) -> None:
     true = np.asarray(WAYS[way], np.float32)
     uploads, candidates = (np.stack([scene(seed, *seen) for seed in range(20)]) for seen in ([true], []))
-    found = align(uploads, candidates, np.stack([off(true)] * 20))
+    found = register(uploads, candidates, np.stack([off(true)] * 20))
     before, after = np.abs(off(true) - true).max(), np.abs(found.transforms - true).max(axis=(1, 2))
     assert np.median(after) < before * 0.6
     assert np.median(found.correlation) > 0.8
@@ -61,14 +62,14 @@ def test_light_contrast_and_noise_change_little() -> None:
     zoomed = scene(3, WAYS["zoom"])
     edited = [zoomed * 0.5 + 6, 15 - (15 - zoomed) * 0.7, zoomed + rng.normal(0, 1.5, zoomed.shape)]
     uploads = np.stack(edited).astype(np.float32)
-    found = align(uploads, np.stack([scene(3)] * 3), np.stack([off(WAYS["zoom"])] * 3))
+    found = register(uploads, np.stack([scene(3)] * 3), np.stack([off(WAYS["zoom"])] * 3))
     assert found.correlation.min() > 0.75
 
 
 def test_other_scenes_do_not_agree_wherever_they_are_laid() -> None:
     uploads, candidates = (np.stack([scene(seed) for seed in range(first, first + 40)]) for first in (100, 200))
-    strangers = align(uploads, candidates, np.stack([off(SAME)] * 40))
-    copies = align(uploads, uploads, np.stack([off(SAME)] * 40))
+    strangers = register(uploads, candidates, np.stack([off(SAME)] * 40))
+    copies = register(uploads, uploads, np.stack([off(SAME)] * 40))
     assert strangers.correlation.max() < 0.6 < copies.correlation.min()
 
 
@@ -78,26 +79,26 @@ def test_a_ball_on_a_lawn_is_no_ball_on_another_lawn() -> None:
     ball = np.where((x - 12) ** 2 + (y - 12) ** 2 < 14, 14.0, 3.0)
     one, other = (ball + rng.normal(0, 1.0, ball.shape) for _ in range(2))
     plain = np.corrcoef(one.ravel(), other.ravel())[0, 1]
-    found = align(one[None].astype(np.float32), other[None].astype(np.float32), SAME[None])
+    found = register(one[None].astype(np.float32), other[None].astype(np.float32), SAME[None])
     assert plain > 0.8
     assert found.correlation[0] < plain - 0.1
 
 
 def test_what_hangs_over_is_not_contained() -> None:
     half = np.array([[1, 0, 0.5], [0, 1, 0]], np.float32)
-    found = align(scene(6, half)[None], scene(6)[None], half[None])
+    found = register(scene(6, half)[None], scene(6)[None], half[None])
     assert found.contained[0] == pytest.approx(0.5, abs=0.06)
     inset = np.asarray(WAYS["in a bigger picture"], np.float32)
-    assert align(scene(6, inset)[None], scene(6)[None], inset[None]).contained[0] > 0.9
+    assert register(scene(6, inset)[None], scene(6)[None], inset[None]).contained[0] > 0.9
 
 
 def test_neighbours_in_a_batch_change_nothing() -> None:
     transforms = np.stack([off(way) for way in WAYS.values()])
     uploads = np.stack([scene(n, way) for n, way in enumerate(WAYS.values())])
     candidates = np.stack([scene(n) for n in range(len(WAYS))])
-    together = align(uploads, candidates, transforms)
+    together = register(uploads, candidates, transforms)
     for n in range(len(WAYS)):
-        alone = align(uploads[n : n + 1], candidates[n : n + 1], transforms[n : n + 1])
+        alone = register(uploads[n : n + 1], candidates[n : n + 1], transforms[n : n + 1])
         for one, many in zip(alone, together, strict=True):
             np.testing.assert_array_equal(one[0], many[n])
 
@@ -109,7 +110,7 @@ transformations = hnp.arrays(np.float32, (2, 2, 3), elements=st.floats(-4, 4, wi
 @settings(deadline=None, max_examples=50)
 @given(pictures, pictures, transformations)
 def test_nothing_is_too_odd(uploads: Floats, candidates: Floats, transforms: Floats) -> None:
-    found = align(uploads, candidates, transforms)
+    found = register(uploads, candidates, transforms)
     assert np.isfinite(found.transforms).all()
     assert (np.abs(found.correlation) <= 1 + 1e-5).all()
     assert ((found.contained >= 0) & (found.contained <= 1)).all()
@@ -125,7 +126,7 @@ def test_nothing_turns_inside_out_or_shrinks_away() -> None:
     shift = 0.5 - linear.sum(axis=2) / 2 + rng.uniform(-0.2, 0.2, (300, 2))
     starts = np.concatenate([linear, shift[..., None]], axis=2).astype(np.float32)
     uploads, candidates = (np.stack([scene(seed) for seed in range(first, first + 300)]) for first in (1000, 2000))
-    found = align(uploads, candidates, starts)
+    found = register(uploads, candidates, starts)
     before, after = (np.linalg.det(each[:, :, :2]) for each in (starts, found.transforms))
     assert (before * after > 0).all()
     assert (np.maximum(after / before, before / after) < 2.01).all()
@@ -134,7 +135,7 @@ def test_nothing_turns_inside_out_or_shrinks_away() -> None:
 
 def test_what_hardly_meets_says_nothing() -> None:
     aside = np.array([[1, 0, 0.97], [0, 1, 0.9]], np.float32)
-    found = align(scene(9, aside)[None], scene(9)[None], aside[None])
+    found = register(scene(9, aside)[None], scene(9)[None], aside[None])
     assert found.correlation[0] == 0
     assert found.contained[0] < 0.05
 
@@ -146,10 +147,10 @@ def test_patches_hold_features_and_then_the_thumbnail() -> None:
     packed = (pairs[..., 0] * 16 + pairs[..., 1] - 128).astype(np.int8).reshape(3, -1, 24)
     features = rng.integers(-128, 128, (3, 10, 24)).astype(np.int8)
     patches = np.concatenate([features, packed], axis=1)
-    np.testing.assert_array_equal(features_of(patches, SIDE), features)
-    np.testing.assert_array_equal(thumbnails(patches, SIDE), levels)
+    np.testing.assert_array_equal(split_features(patches, SIDE), features)
+    np.testing.assert_array_equal(unpack_thumbnails(patches, SIDE), levels)
     assert packed[0].nbytes == thumbnail_bytes(SIDE)
-    np.testing.assert_array_equal(features_of(features, 0), features)
+    np.testing.assert_array_equal(split_features(features, 0), features)
 
 
 def test_areas_do_not_know_left_from_right() -> None:

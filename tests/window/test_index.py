@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from consumer.window.index import BLOCK_ROWS, Hit, Mirror, Query, Reach
-from consumer.window.records import Position, Row
+from consumer.window.index import BLOCK_ROWS, Hit, Query, SearchParams, VectorIndex
+from consumer.window.records import IndexRow, Position
 
 DIM = 32
 RETENTION_MS = 1_000
-REACH = Reach(radius_l2=0.8, threshold_l2=0.5, nearest=3)
-WIDE = Reach(radius_l2=1.2, threshold_l2=0.5, nearest=3)  # beyond what signatures tell from strangers
+REACH = SearchParams(radius_l2=0.8, threshold_l2=0.5, nearest=3)
+WIDE = SearchParams(radius_l2=1.2, threshold_l2=0.5, nearest=3)  # beyond what signatures tell from strangers
 
 
 def units(rng: np.random.Generator, count: int, dim: int = DIM) -> NDArray[np.float16]:
@@ -23,15 +23,15 @@ def units(rng: np.random.Generator, count: int, dim: int = DIM) -> NDArray[np.fl
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
 
 
-def row(serial: int, vector: NDArray[np.float16], ms: int = 0, image_id: bytes | None = None) -> Row:
-    return Row(Position(ms, serial), image_id or b"%d" % serial, 1_000_000 * serial, vector)
+def row(serial: int, vector: NDArray[np.float16], ms: int = 0, image_id: bytes | None = None) -> IndexRow:
+    return IndexRow(Position(ms, serial), image_id or b"%d" % serial, 1_000_000 * serial, vector)
 
 
 def query(serial: int, vector: NDArray[np.float16], ms: int = 0, image_id: bytes = b"query") -> Query:
     return Query(Position(ms, serial), image_id, vector)
 
 
-def expected(rows: list[Row], one: Query, reach: Reach = REACH) -> list[Hit]:
+def expected(rows: list[IndexRow], one: Query, reach: SearchParams = REACH) -> list[Hit]:
     """What a search has to find, by the book."""
     hits = []
     for row in rows:
@@ -58,13 +58,13 @@ def assert_same(found: list[Hit], wanted: list[Hit]) -> None:
     oldest=st.integers(0, 200),
 )
 def test_a_search_finds_what_brute_force_finds(
-    reach: Reach, seed: int, pages: list[int], removed: set[int], oldest: int
+    reach: SearchParams, seed: int, pages: list[int], removed: set[int], oldest: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    mirror = Mirror(DIM, reach, RETENTION_MS)
+    mirror = VectorIndex(DIM, reach, RETENTION_MS)
     # Few centres, so that rows have near ones; few names, so that some stand under one image id.
     centres = units(rng, 4).astype(np.float64)
-    rows: list[Row] = []
+    rows: list[IndexRow] = []
     for page in pages:
         vectors = centres[rng.integers(0, 4, page)] + rng.normal(0, 0.06, (page, DIM))
         fresh = [
@@ -90,7 +90,7 @@ def test_rows_fill_block_after_block() -> None:
     rng = np.random.default_rng(0)
     vectors = units(rng, 2 * BLOCK_ROWS + 10)
     rows = [row(n + 1, vector) for n, vector in enumerate(vectors)]
-    mirror = Mirror(DIM, REACH, RETENTION_MS)
+    mirror = VectorIndex(DIM, REACH, RETENTION_MS)
     for start in range(0, len(rows), 500):
         mirror.extend(rows[start : start + 500])
     assert len(mirror) == len(rows)
@@ -101,7 +101,7 @@ def test_rows_fill_block_after_block() -> None:
     )
     mirror.drop_before(rows[BLOCK_ROWS + 5].position)
     assert len(mirror) == BLOCK_ROWS + 5
-    one_block = Mirror(DIM, REACH, RETENTION_MS)
+    one_block = VectorIndex(DIM, REACH, RETENTION_MS)
     one_block.extend(rows[:BLOCK_ROWS])
     assert mirror.nbytes == 2 * one_block.nbytes
 
@@ -109,7 +109,7 @@ def test_rows_fill_block_after_block() -> None:
 def test_a_flood_of_copies_takes_no_flood_of_memory() -> None:
     rng = np.random.default_rng(0)
     vectors = (units(rng, 1).astype(np.float64) + rng.normal(0, 0.02, (8 * BLOCK_ROWS, DIM))).astype(np.float16)
-    mirror = Mirror(DIM, WIDE, RETENTION_MS)
+    mirror = VectorIndex(DIM, WIDE, RETENTION_MS)
     mirror.extend([row(n + 1, vector) for n, vector in enumerate(vectors)])
     queries = [query(10**6, vector) for vector in vectors[:100]]
     peaks = []
@@ -124,10 +124,10 @@ def test_a_flood_of_copies_takes_no_flood_of_memory() -> None:
 
 
 @pytest.mark.parametrize("reach", [REACH, WIDE], ids=["signatures", "products"])
-def test_what_is_removed_is_overwritten(reach: Reach) -> None:
+def test_what_is_removed_is_overwritten(reach: SearchParams) -> None:
     rng = np.random.default_rng(0)
     vectors = units(rng, 3)
-    mirror = Mirror(DIM, reach, RETENTION_MS)
+    mirror = VectorIndex(DIM, reach, RETENTION_MS)
     mirror.extend([row(n + 1, vector, image_id=b"secret-%d" % n) for n, vector in enumerate(vectors)])
     mirror.remove(Position(0, 2))
     [block] = mirror._blocks
@@ -141,7 +141,7 @@ def test_what_is_removed_is_overwritten(reach: Reach) -> None:
 
 def test_the_stored_vector_is_searched_with() -> None:
     first, second, other = units(np.random.default_rng(0), 3)
-    mirror = Mirror(DIM, REACH, RETENTION_MS)
+    mirror = VectorIndex(DIM, REACH, RETENTION_MS)
     mirror.extend([row(1, first), row(2, first), row(3, second)])
     [hits] = mirror.search([query(2, other, image_id=b"2")])
     assert [(hit.image_id, hit.l2) for hit in hits] == [(b"1", 0.0)]
@@ -152,7 +152,7 @@ def test_a_flood_of_copies_reports_the_earliest_and_the_nearest() -> None:
     centre = units(rng, 1).astype(np.float64)
     vectors = (centre + rng.normal(0, 0.02, (3 * BLOCK_ROWS, DIM))).astype(np.float16)
     rows = [row(n + 1, vector) for n, vector in enumerate(vectors)]
-    mirror = Mirror(DIM, REACH, RETENTION_MS)
+    mirror = VectorIndex(DIM, REACH, RETENTION_MS)
     mirror.extend(rows)
     [hits] = mirror.search([query(10**6, vectors[-1])])
     assert len(hits) == REACH.nearest + 1
@@ -162,7 +162,7 @@ def test_a_flood_of_copies_reports_the_earliest_and_the_nearest() -> None:
 
 def test_a_part_of_a_row_is_searched_for_by_itself() -> None:
     one, other = np.eye(DIM, dtype=np.float16)[:2]
-    mirror = Mirror(DIM, REACH, RETENTION_MS)
+    mirror = VectorIndex(DIM, REACH, RETENTION_MS)
     mirror.extend([row(1, one), row(2, other), row(3, one, image_id=b"query")])
     whole, part = mirror.search([query(3, other), query(3, other)._replace(stored=False)])
     assert [hit.position.serial for hit in whole] == [1]

@@ -16,8 +16,8 @@ from consumer.decide import decide
 from consumer.local.binaries import Binaries
 from consumer.settings import WindowSettings
 from consumer.window import window as recent
-from consumer.window.records import unpack
-from consumer.window.window import NewRow, RecentWindow
+from consumer.window.records import NewRecord, decode_index_row
+from consumer.window.window import RedisWindow
 from tests.redis_servers import client_of, redis_like
 from tests.stack_fixtures import serving
 from tests.window.test_window import MODEL, PREFIX, assert_coherent, upload
@@ -33,7 +33,7 @@ class Forget(NamedTuple):
     image_id: str
 
 
-Task = NewRow | Forget
+Task = NewRecord | Forget
 
 
 class Choice(NamedTuple):
@@ -81,7 +81,7 @@ class Process(threading.Thread):
     def _try(self, task: Task) -> bool:
         try:
             if isinstance(task, Forget):
-                self.window.forget(self._tenant, task.image_id)
+                self.window.delete(self._tenant, task.image_id)
             else:
                 answer = process(self.window, task._replace(tenant=self._tenant))
                 self.answers.setdefault(task.image_id, set()).add(answer)
@@ -89,8 +89,8 @@ class Process(threading.Thread):
             return False
         return True
 
-    def _new_window(self, redis: Redis) -> RecentWindow:
-        return RecentWindow(Stepping(redis, self), MODEL, WindowSettings(), PREFIX)  # type: ignore[arg-type]
+    def _new_window(self, redis: Redis) -> RedisWindow:
+        return RedisWindow(Stepping(redis, self), MODEL, WindowSettings(), PREFIX)  # type: ignore[arg-type]
 
     def round_trip(self, execute: Callable[[], Any]) -> Any:
         self._stopped.release()
@@ -118,12 +118,12 @@ class Stepping:
         return pipeline
 
 
-def process(window: RecentWindow, row: NewRow) -> Answer:
+def process(window: RedisWindow, row: NewRecord) -> Answer:
     """What the pipeline does with an upload."""
-    [exact] = window.exact([(row.tenant, row.image_id, row.digest, row.uploaded_at)])
+    [exact] = window.find_exact([(row.tenant, row.image_id, row.digest, row.uploaded_at)])
     if exact is not None:
         return "exact", exact.image_id
-    decision = decide(window.add([row])[0], MODEL.threshold_l2, 5)
+    decision = decide(window.append([row])[0], MODEL.threshold_l2, 5)
     return decision.kind or "unique", decision.match and decision.match.image_id
 
 
@@ -152,16 +152,16 @@ def run(redis: Redis, tenant: str, tasks: Sequence[Sequence[Task]], faults: int,
 
 
 def explore(
-    redis: Redis, stored: Sequence[NewRow], tasks: Sequence[Sequence[Task]], faults: int
+    redis: Redis, stored: Sequence[NewRecord], tasks: Sequence[Sequence[Task]], faults: int
 ) -> Iterator[tuple[str, list[Process]]]:
     """Every order, each in a tenant of its own."""
     path: list[int] = []
     number = 0
     while True:
         tenant = f"t{number}"
-        window = RecentWindow(redis, MODEL, WindowSettings(), PREFIX)
+        window = RedisWindow(redis, MODEL, WindowSettings(), PREFIX)
         for row in stored:
-            window.add([row._replace(tenant=tenant)])
+            window.append([row._replace(tenant=tenant)])
         yield tenant, run(redis, tenant, tasks, faults, path)
         number += 1
         while path and path[-1] == 0:
@@ -183,10 +183,10 @@ def redis(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture(autouse=True)
 def _empty(redis: Redis) -> None:
     redis.flushall()
-    window = RecentWindow(redis, MODEL, WindowSettings(), PREFIX)
-    window.exact([("scripts", "a", b"", upload("a", 1).uploaded_at)])
-    window.add([upload("a", 1, tenant="scripts")])
-    window.forget("scripts", "a")
+    window = RedisWindow(redis, MODEL, WindowSettings(), PREFIX)
+    window.find_exact([("scripts", "a", b"", upload("a", 1).uploaded_at)])
+    window.append([upload("a", 1, tenant="scripts")])
+    window.delete("scripts", "a")
 
 
 def stored_order(redis: Redis, tenant: str) -> list[str]:
@@ -195,7 +195,7 @@ def stored_order(redis: Redis, tenant: str) -> list[str]:
     positions = [position for position, fields in redis.xrange(f"{key}log") if b"row" in fields]
     records = redis.hmget(f"{key}rows", positions) if positions else []
     pairs = zip(positions, records, strict=True)
-    return [unpack(position, record).image_id.decode() for position, record in pairs if record]
+    return [decode_index_row(position, record).image_id.decode() for position, record in pairs if record]
 
 
 def check_copies(redis: Redis, tenant: str, processes: list[Process]) -> None:
@@ -240,14 +240,14 @@ COPY_OF_A_COPY = [[upload("a", 1, 0)], [upload("b", 1, 1)], [upload("c", 1, 1)]]
     ],
 )
 def test_of_copies_one_is_unique_in_every_order(
-    redis: Redis, tasks: list[list[NewRow]], faults: int, orders: int
+    redis: Redis, tasks: list[list[NewRecord]], faults: int, orders: int
 ) -> None:
     number = 0
     for tenant, processes in explore(redis, [], tasks, faults):
         number += 1
         check_copies(redis, tenant, processes)
         # A replay long after, by a process that has seen nothing of it.
-        fresh = RecentWindow(redis, MODEL, WindowSettings(), PREFIX)
+        fresh = RedisWindow(redis, MODEL, WindowSettings(), PREFIX)
         for one, mine in zip(processes, tasks, strict=True):
             for row in mine:
                 assert {process(fresh, row._replace(tenant=tenant))} == one.answers[row.image_id]
@@ -276,12 +276,12 @@ def test_a_deleted_picture_comes_back_nowhere(redis: Redis, monkeypatch: pytest.
     for tenant, processes in explore(redis, stored, tasks, 0):
         number += 1
         monkeypatch.setattr(recent, "STALE_S", -1.0)
-        fresh = RecentWindow(redis, MODEL, WindowSettings(), PREFIX)
+        fresh = RedisWindow(redis, MODEL, WindowSettings(), PREFIX)
         assert process(fresh, upload("d", 1, 3, tenant))[1] in ("b", "c")
         living = len(stored_order(redis, tenant))
         for one in processes:
             window = one.window
-            window.scripts.redis = redis
+            window.store.redis = redis
             window.refresh()
             assert window.stats().rows in (0, living)
         assert "a" not in stored_order(redis, tenant)
@@ -292,11 +292,11 @@ def test_a_deleted_picture_comes_back_nowhere(redis: Redis, monkeypatch: pytest.
 def test_the_explorer_notices_a_search_before_the_append(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it is there for: with the order of the two turned round, it finds the two copies that miss each other."""
 
-    def search_then_append(window: RecentWindow, row: NewRow) -> Answer:
+    def search_then_append(window: RedisWindow, row: NewRecord) -> Answer:
         probe = row._replace(image_id=f"probe of {row.image_id}", digest=b"probe" + row.digest)
-        decision = decide(window.add([probe])[0], MODEL.threshold_l2, 5)
-        window.forget(row.tenant, probe.image_id)
-        window.add([row])
+        decision = decide(window.append([probe])[0], MODEL.threshold_l2, 5)
+        window.delete(row.tenant, probe.image_id)
+        window.append([row])
         return decision.kind or "unique", decision.match and decision.match.image_id
 
     monkeypatch.setitem(globals(), "process", search_then_append)

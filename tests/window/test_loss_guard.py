@@ -17,13 +17,13 @@ from consumer.local.binaries import Binaries
 from consumer.local.pictures import edited, photographs
 from consumer.local.process import Server, wait_until_ready
 from consumer.settings import Settings
-from tests.cli.test_commands import seenit
+from tests.commands import seenit
 from tests.kafka_cluster import KafkaCluster
+from tests.pictures import noise
 from tests.processes import until
 from tests.redis_servers import client_of, redis_like
 from tests.service_fixtures import Service, new_service
 from tests.stack_fixtures import serving
-from tests.test_service import noise
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from consumer.window.prefilter import Rounded, Screen, Signatures, _most, least_cosine, products
+from consumer.window.prefilter import Prefilter, ScalarQuantizer, SimHash, _most, exceeding_products, min_cosine
 from tests.window.test_index import units
 
 
@@ -20,8 +20,8 @@ def test_sketches_miss_nothing_at_the_radius(dim: int, radius_l2: float) -> None
     angle = 2 * math.asin(radius_l2 / 2)
     theirs = math.cos(angle) * ours + math.sin(angle) * aside
     queries, stored = (vectors.astype(np.float16).astype(np.float32) for vectors in (ours, theirs))
-    signatures, rounded = Signatures(dim, radius_l2), Rounded(dim, radius_l2)
-    screens: list[Screen] = [signatures, rounded] if signatures.words else [rounded]
+    signatures, rounded = SimHash(dim, radius_l2), ScalarQuantizer(dim, radius_l2)
+    screens: list[Prefilter] = [signatures, rounded] if signatures.words else [rounded]
     if signatures.words:  # by themselves as well: where many pass, products take their place
         of_query, of_row = signatures.alike(signatures.of(queries)[0].T, signatures.of(stored)[0].T)
         assert set(range(2_000)) <= set(of_query[of_query == of_row].tolist())
@@ -34,7 +34,7 @@ def test_sketches_miss_nothing_at_the_radius(dim: int, radius_l2: float) -> None
 
 def test_signatures_rule_strangers_out() -> None:
     rng = np.random.default_rng(0)
-    screen = Signatures(256, 0.6)
+    screen = SimHash(256, 0.6)
     vectors = units(rng, 3_000, 256).astype(np.float32)
     of_query, _ = screen.alike(screen.of(vectors[:1_000])[0].T, screen.of(vectors[1_000:])[0].T)
     assert len(of_query) < 2_000_000 * 1e-4
@@ -52,10 +52,12 @@ def test_the_limit_is_the_binomial_quantile(trials: int, success: float) -> None
 def test_products_with_rounded_rows_let_little_through_beyond_the_radius() -> None:
     rng = np.random.default_rng(0)
     vectors = units(rng, 3_000, 256).astype(np.float32)
-    screen = Rounded(256, 1.2)
+    screen = ScalarQuantizer(256, 1.2)
     rows = vectors[1_000:]
     of_query, of_row = screen.passing(screen.queries(vectors[:1_000]), screen.of(rows), rows)
-    exact_query, exact_row = products(vectors[:1_000], rows, np.full(2_000, least_cosine(1.2 + 0.04), np.float32))
+    exact_query, exact_row = exceeding_products(
+        vectors[:1_000], rows, np.full(2_000, min_cosine(1.2 + 0.04), np.float32)
+    )
     assert len(of_query) > 0
     assert set(zip(of_query.tolist(), of_row.tolist(), strict=True)) <= set(
         zip(exact_query.tolist(), exact_row.tolist(), strict=True)
@@ -63,6 +65,6 @@ def test_products_with_rounded_rows_let_little_through_beyond_the_radius() -> No
 
 
 def test_zeros_are_near_to_nothing() -> None:
-    codes, least = Rounded(8, 0.5).of(np.zeros((2, 8), np.float32))
+    codes, least = ScalarQuantizer(8, 0.5).of(np.zeros((2, 8), np.float32))
     assert not codes.any()
-    assert products(np.full((1, 8), 8**-0.5, np.float32), codes, least)[0].size == 0
+    assert exceeding_products(np.full((1, 8), 8**-0.5, np.float32), codes, least)[0].size == 0

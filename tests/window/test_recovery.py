@@ -13,18 +13,18 @@ from confluent_kafka import Producer
 from redis import Redis
 
 from consumer.errors import Unavailable
-from consumer.kafka.publisher import Outgoing
+from consumer.kafka.messages import OutgoingMessage
 from consumer.local.process import Server
 from consumer.settings import KafkaSettings, WindowSettings
 from consumer.window import changelog as embeddings
 from consumer.window import recovery as rebuild
 from consumer.window import store as scripts
 from consumer.window import window as recent
-from consumer.window.loss_guard import WAITING
-from consumer.window.records import split
-from consumer.window.recovery import Progress, rebuild_window
-from consumer.window.redo_log import Account, Done, Unsettled
-from consumer.window.window import NewRow, RecentWindow, Source
+from consumer.window.loss_guard import RECOVERY_PENDING
+from consumer.window.records import NewRecord, Source, decode_record
+from consumer.window.recovery import RecoveryProgress, recover_window
+from consumer.window.redo_log import BatchWrites, RedoLog, Write
+from consumer.window.window import RedisWindow
 from tests.kafka_cluster import KafkaCluster
 from tests.redis_servers import client_of
 from tests.window.test_window import MODEL, PREFIX, assert_coherent, keys, look_up, near, upload
@@ -53,19 +53,21 @@ class Topic:
         self.settings = settings
         self._producer = Producer({"bootstrap.servers": settings.bootstrap_servers, "linger.ms": 0})
 
-    def publish(self, messages: Sequence[Outgoing]) -> None:
+    def publish(self, messages: Sequence[OutgoingMessage]) -> None:
         for message in messages:
             send(self._producer, message)
         assert self._producer.flush(30) == 0
 
-    def kept(self, tenant: str, row: Any, model: Any = MODEL) -> Outgoing:
-        return embeddings.kept(self.settings.embeddings_topic, model, tenant, row)
+    def kept(self, tenant: str, row: Any, model: Any = MODEL) -> OutgoingMessage:
+        return embeddings.upsert_message(self.settings.embeddings_topic, model, tenant, row)
 
-    def rebuild(self, window: RecentWindow, tell: Callable[[Progress], None] = lambda progress: None) -> Progress:
-        return rebuild_window(self.settings, MODEL, window.scripts, window.guard, tell)
+    def rebuild(
+        self, window: RedisWindow, tell: Callable[[RecoveryProgress], None] = lambda progress: None
+    ) -> RecoveryProgress:
+        return recover_window(self.settings, MODEL, window.store, window.loss_guard, tell)
 
 
-def send(producer: Producer, message: Outgoing) -> None:
+def send(producer: Producer, message: OutgoingMessage) -> None:
     producer.produce(message.topic, message.value, message.key, headers=list(message.headers))
 
 
@@ -75,33 +77,35 @@ class Process:
     def __init__(self, redis: Redis, topic: Topic, **settings: Any) -> None:
         self.window = open_window(redis, **settings)
         self.topic = topic
-        self.unsent: list[Outgoing] = []
+        self.unsent: list[OutgoingMessage] = []
 
-    def add(self, *rows: NewRow) -> list[Any]:
-        placed = self.window.add(rows)
+    def add(self, *rows: NewRecord) -> list[Any]:
+        placed = self.window.append(rows)
         self.unsent += [
-            self.topic.kept(row.tenant, place.own) for row, place in zip(rows, placed, strict=True) if place.own
+            self.topic.kept(row.tenant, place.own_record)
+            for row, place in zip(rows, placed, strict=True)
+            if place.own_record
         ]
         return placed
 
-    def exact(self, row: NewRow) -> Any:
+    def exact(self, row: NewRecord) -> Any:
         found = look_up(self.window, row)
-        if found is not None and found.own is not None:
-            self.unsent.append(self.topic.kept(row.tenant, found.own))
+        if found is not None and found.own_record is not None:
+            self.unsent.append(self.topic.kept(row.tenant, found.own_record))
         return found
 
     def forget(self, tenant: str, image_id: str, source: Source | None = None) -> None:
-        at = self.window.forget(tenant, image_id, source).position
+        at = self.window.delete(tenant, image_id, source).position
         name = self.topic.settings.embeddings_topic
-        self.unsent.append(embeddings.deleted(name, MODEL, tenant, image_id, at, source))
+        self.unsent.append(embeddings.tombstone_message(name, MODEL, tenant, image_id, at, source))
 
     def publish(self) -> None:
         self.topic.publish(self.unsent)
         self.unsent = []
 
 
-def open_window(redis: Redis, **settings: Any) -> RecentWindow:
-    return RecentWindow(redis, MODEL, WindowSettings(**settings), PREFIX)
+def open_window(redis: Redis, **settings: Any) -> RedisWindow:
+    return RedisWindow(redis, MODEL, WindowSettings(**settings), PREFIX)
 
 
 class Entry(NamedTuple):
@@ -122,7 +126,7 @@ def contents(redis: Redis, tenant: str) -> list[Entry]:
         if b"row" in fields:
             record = redis.hget(key["rows"], position)
             assert isinstance(record, bytes)
-            content = split(record)
+            content = decode_record(record)
             patches = redis.hget(key["patches"], position)
             entries.append(
                 Entry(int(position.split(b"-")[0]), content.image_id, content.digest, record, patches)  # type: ignore[arg-type]
@@ -139,11 +143,11 @@ def answers(redis: Redis, tenant: str) -> list[Any]:
             probe = upload(f"probe {picture}/{variant}", picture, variant, tenant)
             exact = look_up(window, probe)
             told.append(exact and (exact.image_id, exact.uploaded_at))
-        [placed] = window.add([upload(f"probe {picture}", picture, 9, tenant)])
+        [placed] = window.append([upload(f"probe {picture}", picture, 9, tenant)])
         told.append([(each.image_id, each.l2, each.uploaded_at) for each in placed.near])
         placed_at = [(tenant, each.position) for each in placed.near]
-        told.append(window.patches(placed_at))
-        window.forget(tenant, f"probe {picture}")
+        told.append(window.read_patches(placed_at))
+        window.delete(tenant, f"probe {picture}")
     return told
 
 
@@ -204,14 +208,14 @@ def test_an_upload_that_was_published_is_known_at_its_place_again(redis: Redis, 
     redis.flushall()
     topic.rebuild(open_window(redis))
     fresh = open_window(redis)
-    placed = fresh.add([upload("c", 1, 2), upload("a", 1), upload("b", 1, 1), upload("d", 1, 3)])
+    placed = fresh.append([upload("c", 1, 2), upload("a", 1), upload("b", 1, 1), upload("d", 1, 3)])
     assert [near(each) for each in placed] == [["a", "b"], [], ["a"], ["a", "b", "c"]]
     # No position of the lost window is one of its heir.
     assert lost.isdisjoint(each.position.serial for each in placed if each.position)
 
 
 def test_a_copy_stored_again_reaches_the_topic(redis: Redis, topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scripts, "GRACE", 0.05)
+    monkeypatch.setattr(scripts, "GRACE_SHARE", 0.05)
     process = Process(redis, topic, retention_s=2.0)
     process.add(upload("original", 1, patches=b"p"))
     time.sleep(0.3)  # older than the grace: what is uploaded again is stored again
@@ -227,17 +231,17 @@ def test_a_copy_stored_again_reaches_the_topic(redis: Redis, topic: Topic, monke
 def test_what_is_of_another_model_or_too_old_or_unreadable_is_left_out(redis: Redis, topic: Topic) -> None:
     process = Process(redis, topic)
     [placed] = process.add(upload("a", 1))
-    row = placed.own
+    row = placed.own_record
     old = replace_ms(row, row.position.ms - 86_400_000 * 2)
     others = [replace(MODEL, name="other"), replace(MODEL, version="2"), replace(MODEL, dim=32)]
     messages = [topic.kept("t", row, model) for model in others]
     good = topic.kept("t", row)
     broken = [
-        Outgoing(good.topic, b"k", b"v", ()),
-        Outgoing(good.topic, good.key, b"short", good.headers),
-        Outgoing(good.topic, good.key, good.value, tuple(h for h in good.headers if h[0] != "tenant")),
-        Outgoing(good.topic, good.key, good.value, (*good.headers, ("position", b"here"))),
-        Outgoing(good.topic, good.key, good.value, (*good.headers, ("image-id", b"x" * 70_000))),
+        OutgoingMessage(good.topic, b"k", b"v", ()),
+        OutgoingMessage(good.topic, good.key, b"short", good.headers),
+        OutgoingMessage(good.topic, good.key, good.value, tuple(h for h in good.headers if h[0] != "tenant")),
+        OutgoingMessage(good.topic, good.key, good.value, (*good.headers, ("position", b"here"))),
+        OutgoingMessage(good.topic, good.key, good.value, (*good.headers, ("image-id", b"x" * 70_000))),
     ]
     topic.publish([*messages, topic.kept("t", old), *broken, good])
     redis.flushall()
@@ -252,7 +256,7 @@ def replace_ms(row: Any, ms: int) -> Any:
 
 def test_what_was_not_committed_is_left_out_and_what_is_about_to_be_is_waited_for(redis: Redis, topic: Topic) -> None:
     window = open_window(redis)
-    first, second = (place.own for place in window.add([upload("a", 1), upload("b", 2)]))
+    first, second = (place.own_record for place in window.append([upload("a", 1), upload("b", 2)]))
     redis.flushall()
     producers = [
         Producer({"bootstrap.servers": topic.settings.bootstrap_servers, "transactional.id": uuid.uuid4().hex})
@@ -264,7 +268,7 @@ def test_what_was_not_committed_is_left_out_and_what_is_about_to_be_is_waited_fo
         send(producer, topic.kept("t", row))
         producer.flush(30)
 
-    def tell(progress: Progress) -> None:
+    def tell(progress: RecoveryProgress) -> None:
         seen.append(progress.messages)
 
     seen: list[int] = []
@@ -291,7 +295,7 @@ def test_an_interrupted_rebuild_is_begun_anew(redis: Redis, topic: Topic, monkey
         steps += 1
         left = steps
 
-        def tell(progress: Progress) -> None:
+        def tell(progress: RecoveryProgress) -> None:
             nonlocal left
             left -= 1
             if left == 0:
@@ -301,13 +305,13 @@ def test_an_interrupted_rebuild_is_begun_anew(redis: Redis, topic: Topic, monkey
             topic.rebuild(window, tell)
             break
         except KeyboardInterrupt:
-            assert window.guard.marker() is None
+            assert window.loss_guard.marker() is None
             if contents(redis, "t") != before[0]:
-                with pytest.raises(Unavailable, match=WAITING):
-                    window.add([upload("new", 9)])
+                with pytest.raises(Unavailable, match=RECOVERY_PENDING):
+                    window.append([upload("new", 9)])
     assert steps >= 8
     assert [contents(redis, tenant) for tenant in ("t", "u")] == before
-    assert window.guard.marker() is not None
+    assert window.loss_guard.marker() is not None
 
 
 def test_a_script_that_is_sent_twice_does_nothing_twice(
@@ -323,14 +327,14 @@ def test_a_script_that_is_sent_twice_does_nothing_twice(
     before = contents(redis, "t")
     redis.flushall()
     window = open_window(redis)
-    run = window.scripts.run
+    run = window.store.run
 
     def twice(*arguments: Any) -> list[Any]:
         first = run(*arguments)
         run(*arguments)
         return first
 
-    monkeypatch.setattr(window.scripts, "run", twice)
+    monkeypatch.setattr(window.store, "run", twice)
     topic.rebuild(window)
     assert contents(redis, "t") == before
 
@@ -340,7 +344,7 @@ def test_windows_in_use_are_left_alone_and_named(redis: Redis, topic: Topic) -> 
     process.add(upload("a", 1), upload("a", 1, tenant="u"))
     process.publish()
     redis.flushall()
-    open_window(redis).add([upload("b", 2)])
+    open_window(redis).append([upload("b", 2)])
     done = topic.rebuild(open_window(redis))
     assert done.in_use == ["t"]
     assert "1 tenants that are not empty: 't'" in done.summary
@@ -356,7 +360,7 @@ def test_no_more_is_laid_by_than_there_is_room_for(redis: Redis, topic: Topic, m
     redis.flushall()
     most = 0
 
-    def tell(progress: Progress) -> None:
+    def tell(progress: RecoveryProgress) -> None:
         nonlocal most
         most = max(most, redis.hlen(keys()["rows"]))  # type: ignore[arg-type]
 
@@ -375,15 +379,15 @@ def test_one_process_rebuilds_and_its_lock_ends_with_it(
     process.publish()
     redis.flushall()
 
-    def tell(progress: Progress) -> None:
+    def tell(progress: RecoveryProgress) -> None:
         with pytest.raises(Unavailable, match="another process"):
             topic.rebuild(open_window(redis))
         if progress.rows:
             return  # this tenant is done
-        with pytest.raises(Unavailable, match=WAITING):
-            open_window(redis).add([upload("b", 2)])
-        with pytest.raises(Unavailable, match=WAITING):
-            open_window(redis).exact([("t", "b", b"d", upload("b", 2).uploaded_at)])
+        with pytest.raises(Unavailable, match=RECOVERY_PENDING):
+            open_window(redis).append([upload("b", 2)])
+        with pytest.raises(Unavailable, match=RECOVERY_PENDING):
+            open_window(redis).find_exact([("t", "b", b"d", upload("b", 2).uploaded_at)])
 
     topic.rebuild(open_window(redis), tell)
     assert len(contents(redis, "t")) == 1
@@ -395,23 +399,23 @@ def test_a_rebuild_that_died_halfway_blocks_nobody_for_ever(redis: Redis, topic:
     process.publish()
     redis.flushall()
     redis_of_the_dead = open_window(redis)
-    redis_of_the_dead.guard.unlock = lambda: None  # type: ignore[method-assign]
+    redis_of_the_dead.loss_guard.unlock = lambda: None  # type: ignore[method-assign]
 
-    def die(progress: Progress) -> None:
+    def die(progress: RecoveryProgress) -> None:
         raise SystemExit
 
     with pytest.raises(SystemExit):
         topic.rebuild(redis_of_the_dead, die)
     waits = open_window(redis)
-    with pytest.raises(Unavailable, match=WAITING):
-        waits.add([upload("b", 2)])
+    with pytest.raises(Unavailable, match=RECOVERY_PENDING):
+        waits.append([upload("b", 2)])
     [lock] = redis.keys("*:lock")  # type: ignore[misc]
     assert 0 < redis.pttl(lock) <= 30_000  # type: ignore[operator]
     redis.delete(lock)  # as time does
     careful = open_window(redis, on_loss="rebuild")
-    with pytest.raises(Unavailable, match=WAITING):
-        careful.add([upload("b", 2)])
-    assert waits.add([upload("b", 2)])[0].position is not None
+    with pytest.raises(Unavailable, match=RECOVERY_PENDING):
+        careful.append([upload("b", 2)])
+    assert waits.append([upload("b", 2)])[0].position is not None
 
 
 def test_a_rebuild_that_was_frozen_gives_way(redis: Redis, topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -423,7 +427,7 @@ def test_a_rebuild_that_was_frozen_gives_way(redis: Redis, topic: Topic, monkeyp
     redis.flushall()
     stalled = []
 
-    def tell(progress: Progress) -> None:
+    def tell(progress: RecoveryProgress) -> None:
         if not stalled:
             stalled.append(1)
             redis.delete(*redis.keys("*:lock"))  # type: ignore[misc]
@@ -454,21 +458,21 @@ class TestWhileOthersWork:
         redis.flushall()
         fresh = Process(redis, topic, on_loss="rebuild")
         for each in (process, other, fresh):
-            with pytest.raises(Unavailable, match=WAITING):
+            with pytest.raises(Unavailable, match=RECOVERY_PENDING):
                 each.add(upload("c", 1, 2))
-            with pytest.raises(Unavailable, match=WAITING):
+            with pytest.raises(Unavailable, match=RECOVERY_PENDING):
                 each.forget("t", "a")
-            with pytest.raises(Unavailable, match=WAITING):
+            with pytest.raises(Unavailable, match=RECOVERY_PENDING):
                 each.add(upload("x", 1, 0, "a new tenant"))
         assert redis.keys("*:log") == []
         assert process.window.stats().resets == 1
-        assert process.window.guard.problem
+        assert process.window.loss_guard.problem
         topic.rebuild(other.window)
         for number, each in enumerate((process, other, fresh)):
             found = each.add(upload(f"c{number}", 1, 3 + number))
             assert near(found[0])[:2] == ["a", "b"]
             assert each.add(upload(f"x{number}", 1, 0, f"new tenant {number}"))[0].position is not None
-        assert process.window.guard.problem == ""
+        assert process.window.loss_guard.problem == ""
 
     def test_a_part_that_is_lost_is_rebuilt_too(self, redis: Redis, topic: Topic, process: Process) -> None:
         """As when one server of a cluster comes back empty: the marker is still there."""
@@ -476,9 +480,9 @@ class TestWhileOthersWork:
         process.unsent.pop()
         process.publish()
         redis.delete(*keys("t").values(), *keys("never%20published").values())
-        with pytest.raises(Unavailable, match=WAITING):
+        with pytest.raises(Unavailable, match=RECOVERY_PENDING):
             process.add(upload("b", 1, 1))
-        with pytest.raises(Unavailable, match=WAITING):
+        with pytest.raises(Unavailable, match=RECOVERY_PENDING):
             process.add(upload("b", 1, 1, "never published"))
         assert topic.rebuild(process.window).in_use == ["u"]
         assert near(process.add(upload("b", 1, 1))[0]) == ["a"]
@@ -503,38 +507,38 @@ class TestWhileOthersWork:
     ) -> None:
         process.add(upload("kept", 1), upload("deleted", 2), upload("deleted and uploaded again", 3))
         process.publish()
-        process.window.guard.marker()
-        unsettled, account, late = Unsettled(process.window), Account(), Account()
+        process.window.loss_guard.marker()
+        unsettled, account, late = RedoLog(process.window), BatchWrites(), BatchWrites()
         source = Source(0, 7)
-        unsettled.open(account)
+        unsettled.record(account)
         late_row = upload("late", 4, patches=b"p")
-        account.done.append(Done("t", "late", source, process.add(late_row)[0].own))
+        account.writes.append(Write("t", "late", source, process.add(late_row)[0].own_record))
         for name in ("deleted", "deleted and uploaded again"):
             process.forget("t", name, source)
-            account.done.append(Done("t", name, source, None))
+            account.writes.append(Write("t", name, source, None))
         if lost:
             redis.flushall()
             topic.rebuild(open_window(redis))
-            process.window.guard.marker()
+            process.window.loss_guard.marker()
             assert [entry.image_id for entry in contents(redis, "t")] == [
                 b"kept",
                 b"deleted",
                 b"deleted and uploaded again",
             ]
         account.commit()
-        unsettled.settle()  # as before each batch
-        unsettled.open(late)
+        unsettled.replay()  # as before each batch
+        unsettled.record(late)
         again = upload("deleted and uploaded again", 3)._replace(source=Source(0, 8))
-        late.done.append(Done("t", "deleted and uploaded again", Source(0, 8), process.add(again)[0].own))
-        unsettled.settle()
+        late.writes.append(Write("t", "deleted and uploaded again", Source(0, 8), process.add(again)[0].own_record))
+        unsettled.replay()
         rows = {entry.image_id: entry for entry in contents(redis, "t")}
         assert set(rows) == {b"kept", b"late", b"deleted and uploaded again"}
         assert rows[b"late"].patches == b"p"
         assert near(process.add(upload("copy", 4, 1))[0]) == ["late"]
         # What was committed before the marker was asked for is safe, and nothing is kept of it.
         late.commit()
-        process.window.guard.marker()
-        unsettled.settle()
+        process.window.loss_guard.marker()
+        unsettled.replay()
         assert not unsettled._accounts
 
     def test_a_window_begun_on_a_server_that_was_emptied_meanwhile_is_taken_back(
@@ -543,7 +547,7 @@ class TestWhileOthersWork:
         process.add(upload("a", 1))
         process.publish()
         fresh = Process(redis, topic, on_loss="rebuild")
-        run, emptied = fresh.window.scripts.run, []
+        run, emptied = fresh.window.store.run, []
 
         def run_on_an_empty_server(name: str, calls: Sequence[Any], epoch: str = "") -> list[Any]:
             if calls[0][1][0] == "" and not emptied:  # by leave of the marker
@@ -551,8 +555,8 @@ class TestWhileOthersWork:
                 redis.flushall()
             return run(name, calls, epoch)
 
-        monkeypatch.setattr(fresh.window.scripts, "run", run_on_an_empty_server)
-        with pytest.raises(Unavailable, match=WAITING):
+        monkeypatch.setattr(fresh.window.store, "run", run_on_an_empty_server)
+        with pytest.raises(Unavailable, match=RECOVERY_PENDING):
             fresh.add(upload("b", 1, 1, "u"))
         assert emptied
         assert redis.keys("*:log") == []

@@ -7,21 +7,21 @@ import pytest
 
 from consumer.errors import Unavailable
 from consumer.window import redo_log as unsettled
-from consumer.window.loss_guard import Seen
-from consumer.window.redo_log import Account, Unsettled
+from consumer.window.loss_guard import MarkerReading
+from consumer.window.redo_log import BatchWrites, RedoLog
 
 
 def test_a_rebuild_that_does_not_come_stops_the_flow_before_it_fills_the_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(unsettled, "MOST", 3)
+    monkeypatch.setattr(unsettled, "MAX_BATCHES", 3)
     window = MagicMock()
-    window.guard.rebuilds, window.guard.seen = True, Seen(None, 0.0)
-    kept = Unsettled(cast(Any, window))
+    window.loss_guard.recovers, window.loss_guard.last_reading = True, MarkerReading(None, 0.0)
+    kept = RedoLog(cast(Any, window))
     for _ in range(3):
-        kept.settle()
-        kept.open(Account())
+        kept.replay()
+        kept.record(BatchWrites())
     with pytest.raises(Unavailable, match="being rebuilt"):
-        kept.settle()
-    window.guard.seen = Seen(b"rebuilt", 1.0)
-    kept.settle()
+        kept.replay()
+    window.loss_guard.last_reading = MarkerReading(b"rebuilt", 1.0)
+    kept.replay()

@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from redis import Redis
 
-from consumer.encoder.triton import ModelInfo
+from consumer.encoder.contract import ModelInfo
 from consumer.errors import Unavailable
 from consumer.local.process import Server
 from consumer.settings import WindowSettings
 from consumer.window import records as rows_module
 from consumer.window import store as scripts
 from consumer.window import window as recent
-from consumer.window.window import Earlier, NewRow, Placed, Position, RecentWindow, Source
+from consumer.window.records import AppendResult, ExactMatch, NewRecord, Position, Source
+from consumer.window.window import RedisWindow
 from tests.redis_servers import client_of
 
 DIM = 64
@@ -32,7 +33,7 @@ PREFIX = "seenit"
 # Tenants that a careless key would mix up.
 NAMES = ("", "%", "{", "}", "{}", "}{", "a:b", "%7B", "{t}", "t}x", "日本", "\ud800", "\x00\n", "🖼", "x" * 256)
 
-Open = Callable[..., RecentWindow]
+Open = Callable[..., RedisWindow]
 
 
 @pytest.fixture
@@ -48,9 +49,9 @@ def redis(server: Server) -> Iterator[Redis]:
 def process(redis: Redis) -> Open:
     """Opens a window as another process would."""
 
-    def open_window(retention_s: float = 86_400.0, max_bytes: int = 1 << 30, **options: object) -> RecentWindow:
+    def open_window(retention_s: float = 86_400.0, max_bytes: int = 1 << 30, **options: object) -> RedisWindow:
         window = WindowSettings(retention_s=retention_s, max_bytes=max_bytes)
-        return RecentWindow(redis, MODEL, window, PREFIX, **options)  # type: ignore[arg-type]
+        return RedisWindow(redis, MODEL, window, PREFIX, **options)  # type: ignore[arg-type]
 
     return open_window
 
@@ -62,27 +63,27 @@ def vector(picture: int, variant: int = 0) -> NDArray[np.float32]:
     return (values / np.linalg.norm(values)).astype(np.float32)
 
 
-def upload(image_id: str, picture: int, variant: int = 0, tenant: str = "t", patches: bytes | None = None) -> NewRow:
+def upload(image_id: str, picture: int, variant: int = 0, tenant: str = "t", patches: bytes | None = None) -> NewRecord:
     digest = sha256(b"%d/%d" % (picture, variant)).digest()
-    return NewRow(tenant, image_id, digest, vector(picture, variant), AT, patches)
+    return NewRecord(tenant, image_id, digest, vector(picture, variant), AT, patches)
 
 
-def look_up(window: RecentWindow, row: NewRow) -> Earlier | None:
-    return window.exact([(row.tenant, row.image_id, row.digest, row.uploaded_at)])[0]
+def look_up(window: RedisWindow, row: NewRecord) -> ExactMatch | None:
+    return window.find_exact([(row.tenant, row.image_id, row.digest, row.uploaded_at)])[0]
 
 
-def near(placed: Placed) -> list[str]:
+def near(placed: AppendResult) -> list[str]:
     return [found.image_id for found in placed.near]
 
 
 def keys(tenant: str = "t") -> dict[str, str]:
-    return {kind: f"{PREFIX}:{{{tenant}}}:encoder@1x{DIM}:{kind}" for kind in recent.KEYS}
+    return {kind: f"{PREFIX}:{{{tenant}}}:encoder@1x{DIM}:{kind}" for kind in scripts.KEY_KINDS}
 
 
 def assert_coherent(redis: Redis) -> None:
     """What is kept about rows agrees, for every tenant."""
     for meta in redis.keys("*:meta"):
-        key = {kind: meta[: -len(b"meta")] + kind.encode() for kind in recent.KEYS}
+        key = {kind: meta[: -len(b"meta")] + kind.encode() for kind in scripts.KEY_KINDS}
         log = {position for position, fields in redis.xrange(key["log"]) if b"row" in fields}
         rows = redis.hgetall(key["rows"])
         ids, digests = (redis.hgetall(key[kind]) for kind in ("ids", "digests"))
@@ -91,7 +92,7 @@ def assert_coherent(redis: Redis) -> None:
             positions = [position for value in listed.values() for position in value.split(b" ")]
             assert sorted(positions) == sorted(rows)
         for position, record in rows.items():
-            row = rows_module.unpack(position, record)
+            row = rows_module.decode_index_row(position, record)
             digest = record[11 : 11 + record[8]]
             assert position in ids[row.image_id].split(b" ")
             assert position in digests[digest].split(b" ")
@@ -129,7 +130,7 @@ class TestAgainstAModel:
     )
 
     @staticmethod
-    def _row(tenant: str, image_id: str, content: int) -> NewRow:
+    def _row(tenant: str, image_id: str, content: int) -> NewRecord:
         row = upload(image_id, content // 3, content % 3, tenant)
         return row._replace(vector=None) if content == 8 else row  # a blank picture
 
@@ -154,22 +155,20 @@ class TestAgainstAModel:
                 window.refresh()
             elif action == "forget":
                 gone = [row for row in stored if row.image_id == what and not row.deleted]
-                assert window.forget(tenant, str(what)).rows == len(gone)
+                assert window.delete(tenant, str(what)).rows == len(gone)
                 for row in gone:
                     row.deleted = True
             elif action == "exact":
                 assert isinstance(what, list)
                 rows = [self._row(tenant, *one) for one in what]
-                found = window.exact([(row.tenant, row.image_id, row.digest, AT) for row in rows])
+                found = window.find_exact([(row.tenant, row.image_id, row.digest, AT) for row in rows])
                 wanted = [self._find(stored, *one)[1] for one in what]
                 assert [f and f.image_id for f in found] == [w and w.image_id for w in wanted]
             else:
                 assert isinstance(what, list)
                 self._check_add(window, tenant, stored, what)
 
-    def _check_add(
-        self, window: RecentWindow, tenant: str, stored: "list[Stored]", what: list[tuple[str, int]]
-    ) -> None:
+    def _check_add(self, window: RedisWindow, tenant: str, stored: "list[Stored]", what: list[tuple[str, int]]) -> None:
         expected: list[tuple[str | None, TestAgainstAModel.Stored | None]] = []
         for image_id, content in what:
             own, earlier = self._find(stored, image_id, content)
@@ -178,7 +177,7 @@ class TestAgainstAModel:
                 stored.append(own)
             expected.append((earlier and earlier.image_id, own))
         for (image_id, content), (exact, own), placed in zip(
-            what, expected, window.add([self._row(tenant, *one) for one in what]), strict=True
+            what, expected, window.append([self._row(tenant, *one) for one in what]), strict=True
         ):
             assert (placed.exact and placed.exact.image_id) == exact
             before = [] if exact or own is None or content == 8 else stored[: stored.index(own)]
@@ -198,27 +197,27 @@ def test_of_two_copies_at_the_same_moment_exactly_one_is_the_duplicate(process: 
     for picture in range(50):
         first, second = upload("a", picture, 0, f"p{picture}"), upload("b", picture, 1, f"p{picture}")
         assert look_up(one, first) is look_up(other, second) is None
-        assert [near(one.add([first])[0]), near(other.add([second])[0])] == [[], ["a"]]
+        assert [near(one.append([first])[0]), near(other.append([second])[0])] == [[], ["a"]]
 
 
 def test_a_match_tells_all_about_the_picture(process: Open) -> None:
     east = AT.astimezone(timezone(timedelta(hours=9)))
     window = process()
     original = upload("a", 1)._replace(uploaded_at=east)
-    [first] = window.add([original])
-    [placed] = window.add([upload("b", 1, 1)])
+    [first] = window.append([original])
+    [placed] = window.append([upload("b", 1, 1)])
     [found] = placed.near
     l2 = float(np.linalg.norm(vector(1).astype(np.float16) - vector(1, 1).astype(np.float16).astype(np.float32)))
     assert (found.image_id, found.position, found.uploaded_at) == ("a", first.position, AT)
     assert found.l2 == pytest.approx(l2, abs=1e-6)
-    assert look_up(window, upload("c", 1)) == Earlier("a", first.position, AT)  # type: ignore[arg-type]
+    assert look_up(window, upload("c", 1)) == ExactMatch("a", first.position, AT)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("moment", [datetime.min, datetime.max, datetime(1969, 7, 20, 20, 17, 40)])
 def test_any_time_of_upload_is_kept(process: Open, moment: datetime) -> None:
     window = process()
     at = moment.replace(tzinfo=timezone(timedelta(hours=14 if moment.year < 1000 else -12)))
-    window.add([upload("a", 1)._replace(uploaded_at=at)])
+    window.append([upload("a", 1)._replace(uploaded_at=at)])
     found = look_up(window, upload("b", 1))
     assert found is not None
     assert abs(found.uploaded_at - moment.replace(tzinfo=UTC)) <= timedelta(hours=14)
@@ -226,23 +225,23 @@ def test_any_time_of_upload_is_kept(process: Open, moment: datetime) -> None:
 
 def test_a_repeat_gives_the_same_answer_whatever_came_since(process: Open) -> None:
     rows = [upload("a", 1, 0), upload("b", 1, 1), upload("c", 1, 2), upload("d", 1, 1)]
-    answers = process().add(rows)
+    answers = process().append(rows)
     other = process()
-    other.add([upload("e", 1, 3), upload("f", 1, 4)])
+    other.append([upload("e", 1, 3), upload("f", 1, 4)])
     # Encoded a little differently this time, as in a batch of another size.
     noisy = [row._replace(vector=row.vector + np.float32(1e-3)) for row in rows if row.vector is not None]
-    assert other.add(noisy[::-1])[::-1] == answers
+    assert other.append(noisy[::-1])[::-1] == answers
     assert [near(placed) for placed in answers] == [[], ["a"], ["a", "b"], []]
     assert answers[3].exact is not None
 
 
 def test_a_flood_of_one_file_is_stored_once(process: Open, redis: Redis) -> None:
     window = process()
-    window.add([upload("a", 1)])
+    window.append([upload("a", 1)])
     before = redis.memory_usage(keys()["rows"], samples=0)
     for batch in range(20):
         rows = [upload(f"{batch}/{n}", 1) for n in range(32)]
-        assert {placed.exact.image_id for placed in window.add(rows) if placed.exact} == {"a"}
+        assert {placed.exact.image_id for placed in window.append(rows) if placed.exact} == {"a"}
         assert all(look_up(window, row) for row in rows[:3])
     assert redis.memory_usage(keys()["rows"], samples=0) == before
     assert window.stats().rows == 1
@@ -252,25 +251,25 @@ def test_versions_of_one_image_do_not_match_each_other(process: Open, redis: Red
     window = process()
     versions = [upload("a", 1, variant) for variant in range(20)]
     for row in versions:
-        [placed] = window.add([row])
+        [placed] = window.append([row])
         assert (placed.exact, placed.near) == (None, ())
     assert redis.hlen(keys()["rows"]) == 16
-    assert near(window.add([upload("b", 1, 50)])[0]) == ["a"] * 16
-    assert window.forget("t", "a").rows == 16
-    assert near(window.add([upload("c", 1, 51)])[0]) == ["b"]
+    assert near(window.append([upload("b", 1, 50)])[0]) == ["a"] * 16
+    assert window.delete("t", "a").rows == 16
+    assert near(window.append([upload("c", 1, 51)])[0]) == ["b"]
 
 
 def test_deletion_reaches_every_process(process: Open) -> None:
     one, other = process(), process()
-    one.add([upload("a", 1), upload("b", 2)])
-    other.add([upload("c", 3)])
+    one.append([upload("a", 1), upload("b", 2)])
+    other.append([upload("c", 3)])
     assert (one.stats().rows, other.stats().rows) == (2, 3)
-    one.forget("t", "a")
+    one.delete("t", "a")
     assert (one.stats().rows, other.stats().rows) == (2, 3)
     time.sleep(recent.STALE_S)
     other.refresh()
     assert other.stats().rows == 2
-    assert process().add([upload("d", 1, 1)])[0].near == ()
+    assert process().append([upload("d", 1, 1)])[0].near == ()
     assert look_up(other, upload("e", 1)) is None
 
 
@@ -279,9 +278,9 @@ def test_a_process_busy_with_another_tenant_still_hears_of_deletions(
 ) -> None:
     monkeypatch.setattr(recent, "STALE_S", 0.0)
     one, other = process(), process()
-    other.add([upload("a", 1)])
-    one.forget("t", "a")
-    other.add([upload("x", 5, tenant="busy")])
+    other.append([upload("a", 1)])
+    one.delete("t", "a")
+    other.append([upload("x", 5, tenant="busy")])
     assert other.stats().rows == 1
 
 
@@ -289,9 +288,9 @@ def test_nothing_of_a_deleted_picture_is_left_in_redis(process: Open, redis: Red
     redis.config_set("rdbcompression", "no")
     window = process()
     secret = upload("the-secret-name", 7, patches=b"PATCHES-OF-THE-SECRET")
-    window.add([upload(f"before-{n}", 100 + n) for n in range(3)])
-    window.add([secret])
-    window.add([upload(f"after-{n}", 200 + n) for n in range(3)])
+    window.append([upload(f"before-{n}", 100 + n) for n in range(3)])
+    window.append([secret])
+    window.append([upload(f"after-{n}", 200 + n) for n in range(3)])
     traces = [secret.digest, b"the-secret-name", vector(7).astype("<f2").tobytes(), secret.patches or b""]
 
     def left() -> list[bool]:
@@ -299,16 +298,16 @@ def test_nothing_of_a_deleted_picture_is_left_in_redis(process: Open, redis: Red
         return [trace in dumps for trace in traces]
 
     assert left() == [True] * 4
-    window.forget("t", "the-secret-name", Source(0, 10))
+    window.delete("t", "the-secret-name", Source(0, 10))
     assert left() == [False] * 4
     redis.config_set("rdbcompression", "yes")
 
 
 def test_a_deleted_original_is_found_no_more_by_its_copies(process: Open) -> None:
     window = process()
-    window.add([upload("a", 1), upload("b", 1), upload("c", 1, 1)])
-    window.forget("t", "a")
-    [placed] = window.add([upload("d", 1)])
+    window.append([upload("a", 1), upload("b", 1), upload("c", 1, 1)])
+    window.delete("t", "a")
+    [placed] = window.append([upload("d", 1)])
     assert (placed.exact, near(placed)) == (None, ["c"])
     assert look_up(window, upload("e", 1)).image_id == "d"  # type: ignore[union-attr]
 
@@ -317,31 +316,31 @@ def test_an_upload_from_before_its_deletion_is_not_stored_again(process: Open, r
     frozen, heir = process(), process()
     event, later = Source(0, 5), Source(0, 9)
     upload_a = upload("a", 1)
-    heir.add([upload_a._replace(source=event), upload("b", 2)])
-    heir.forget("t", "a", Source(0, 7))
+    heir.append([upload_a._replace(source=event), upload("b", 2)])
+    heir.delete("t", "a", Source(0, 7))
     # Thawed, the other one goes on where it was; what it finds is compared with what stands.
-    placed = frozen.add([upload_a._replace(source=event), upload("c", 2, 1)._replace(source=Source(1, 1))])
+    placed = frozen.append([upload_a._replace(source=event), upload("c", 2, 1)._replace(source=Source(1, 1))])
     assert [near(one) for one in placed] == [[], ["b"]]
     assert redis.hkeys(keys()["ids"]) == [b"b", b"c"]
-    assert near(process().add([upload("d", 1, 1)])[0]) == []
-    heir.forget("t", "d")
+    assert near(process().append([upload("d", 1, 1)])[0]) == []
+    heir.delete("t", "d")
     # Another event of the same partition after the deletion, and one of another partition, are uploads as any.
-    assert heir.add([upload_a._replace(source=later)])[0].position is not None
+    assert heir.append([upload_a._replace(source=later)])[0].position is not None
     assert look_up(heir, upload("e", 1)) is not None
-    heir.forget("t", "a", Source(0, 12))
-    heir.add([upload_a._replace(source=Source(1, 2))])
+    heir.delete("t", "a", Source(0, 12))
+    heir.append([upload_a._replace(source=Source(1, 2))])
     assert b"a" in redis.hkeys(keys()["ids"])
 
 
 def test_the_mark_of_a_deletion_leaves_with_its_time(process: Open, redis: Redis) -> None:
     window = process()
-    window.add([upload("a", 1)])
+    window.append([upload("a", 1)])
     for n in range(3):
-        window.forget("t", "a", Source(0, n))
+        window.delete("t", "a", Source(0, n))
     assert redis.hlen(keys()["deleted"]) == 1
-    window.scripts.max_bytes = 1
+    window.store.max_bytes = 1
     for n in range(3):
-        window.add([upload(f"b{n}", 2)])
+        window.append([upload(f"b{n}", 2)])
     assert redis.hlen(keys()["deleted"]) == 0
     assert all(redis.pttl(key) > 0 for key in redis.keys("*"))
 
@@ -350,16 +349,16 @@ def test_a_late_process_reads_the_living_rows_page_by_page(process: Open, monkey
     monkeypatch.setattr(recent, "PAGE_ENTRIES", 10)
     early = process()
     for start in range(0, 60, 20):
-        early.add([upload(str(n), n) for n in range(start, start + 20)])
+        early.append([upload(str(n), n) for n in range(start, start + 20)])
     for n in range(0, 60, 7):
-        early.forget("t", str(n))
+        early.delete("t", str(n))
     pages: list[tuple[str, int]] = []
     late = process(progress=lambda tenant, rows: pages.append((tenant, rows)))
-    [first, last, gone] = late.add([upload("x", 1, 1), upload("y", 59, 1), upload("z", 7, 1)])
+    [first, last, gone] = late.append([upload("x", 1, 1), upload("y", 59, 1), upload("z", 7, 1)])
     assert (near(first), near(last), near(gone)) == (["1"], ["59"], [])
     assert len(pages) >= 6
     assert [rows for _, rows in pages] == sorted(rows for _, rows in pages)
-    early.add([])
+    early.append([])
     time.sleep(recent.STALE_S)
     early.refresh()
     assert late.stats().rows == early.stats().rows == 60 - 9 + 3
@@ -369,35 +368,35 @@ class TestExpiry:
     def test_what_left_the_window_does_not_match_whether_trimmed_or_not(
         self, process: Open, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(scripts, "GRACE", 100)
+        monkeypatch.setattr(scripts, "GRACE_SHARE", 100)
         window = process(retention_s=1.2)
-        window.add([upload("a", 1), upload("x", 2)])
+        window.append([upload("a", 1), upload("x", 2)])
         time.sleep(1.3)
-        [b, y] = window.add([upload("b", 1, 1), upload("y", 2)])
+        [b, y] = window.append([upload("b", 1, 1), upload("y", 2)])
         assert (b.near, y.near, y.exact) == ((), (), None)
-        [c] = window.add([upload("c", 1, 2)])
+        [c] = window.append([upload("c", 1, 2)])
         assert near(c) == ["b"]
         assert window.stats().rows == 5
 
     def test_a_repeat_in_the_grace_gives_the_same_answer(self, process: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(scripts, "GRACE", 1)
+        monkeypatch.setattr(scripts, "GRACE_SHARE", 1)
         window = process(retention_s=2.0)
-        window.add([upload("a", 1)])
+        window.append([upload("a", 1)])
         time.sleep(1.2)
-        first = window.add([upload("b", 1, 1)])
+        first = window.append([upload("b", 1, 1)])
         assert near(first[0]) == ["a"]
         time.sleep(0.9)
-        assert near(window.add([upload("c", 1, 2)])[0]) == ["b"]
-        assert window.add([upload("b", 1, 1)]) == process(retention_s=2.0).add([upload("b", 1, 1)]) == first
+        assert near(window.append([upload("c", 1, 2)])[0]) == ["b"]
+        assert window.append([upload("b", 1, 1)]) == process(retention_s=2.0).append([upload("b", 1, 1)]) == first
 
     def test_rows_maps_and_mirrors_are_trimmed_together(self, process: Open, redis: Redis) -> None:
         one, other = process(retention_s=1.5), process(retention_s=1.5)
-        one.add([upload(str(n), n, patches=b"p") for n in range(50)])
+        one.append([upload(str(n), n, patches=b"p") for n in range(50)])
         time.sleep(0.8)
-        other.add([upload("x", 100)])
+        other.append([upload("x", 100)])
         assert other.stats().rows == redis.hlen(keys()["rows"]) == 51
         time.sleep(0.9)
-        other.add([upload("y", 101)])
+        other.append([upload("y", 101)])
         assert redis.hlen(keys()["rows"]) == redis.hlen(keys()["ids"]) == redis.hlen(keys()["digests"]) == 2
         assert redis.xlen(keys()["log"]) == 2
         assert not redis.exists(keys()["patches"])
@@ -408,61 +407,61 @@ class TestExpiry:
     def test_trimming_goes_in_bounded_steps(self, process: Open, redis: Redis) -> None:
         window = process()
         for start in range(0, 400, 100):
-            window.add([upload(str(n), n) for n in range(start, start + 100)])
-        window.scripts.max_bytes = 1
+            window.append([upload(str(n), n) for n in range(start, start + 100)])
+        window.store.max_bytes = 1
         left = []
         for n in range(8):
-            window.add([upload(f"new-{n}", 2_000 + n)])
+            window.append([upload(f"new-{n}", 2_000 + n)])
             left.append(redis.hlen(keys()["rows"]))
         assert left == [*(400 - 65 * n for n in range(1, 7)), 1, 1]
 
     def test_windows_of_idle_tenants_vanish(self, process: Open, redis: Redis) -> None:
         window = process(retention_s=0.8)
-        window.add([upload("a", 1)])
+        window.append([upload("a", 1)])
         assert len(redis.keys("*")) == 5
         time.sleep(0.9)
         assert redis.keys("*") == []
-        [placed] = window.add([upload("b", 1, 1)])
+        [placed] = window.append([upload("b", 1, 1)])
         assert placed.near == ()
         assert window.stats().rows == 1
 
     @pytest.mark.parametrize("by_add", [False, True])
     def test_a_file_that_keeps_coming_stays_known(self, process: Open, redis: Redis, by_add: bool) -> None:
         window = process(retention_s=1.6)
-        window.add([upload("a", 1)])
+        window.append([upload("a", 1)])
         found = []
         for n in range(12):
             time.sleep(0.2)
             copy = upload(f"copy-{n}", 1)
-            earlier = window.add([copy])[0].exact if by_add else look_up(window, copy)
+            earlier = window.append([copy])[0].exact if by_add else look_up(window, copy)
             assert earlier is not None
             found.append(earlier.image_id)
         assert found[0] == "a"
         assert found[-1].startswith("copy-")
         assert redis.hlen(keys()["rows"]) <= 10
         # A near copy of what came last still has a vector to be compared with.
-        [placed] = window.add([upload("z", 1, 1)])
+        [placed] = window.append([upload("z", 1, 1)])
         assert "copy-11" in near(placed)
 
     def test_a_repeat_of_the_first_does_not_match_the_copies_stored_since(self, process: Open) -> None:
         window = process(retention_s=2.4)
-        [first] = window.add([upload("a", 1)])
+        [first] = window.append([upload("a", 1)])
         time.sleep(0.15)
-        [copy] = window.add([upload("b", 1)])
+        [copy] = window.append([upload("b", 1)])
         assert copy.position is not None
         assert look_up(window, upload("a", 1)) is None
-        assert window.add([upload("a", 1)]) == [first]
-        assert window.add([upload("b", 1)]) == [copy]
+        assert window.append([upload("a", 1)]) == [first]
+        assert window.append([upload("b", 1)]) == [copy]
 
     def test_the_same_upload_after_its_time_is_a_new_one(self, process: Open) -> None:
         window = process(retention_s=1.5)
         rows = [upload(str(n), n) for n in range(200)]
-        first = window.add(rows)
+        first = window.append(rows)
         time.sleep(0.8)
-        window.add([upload("x", 500)])
+        window.append([upload("x", 500)])
         time.sleep(0.9)
         # More have had their time than a script lets go.
-        [again] = window.add([rows[199]])
+        [again] = window.append([rows[199]])
         assert again.position is not None
         assert first[199].position is not None
         assert again.position > first[199].position
@@ -470,31 +469,31 @@ class TestExpiry:
     def test_the_bound_on_memory_drops_the_oldest_everywhere(self, process: Open, redis: Redis) -> None:
         one, other = process(max_bytes=1 << 20), process(max_bytes=1 << 20)
         for start in range(0, 4_000, 100):
-            one.add([upload(str(n), n, patches=bytes(100)) for n in range(start, start + 100)])
-        other.add([upload("x", 5_000)])
+            one.append([upload(str(n), n, patches=bytes(100)) for n in range(start, start + 100)])
+        other.append([upload("x", 5_000)])
         kept = redis.hlen(keys()["rows"])
         assert 1_000 < kept < 3_000
         assert int(redis.hget(keys()["meta"], "bytes") or 0) <= (1 << 20) + 100_000
-        one.add([upload("y", 5_001)])
+        one.append([upload("y", 5_001)])
         assert abs(one.stats().rows - redis.hlen(keys()["rows"])) <= 1
-        assert near(one.add([upload("copy-of-oldest", 0, 1)])[0]) == []
-        assert near(other.add([upload("copy-of-newest", 3_999, 1)])[0]) == ["3999"]
+        assert near(one.append([upload("copy-of-oldest", 0, 1)])[0]) == []
+        assert near(other.append([upload("copy-of-newest", 3_999, 1)])[0]) == ["3999"]
 
 
 class TestLostData:
     def test_an_emptied_redis_is_a_new_log(self, process: Open, redis: Redis) -> None:
         one, other = process(), process()
-        one.add([upload(str(n), n) for n in range(20)])
-        other.add([upload("x", 50)])
+        one.append([upload(str(n), n) for n in range(20)])
+        other.append([upload("x", 50)])
         redis.flushall()
-        assert near(one.add([upload("a", 1, 1)])[0]) == []
-        assert near(other.add([upload("b", 1, 2), upload("c", 2, 1)])[0]) == ["a"]
+        assert near(one.append([upload("a", 1, 1)])[0]) == []
+        assert near(other.append([upload("b", 1, 2), upload("c", 2, 1)])[0]) == ["a"]
         assert [window.stats().rows for window in (one, other)] == [1, 3]
         assert [window.stats().resets for window in (one, other)] == [1, 1]
 
     def test_the_loss_is_noticed_when_idle(self, process: Open, redis: Redis) -> None:
         window = process()
-        window.add([upload("a", 1)])
+        window.append([upload("a", 1)])
         redis.flushall()
         time.sleep(recent.STALE_S)
         window.refresh()
@@ -502,15 +501,15 @@ class TestLostData:
 
     def test_a_replica_without_the_last_rows_takes_over(self, process: Open, redis: Redis) -> None:
         one, other = process(), process()
-        one.add([upload(str(n), n) for n in range(10)])
+        one.append([upload(str(n), n) for n in range(10)])
         copies = {key: redis.dump(key) for key in redis.keys("*")}
-        one.add([upload("lost", 30), upload("lost-too", 31)])
+        one.append([upload("lost", 30), upload("lost-too", 31)])
         redis.flushall()
         for key, dump in copies.items():
             redis.restore(key, 0, dump)
         # The lost rows' numbers are given again, to other rows.
-        assert other.add([upload("a", 40)])[0].position is not None
-        [b, c] = one.add([upload("b", 30, 1), upload("c", 40, 1)])
+        assert other.append([upload("a", 40)])[0].position is not None
+        [b, c] = one.append([upload("b", 30, 1), upload("c", 40, 1)])
         assert (near(b), near(c)) == ([], ["a"])
         assert one.stats().rows == 13
         assert one.stats().resets == 1
@@ -518,25 +517,25 @@ class TestLostData:
     @pytest.mark.parametrize("kind", ["log", "rows", "ids", "digests", "meta"])
     def test_a_key_evicted_by_itself_is_a_loss_of_all(self, process: Open, redis: Redis, kind: str) -> None:
         window = process()
-        window.add([upload("a", 1), upload("b", 2)])
+        window.append([upload("a", 1), upload("b", 2)])
         redis.delete(keys()[kind])
         assert look_up(window, upload("c", 1)) is None
-        assert near(window.add([upload("d", 1, 1)])[0]) == []
+        assert near(window.append([upload("d", 1, 1)])[0]) == []
         assert redis.hlen(keys()["rows"]) == window.stats().rows == 1
 
     def test_emptied_between_two_pages(self, process: Open, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(recent, "PAGE_ENTRIES", 8)
-        process().add([upload(str(n), n) for n in range(20)])
+        process().append([upload(str(n), n) for n in range(20)])
         flushed: list[int] = []
 
         def flush_once(_: str, rows: int) -> None:
             if not flushed and rows >= 16:
                 flushed.append(rows)
                 redis.flushall()
-                process().add([upload("other", 3, 2)])
+                process().append([upload("other", 3, 2)])
 
         late = process(progress=flush_once)
-        [placed] = late.add([upload("x", 3, 1)])
+        [placed] = late.append([upload("x", 3, 1)])
         assert flushed
         assert near(placed) == ["other"]
         assert placed.position is not None
@@ -545,80 +544,80 @@ class TestLostData:
 
     def test_scripts_forgotten_by_the_server_are_sent_again(self, process: Open, redis: Redis) -> None:
         window = process()
-        window.add([upload("a", 1)])
+        window.append([upload("a", 1)])
         redis.script_flush()
-        assert near(window.add([upload("b", 1, 1)])[0]) == ["a"]
+        assert near(window.append([upload("b", 1, 1)])[0]) == ["a"]
 
 
 class TestTenants:
     def test_any_name_is_a_tenant_of_its_own(self, process: Open, redis: Redis) -> None:
         window = process()
         for _ in range(2):
-            placed = window.add([upload("a", 1, tenant=name) for name in NAMES])
+            placed = window.append([upload("a", 1, tenant=name) for name in NAMES])
             assert all(one.near == () and one.exact is None for one in placed)
-        others = process().add([upload("b", 1, 1, tenant=name) for name in NAMES])
+        others = process().append([upload("b", 1, 1, tenant=name) for name in NAMES])
         assert [near(one) for one in others] == [["a"]] * len(NAMES)
         tags = {key.split(b":")[1] for key in redis.keys("*")}
         assert len(tags) == len(NAMES)
         assert all(key.startswith(b"seenit:{") for key in redis.keys("*"))
-        assert window.forget("{", "a").rows == 1
+        assert window.delete("{", "a").rows == 1
         assert look_up(window, upload("c", 1, tenant="}")) is not None
 
     @pytest.mark.parametrize("image_id", ["{a}", "1-1", "a b", "\ud800", "\x00", "日本" * 300, "-"])
     def test_any_name_is_an_image(self, process: Open, image_id: str) -> None:
         window = process()
-        window.add([upload(image_id, 1)])
-        assert near(process().add([upload("b", 1, 1)])[0]) == [image_id]
-        assert window.forget("t", image_id).rows == 1
+        window.append([upload(image_id, 1)])
+        assert near(process().append([upload("b", 1, 1)])[0]) == [image_id]
+        assert window.delete("t", image_id).rows == 1
 
     def test_other_models_are_other_windows(self, process: Open, redis: Redis) -> None:
-        process().add([upload("a", 1)])
-        newer = RecentWindow(redis, ModelInfo("encoder", "2", 160, DIM, 0.5, 32, None), WindowSettings(), PREFIX)
-        assert newer.add([upload("b", 1, 1)])[0].near == ()
+        process().append([upload("a", 1)])
+        newer = RedisWindow(redis, ModelInfo("encoder", "2", 160, DIM, 0.5, 32, None), WindowSettings(), PREFIX)
+        assert newer.append([upload("b", 1, 1)])[0].near == ()
 
     def test_the_number_mirrored_is_bounded(self, process: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(recent, "MIRRORS", 3)
+        monkeypatch.setattr(recent, "MAX_TENANTS", 3)
         window = process()
         for n in range(10):
-            window.add([upload("a", 1, tenant=f"t{n}")])
+            window.append([upload("a", 1, tenant=f"t{n}")])
         assert window.stats().tenants == 3
-        assert near(window.add([upload("b", 1, 1, tenant="t0")])[0]) == ["a"]
+        assert near(window.append([upload("b", 1, 1, tenant="t0")])[0]) == ["a"]
 
 
 def test_patches_come_in_one_round_trip(process: Open) -> None:
     window = process(radius_l2=1.9)
     rows = [upload("a", 1, patches=b"of a"), upload("b", 2), upload("c", 3, tenant="u", patches=b"of c")]
-    positions = [placed.position or Position(0, 0) for placed in window.add(rows)]
+    positions = [placed.position or Position(0, 0) for placed in window.append(rows)]
     asked = [("t", positions[0]), ("t", positions[1]), ("u", positions[2]), ("t", Position(1, 9))]
-    assert window.patches(asked) == [b"of a", None, b"of c", None]
-    assert window.patches([]) == []
-    assert near(window.add([upload("d", 4)])[0]) == ["a", "b"]
-    window.forget("t", "a")
-    assert window.patches(asked[:1]) == [None]
+    assert window.read_patches(asked) == [b"of a", None, b"of c", None]
+    assert window.read_patches([]) == []
+    assert near(window.append([upload("d", 4)])[0]) == ["a", "b"]
+    window.delete("t", "a")
+    assert window.read_patches(asked[:1]) == [None]
 
 
 def test_an_exact_copy_stored_again_has_the_patches_too(process: Open) -> None:
     window = process(retention_s=2.4)
-    window.add([upload("a", 1, patches=b"local")])
+    window.append([upload("a", 1, patches=b"local")])
     time.sleep(0.15)
     look_up(window, upload("b", 1))
-    [_, second] = window.add([upload("z", 1, 1)])[0].near
+    [_, second] = window.append([upload("z", 1, 1)])[0].near
     assert second.image_id == "b"
-    assert window.patches([("t", second.position)]) == [b"local"]
+    assert window.read_patches([("t", second.position)]) == [b"local"]
 
 
 def test_a_full_server_refuses_and_keeps_nothing_half(process: Open, redis: Redis) -> None:
     window = process()
-    window.add([upload("a", 1)])
+    window.append([upload("a", 1)])
     redis.config_set("maxmemory", "1")
     try:
         with pytest.raises(Unavailable, match=r"redis.*maxmemory"):
-            window.add([upload("b", 2), upload("c", 3)])
+            window.append([upload("b", 2), upload("c", 3)])
         assert look_up(window, upload("d", 1)) is not None
     finally:
         redis.config_set("maxmemory", "0")
     assert redis.hlen(keys()["rows"]) == 1
-    assert [near(placed) for placed in window.add([upload("b", 2), upload("c", 3), upload("d", 2, 1)])] == [
+    assert [near(placed) for placed in window.append([upload("b", 2), upload("c", 3), upload("d", 2, 1)])] == [
         [],
         [],
         ["b"],

@@ -18,11 +18,12 @@ from consumer.events import Record
 from consumer.kafka.consumer import Lease
 from consumer.local.binaries import Binaries
 from consumer.local.process import Server, wait_until_ready
-from consumer.pipeline.poison import Suspicion
-from consumer.service import connect
+from consumer.pipeline.poison import PoisonGuard
 from consumer.settings import RedisSettings, Settings, WindowSettings
 from consumer.window import window as recent
-from consumer.window.window import KEYS, RecentWindow
+from consumer.window.connection import connect
+from consumer.window.store import KEY_KINDS
+from consumer.window.window import RedisWindow
 from tests.redis_servers import KINDS, client_of, redis_like
 from tests.stack_fixtures import serving
 from tests.window.test_window import MODEL, NAMES, PREFIX, look_up, near, upload
@@ -73,27 +74,27 @@ def cluster(request: pytest.FixtureRequest, binaries: Binaries, tmp_path: Path) 
 
 
 def test_tenants_spread_over_a_cluster_in_one_batch(cluster: RedisCluster) -> None:
-    one, other = (RecentWindow(cluster, MODEL, WindowSettings(), PREFIX) for _ in range(2))
+    one, other = (RedisWindow(cluster, MODEL, WindowSettings(), PREFIX) for _ in range(2))
     names = [*NAMES, *(f"tenant-{n}" for n in range(20))]
-    placed = one.add([upload("a", 1, tenant=name, patches=b"of " + name.encode(errors="replace")) for name in names])
+    placed = one.append([upload("a", 1, tenant=name, patches=b"of " + name.encode(errors="replace")) for name in names])
     assert all(found.near == () and found.position is not None for found in placed)
-    assert [near(found) for found in other.add([upload("b", 1, 1, name) for name in names])] == [["a"]] * len(names)
+    assert [near(found) for found in other.append([upload("b", 1, 1, name) for name in names])] == [["a"]] * len(names)
     assert all(look_up(one, upload("c", 1, 0, name)) for name in names)
     positions = [(name, found.position) for name, found in zip(names, placed, strict=True) if found.position]
-    assert one.patches(positions) == [b"of " + name.encode(errors="replace") for name in names]
-    assert [other.forget(name, "a").rows for name in names] == [1] * len(names)
-    assert [near(found) for found in one.add([upload("d", 1, 2, name) for name in names])] == [["b"]] * len(names)
-    nodes = {cluster.get_node_from_key(one.scripts.key(name, "log")) for name in names}
+    assert one.read_patches(positions) == [b"of " + name.encode(errors="replace") for name in names]
+    assert [other.delete(name, "a").rows for name in names] == [1] * len(names)
+    assert [near(found) for found in one.append([upload("d", 1, 2, name) for name in names])] == [["b"]] * len(names)
+    nodes = {cluster.get_node_from_key(one.store.key(name, "log")) for name in names}
     assert len(nodes) == 2
     for name in names:
-        assert len({key_slot(one.scripts.key(name, kind).encode()) for kind in KEYS}) == 1
+        assert len({key_slot(one.store.key(name, kind).encode()) for kind in KEY_KINDS}) == 1
 
 
 def test_a_cluster_that_is_away_is_unavailable(cluster: RedisCluster) -> None:
     """The client has an error of its own for it, which is none of its RedisErrors."""
-    window = RecentWindow(cluster, MODEL, WindowSettings(), PREFIX)
-    window.add([upload("a", 1)])
-    suspicion = Suspicion(cluster, Settings())
+    window = RedisWindow(cluster, MODEL, WindowSettings(), PREFIX)
+    window.append([upload("a", 1)])
+    suspicion = PoisonGuard(cluster, Settings())
     nodes = [node.redis_connection for node in cluster.get_nodes()]
     settings = RedisSettings(url=SecretStr(f"redis://{cluster.get_nodes()[0].name}"), cluster=True)
     for node in nodes:
@@ -102,7 +103,7 @@ def test_a_cluster_that_is_away_is_unavailable(cluster: RedisCluster) -> None:
             node.shutdown(nosave=True)
     for _ in range(3):
         with pytest.raises(Unavailable):
-            window.add([upload("b", 1)])
+            window.append([upload("b", 1)])
     leased = [(Record("in", 0, 0, None, b"", (), 0), Lease(0, 1))]
     assert suspicion.first(leased) == (leased, False)
     with pytest.raises(Unavailable):
@@ -117,26 +118,26 @@ def redis(server: Server) -> Iterator[Redis]:
 
 
 @contextmanager
-def as_user(redis: Redis, pattern: str, *rights: str) -> Iterator[RecentWindow]:
+def as_user(redis: Redis, pattern: str, *rights: str) -> Iterator[RedisWindow]:
     redis.execute_command("ACL", "SETUSER", "seenit", "reset", "on", ">secret", f"~{pattern}", *RIGHTS, *rights)
     port = redis.connection_pool.connection_kwargs["port"]
     with Redis(port=port, username="seenit", password="secret") as user:
-        yield RecentWindow(user, MODEL, WindowSettings(retention_s=2.4), PREFIX)
+        yield RedisWindow(user, MODEL, WindowSettings(retention_s=2.4), PREFIX)
 
 
-def use_all(window: RecentWindow, redis: Redis) -> None:
+def use_all(window: RedisWindow, redis: Redis) -> None:
     """Everything that the window ever asks of a server."""
     redis.script_flush()
-    window.add([upload("a", 1, patches=b"p"), upload("b", 1, 1)])
-    redis.delete(window.scripts.key("t", "log"))
-    [placed, _] = window.add([upload("a", 1, patches=b"p"), upload("b", 1, 1)])
+    window.append([upload("a", 1, patches=b"p"), upload("b", 1, 1)])
+    redis.delete(window.store.key("t", "log"))
+    [placed, _] = window.append([upload("a", 1, patches=b"p"), upload("b", 1, 1)])
     assert placed.position is not None
-    assert window.patches([("t", placed.position)]) == [b"p"]
-    assert window.forget("t", "b").rows == 1
+    assert window.read_patches([("t", placed.position)]) == [b"p"]
+    assert window.delete("t", "b").rows == 1
     time.sleep(0.15)
     assert look_up(window, upload("c", 1)) is not None
     time.sleep(2.4)
-    window.add([upload("d", 2)])
+    window.append([upload("d", 2)])
 
 
 def test_a_user_with_few_rights_is_enough(redis: Redis) -> None:
@@ -152,11 +153,11 @@ def test_each_right_is_needed(redis: Redis, right: str) -> None:
 
 def test_a_user_of_one_tenant_sees_no_other(redis: Redis) -> None:
     with as_user(redis, f"{PREFIX}:{{t}}:*") as window:
-        window.add([upload("a", 1)])
+        window.append([upload("a", 1)])
         for call in (
-            lambda: window.add([upload("a", 1, tenant="u")]),
+            lambda: window.append([upload("a", 1, tenant="u")]),
             lambda: look_up(window, upload("a", 1, tenant="u")),
-            lambda: window.forget("u", "a"),
+            lambda: window.delete("u", "a"),
         ):
             with pytest.raises(Unavailable, match=REFUSED):
                 call()
@@ -169,20 +170,20 @@ def test_a_server_that_is_away_is_said_to_be_and_nothing_is_lost(
     with serving(redis_like("valkey", binaries, tmp_path)) as server, client_of(server) as admin:
         [port] = server.ports
         with Redis(port=port, socket_timeout=1, retry=Retry(NoBackoff(), 0)) as redis:
-            window = RecentWindow(redis, MODEL, WindowSettings(), PREFIX)
-            window.add([upload("a", 1)])
+            window = RedisWindow(redis, MODEL, WindowSettings(), PREFIX)
+            window.append([upload("a", 1)])
             # Silent for longer than the client waits, which then cannot know whether the append arrived.
             admin.execute_command("CLIENT", "PAUSE", 2000, "ALL")
             with pytest.raises(Unavailable, match="redis"):
-                window.add([upload("b", 1, 1)])
+                window.append([upload("b", 1, 1)])
             time.sleep(1.2)
-            assert near(window.add([upload("b", 1, 1)])[0]) == ["a"]
+            assert near(window.append([upload("b", 1, 1)])[0]) == ["a"]
             assert window.stats().rows == 2
             server.stop()
-            for call in (window.refresh, lambda: look_up(window, upload("c", 1)), lambda: window.forget("t", "a")):
+            for call in (window.refresh, lambda: look_up(window, upload("c", 1)), lambda: window.delete("t", "a")):
                 with pytest.raises(Unavailable, match="redis"):
                     call()
             server.start([port])
             wait_until_ready([server])
-            assert window.add([upload("b", 1, 1)])[0].near == ()
+            assert window.append([upload("b", 1, 1)])[0].near == ()
             assert window.stats().resets == 1

@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from consumer.images import regions as frames
-from consumer.images.regions import WHOLE, views
+from consumer.images.regions import WHOLE_IMAGE, make_views
 from consumer.settings import DecodeSettings
 from triton_models.training.data import is_validation, list_pictures
 from triton_models.training.edits import EDITS, Edit, library_edits
@@ -155,11 +155,11 @@ def encode_all(bench: Bench, encoders: list[Encoder]) -> dict[str, Vectors]:
 def _within(encoder: OnnxEncoder, pictures: list[Image.Image]) -> _Copies:
     """What is encoded of pictures by the service: all of each, and what seems to be within it."""
     least = DecodeSettings().min_detail
-    within = views(list(squares(pictures, encoder.size)), least)
+    within = make_views(list(squares(pictures, encoder.size)), least)
     seen = [(kind, view) for kind, of_copy in enumerate(within) for view in of_copy]
     vectors, patches = encoder.features([Image.fromarray(view.pixels) for _, view in seen])
     assert patches is not None  # noqa: S101 (only such encoders come here)
-    part = np.array([view.frame != WHOLE for _, view in seen])
+    part = np.array([view.region != WHOLE_IMAGE for _, view in seen])
     kinds = np.array([kind for kind, _ in seen])
     return _Copies(vectors[~part], patches[~part], kinds[part], vectors[part], patches[part])
 

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from consumer.encoder.triton import Encoder as Client
-from consumer.encoder.triton import turns_of
+from consumer.encoder.patches import decode_rotation_maps
+from consumer.encoder.triton import TritonEncoder
 from consumer.settings import TritonSettings
-from consumer.verification.features import promise, verify
-from consumer.verification.result import Look
+from consumer.verification.features import candidate_scores, verify
+from consumer.verification.result import Verification
 
 Floats = NDArray[np.float32]
 
@@ -46,7 +46,7 @@ class OnnxEncoder:
         self.size = int(self.session.get_inputs()[0].shape[1])
         self.name = name or path.stem
         metadata = self.session.get_modelmeta().custom_metadata_map
-        self.turns = turns_of(base64.b64decode(metadata.get("turns", "")))
+        self.turns = decode_rotation_maps(base64.b64decode(metadata.get("turns", "")))
         self.thumbnail_side = int(metadata.get("thumbnail_side", 0))
         self.outputs = [
             output.name for output in self.session.get_outputs() if output.name in ("embeddings", "patches")
@@ -63,11 +63,11 @@ class OnnxEncoder:
         )
         return found["embeddings"], found.get("patches")
 
-    def promise(self, uploads: NDArray[np.int8], candidates: NDArray[np.int8], l2: Floats) -> Floats:
+    def candidate_scores(self, uploads: NDArray[np.int8], candidates: NDArray[np.int8], l2: Floats) -> Floats:
         """Which of the candidates of one upload is worth a look, see `consumer.verification.features`."""
-        return promise(uploads, candidates, l2, self.thumbnail_side)
+        return candidate_scores(uploads, candidates, l2, self.thumbnail_side)
 
-    def verify(self, uploads: NDArray[np.int8], candidates: NDArray[np.int8]) -> list[Look]:
+    def verify(self, uploads: NDArray[np.int8], candidates: NDArray[np.int8]) -> list[Verification]:
         """A second look at each upload and the candidate beside it, by their local features, int8 [M, P, C]."""
         return verify(uploads, candidates, self.turns, self.thumbnail_side)
 
@@ -76,7 +76,7 @@ class ServedEncoder:
     """The model that a Triton serves, through the service's own client."""
 
     def __init__(self, settings: TritonSettings) -> None:
-        self.client = Client(settings)
+        self.client = TritonEncoder(settings)
         self.size, self.name = self.client.info.size, f"{self.client.info.name} {self.client.info.version}"
 
     def __call__(self, pictures: list[Image.Image]) -> Floats:

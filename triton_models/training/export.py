@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from consumer.verification.registration import thumbnail_bytes
+from consumer.encoder.patches import thumbnail_bytes
 from triton_models.training.bench import open_picture
 from triton_models.training.data import is_validation, list_pictures
 from triton_models.training.encoders import squares

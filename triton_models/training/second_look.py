@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from consumer.encoder.triton import SecondLook
+from consumer.encoder.contract import VerificationRule
 from consumer.events import Box
-from consumer.verification.rerank import LOOKS
-from consumer.verification.result import Look
+from consumer.verification.rerank import MAX_CANDIDATES
+from consumer.verification.result import Verification
 from triton_models.training import errors
 from triton_models.training.bench import Bench, Patches, Vectors, duplicates, make_bench, vectors_of
 from triton_models.training.edits import Edit
@@ -56,7 +56,7 @@ class Looks:
     others_score: Floats
     of: NDArray[np.int64]
     to: NDArray[np.int64]
-    own: list[Look]
+    own: list[Verification]
     ms_a_look: float
     parts: "Parts"
 
@@ -78,7 +78,7 @@ class Rule:
     """A pair is the same up to `threshold_l2`, and farther away when the second look accepts it."""
 
     threshold_l2: float
-    look: SecondLook
+    look: VerificationRule
 
     def accepts(self, l2: Floats, score: Floats) -> Bools:
         return (l2 <= self.threshold_l2) | self.verifies(l2, score)
@@ -172,7 +172,7 @@ def _nearest(
 ) -> _Near:
     """Without what is `inside` a copy besides its original, and without the duplicates of either."""
     own, rank, pairs = np.empty(len(queries), np.float32), np.empty(len(queries), np.int64), 0
-    to, l2 = np.empty((len(queries), LOOKS), np.int64), np.empty((len(queries), LOOKS), np.float32)
+    to, l2 = np.empty((len(queries), MAX_CANDIDATES), np.int64), np.empty((len(queries), MAX_CANDIDATES), np.float32)
     for row, (owner, other) in enumerate(zip(owners.tolist(), inside.tolist(), strict=True)):
         cosines = references @ queries[row]
         own_cosine = cosines[owner]
@@ -180,7 +180,7 @@ def _nearest(
         cosines[gone] = -2.0
         pairs += len(cosines) - len(set(gone))
         rank[row] = (cosines > own_cosine).sum()
-        nearest = np.argpartition(-cosines, LOOKS)[:LOOKS]
+        nearest = np.argpartition(-cosines, MAX_CANDIDATES)[:MAX_CANDIDATES]
         to[row] = nearest[np.argsort(-cosines[nearest], kind="stable")]
         own[row], l2[row] = distance(own_cosine), distance(cosines[to[row]])
     return _Near(own, rank, to, l2, pairs)
@@ -192,7 +192,7 @@ class _Chosen(NamedTuple):
     The score of an original is -inf where it is not the candidate that is looked at.
     """
 
-    own: list[Look]
+    own: list[Verification]
     own_score: Floats
     other: NDArray[np.int64]
     other_score: Floats
@@ -210,14 +210,16 @@ def _choose(
 
     The other is looked at as if the original were not in the window.
     """
-    promised = encoder.promise(patches, references[owners], near.own_l2)
-    promises = [encoder.promise(patches, references[near.to[:, k]], near.l2[:, k]) for k in range(LOOKS)]
+    promised = encoder.candidate_scores(patches, references[owners], near.own_l2)
+    promises = [
+        encoder.candidate_scores(patches, references[near.to[:, k]], near.l2[:, k]) for k in range(MAX_CANDIDATES)
+    ]
     others = np.where(near.l2 <= radius_l2, np.stack(promises, axis=1), -np.inf)
     own, other = encoder.verify(patches, references[owners]), others.argmax(axis=1)
     strangers = encoder.verify(patches, references[near.to[np.arange(len(patches)), other]])
     own_score, other_score = (np.array([look.score for look in looks], np.float32) for looks in (own, strangers))
     # An original among the nearest takes the place of the farthest of the others.
-    own_score[(near.rank >= LOOKS) | (others[:, :-1].max(axis=1) >= promised)] = -np.inf
+    own_score[(near.rank >= MAX_CANDIDATES) | (others[:, :-1].max(axis=1) >= promised)] = -np.inf
     return _Chosen(own, own_score, other, other_score)
 
 
@@ -247,7 +249,7 @@ def fit(looks: Looks, rate: float) -> Rule:
             reached = score + slope * (candidate_l2 - l2)
             too_many = np.sort(reached)[::-1][left : left + 1]  # the first that may not pass any more
             min_score = 1e-4 + max(0.0, float(np.ceil(too_many.sum() * 1e4)) / 1e4)
-            rule = Rule(threshold_l2, SecondLook(candidate_l2, min_score, slope))
+            rule = Rule(threshold_l2, VerificationRule(candidate_l2, min_score, slope))
             rules.append((float(rule.finds(looks).mean()), rule))
     most = max(found for found, _ in rules)
     _, best = max(
@@ -268,7 +270,7 @@ def _allowed(looks: Looks, rate: float) -> int:
     return allowed
 
 
-def truth(edit: Edit, size: tuple[int, int], strength: float, rng: np.random.Generator) -> Look:
+def truth(edit: Edit, size: tuple[int, int], strength: float, rng: np.random.Generator) -> Verification:
     """What an ideal look at a cropped copy finds: a picture whose colours are its places goes through the edit."""
     width, height = size
     places = np.zeros((height, width, 3), np.uint8)
@@ -277,7 +279,7 @@ def truth(edit: Edit, size: tuple[int, int], strength: float, rng: np.random.Gen
     made = edit.apply(Image.fromarray(places), strength, rng, Image.new("RGB", size)).resize((64, 64))
     centres = np.stack([*np.meshgrid(np.arange(64), np.arange(64)), np.full((64, 64), 63.5)], -1).reshape(-1, 3)
     solved = np.linalg.lstsq((centres + 0.5) / 64, np.asarray(made, float)[..., :2].reshape(-1, 2) / 255, rcond=None)
-    return Look(1.0, 1, solved[0].T.astype(np.float32), np.zeros((0, 4), np.float32))
+    return Verification(1.0, 1, solved[0].T.astype(np.float32), np.zeros((0, 4), np.float32))
 
 
 def accuracy(bench: Bench, looks: Looks, rule: Rule) -> dict[str, tuple[float, float]]:

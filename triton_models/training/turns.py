@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from consumer.encoder.triton import TURNS
-from consumer.verification.registration import features_of
+from consumer.encoder.patches import ROTATIONS, encode_rotation_maps, split_features
 from triton_models.training.bench import BATCH, Patches, open_picture
 from triton_models.training.data import is_validation, list_pictures
 from triton_models.training.encoders import Floats, OnnxEncoder
@@ -63,11 +62,6 @@ def _unit(descriptors: NDArray[np.int8]) -> Floats:
     return unit
 
 
-def as_bytes(maps: list[Floats]) -> bytes:
-    """As the served model's parameter says them: int8 in 1/64, row by row."""
-    return np.clip(np.round(np.stack(maps) * 64), -128, 127).astype(np.int8).tobytes()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, required=True, help="folder of pictures")
@@ -77,7 +71,7 @@ def main() -> None:
     paths = [path for path in list_pictures(arguments.images) if not is_validation(path.name)]
     chosen = np.random.default_rng(arguments.seed).permutation(len(paths))[:PICTURES]
     encoder = OnnxEncoder(arguments.encoder)
-    found: list[list[Patches]] = [[] for _ in range(TURNS + 1)]
+    found: list[list[Patches]] = [[] for _ in range(ROTATIONS + 1)]
     for start in tqdm(range(0, len(chosen), BATCH), mininterval=10):
         pictures = [open_picture(paths[index]) for index in chosen[start : start + BATCH]]
         for kept, quarter in zip(found, (None, *QUARTERS), strict=True):
@@ -85,10 +79,10 @@ def main() -> None:
             patches = encoder.features(turned)[1]
             if patches is None:
                 raise SystemExit("The encoder gives no local features, so there is nothing to turn")
-            kept.append(features_of(patches, encoder.thumbnail_side))
+            kept.append(split_features(patches, encoder.thumbnail_side))
     upright, *turned_patches = (np.concatenate(kept) for kept in found)
     maps = [undoing(upright, turned, quarters) for quarters, turned in enumerate(turned_patches, 1)]
-    parameters = {"turns": base64.b64encode(as_bytes(maps)).decode()}
+    parameters = {"turns": base64.b64encode(encode_rotation_maps(np.stack(maps))).decode()}
     set_parameters(MODEL_FOLDER, MODEL_FOLDER, parameters)
     set_metadata(MODEL_FOLDER / "1", parameters)
 

@@ -17,9 +17,6 @@
 
 local LOG, ROWS, IDS, DIGESTS, PATCHES, DELETED, META = unpack(KEYS)
 local HEADER_BYTES = 11
--- What Redis 7.0 spends on a row beside its record and patches and what `cost` counts: log and hash entries, and what
--- its allocator rounds up. Measured by tests/benchmarks/bench_window.py; Valkey 9 needs 140 less.
-local ROW_BYTES = 350
 -- What the mark of a deletion counts for; an estimate.
 local MARK_BYTES = 200
 -- Contents remembered under one image id. An object overwritten for ever would make its list, and each append, longer.
@@ -113,7 +110,7 @@ local function unlist(map, key, position)
 end
 
 local function cost(image_id, digest, record_bytes, patches_bytes)
-  return ROW_BYTES + record_bytes + #image_id + #digest + patches_bytes + (patches_bytes > 0 and 80 or 0)
+  return ROW_OVERHEAD_BYTES + record_bytes + #image_id + #digest + patches_bytes + (patches_bytes > 0 and 80 or 0)
 end
 
 -- Take a row out of everything but the log.
