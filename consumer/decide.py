@@ -1,4 +1,4 @@
-"""The decision on one upload, from what stands before it in the window. Pure.
+"""The decision on one upload, from the pictures that stand before it in the window. Pure.
 
 The match named is the earliest picture within the threshold, or verified by a second look: copies of copies all point
 at one original. Further matches are listed nearest first, each with its own distance.
@@ -43,19 +43,19 @@ class Decision:
 
 
 def decide(
-    placed: CandidateSet, threshold_l2: float, others: int, verified: Collection[tuple[int, int]] = ()
+    candidates: CandidateSet, threshold_l2: float, max_others: int, verified: Collection[tuple[int, int]] = ()
 ) -> Decision:
-    """Decide on an upload; name up to `others` matches beside the earliest, nearest first, then by arrival.
+    """Decide on an upload, and name up to `max_others` matches beside the earliest, nearest first, then by arrival.
 
     The same bytes settle it. Otherwise the upload is a duplicate when a candidate is within `threshold_l2`, inclusive,
     or stands at a position that the second look `verified`.
     """
-    if placed.exact is not None:
-        return Decision("duplicate", "exact", placed.exact)
-    within = [near for near in placed.near if near.l2 <= threshold_l2 or near.position in verified]
-    if not within:
+    if candidates.exact is not None:
+        return Decision("duplicate", "exact", candidates.exact)
+    matches = [each for each in candidates.near if each.l2 <= threshold_l2 or each.position in verified]
+    if not matches:
         return Decision("unique")
-    earliest = min(within, key=lambda near: near.position)
-    within.remove(earliest)
-    within.sort(key=lambda near: (near.l2, near.position))
-    return Decision("duplicate", "near", earliest, tuple(within[:others]))
+    earliest = min(matches, key=lambda match: match.position)
+    matches.remove(earliest)
+    matches.sort(key=lambda match: (match.l2, match.position))
+    return Decision("duplicate", "near", earliest, tuple(matches[:max_others]))

@@ -24,13 +24,14 @@ from consumer.events import DEFAULT_TENANT, NAME_LENGTH, Event, ImageDeleted, Im
 # Verdict ids are UUIDs of the input event's identity under this namespace: the same event always gives the same id.
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "seenit:image.verdict")
 _JSON = JSONFormat()
-# Stores put one record into a notification. Many are many pictures in memory at once.
+# Entries of one bucket notification. Stores put one into each; many would be many pictures in memory at once.
 MAX_RECORDS = 100
+# The last moment that a calendar has.
 LAST_MS = int(datetime.max.replace(tzinfo=UTC).timestamp() * 1000)
 
 
 def parse(record: Record) -> list[Event]:
-    """The events in a record, at least one; what cannot be understood is an event whose body says why."""
+    """Parse a record into events, at least one. What cannot be understood is an event whose body says why."""
     headers = {name.lower(): value for name, value in record.headers if value is not None}
     # Producers set timestamps as they like, also to years that no calendar has.
     dated = 0 < record.timestamp_ms < LAST_MS
@@ -56,7 +57,7 @@ def parse(record: Record) -> list[Event]:
 
 
 def _json_events(value: bytes, time: datetime, key: str, position: str) -> Iterator[Event]:
-    """A structured CloudEvent without its content type, or a bucket notification."""
+    """Parse JSON: a structured CloudEvent without its content type, or a bucket notification."""
     document = _json(value)
     if "specversion" in document:
         yield _cloud_event({"content-type": b"application/cloudevents+json"}, value, time, key)
@@ -68,14 +69,15 @@ def _json_events(value: bytes, time: datetime, key: str, position: str) -> Itera
         )
     if len(records) > MAX_RECORDS:
         raise Unprocessable("malformed-event", f"{len(records)} records in one notification; at most {MAX_RECORDS}")
-    for index, one in enumerate(records):
+    for index, entry in enumerate(records):
         try:
-            yield _bucket_event(one, time)
+            yield _bucket_event(entry, time)
         except Unprocessable as error:
             yield Event(_event_id(position, str(index)), f"{key}#{index}", DEFAULT_TENANT, error, time)
 
 
 def _cloud_event(headers: dict[str, bytes], value: bytes, time: datetime, key: str) -> Event:
+    """Parse a CloudEvent; `time` and `key` stand in where it names no time or image. Raises Unprocessable."""
     try:
         # Without the key: the SDK would take it for text, and a key may be any bytes.
         cloud_event = from_kafka(KafkaMessage(headers, None, value), _JSON)
@@ -107,15 +109,16 @@ def _cloud_event(headers: dict[str, bytes], value: bytes, time: datetime, key: s
     return Event(_event_id(*identity), image_id, tenant, body, cloud_event.get_time() or time)
 
 
-def _bucket_event(one: Any, time: datetime) -> Event:
+def _bucket_event(entry: Any, time: datetime) -> Event:
+    """Parse one entry of a bucket notification; `time` stands in where it has none. Raises Unprocessable."""
     try:
-        name = str(one["eventName"]).removeprefix("s3:")
-        bucket, target = str(one["s3"]["bucket"]["name"]), one["s3"]["object"]
-        raw_key = str(target["key"])
+        name = str(entry["eventName"]).removeprefix("s3:")
+        bucket, stored_object = str(entry["s3"]["bucket"]["name"]), entry["s3"]["object"]
+        raw_key = str(stored_object["key"])
         url = f"s3://{bucket}/{unquote_plus(raw_key, errors='strict')}"
         # Of one object's versions, the sequencer and the time tell which change this is.
-        identity = (bucket, raw_key, name, str(target.get("sequencer", "")), str(one.get("eventTime", "")))
-        uploaded_at = datetime.fromisoformat(one["eventTime"]) if "eventTime" in one else time
+        identity = (bucket, raw_key, name, str(stored_object.get("sequencer", "")), str(entry.get("eventTime", "")))
+        uploaded_at = datetime.fromisoformat(entry["eventTime"]) if "eventTime" in entry else time
         body: ImageUpload | ImageDeleted
         if name.startswith("ObjectCreated:"):
             # Stores announce whatever the uploader claimed, often only application/octet-stream: the bytes decide.

@@ -1,29 +1,38 @@
-"""The service: everything put together from the settings, for as long as it is not told to stop."""
+"""The composition root: everything put together from the settings, for as long as it is not told to stop."""
 
 import logging
 import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import FrameType
-
-import redis
-from redis.cluster import RedisCluster
 
 from consumer.encoder.contract import ModelInfo
 from consumer.encoder.triton import TritonEncoder
 from consumer.errors import Misconfigured, Unavailable
 from consumer.images.fetch import Fetcher
+from consumer.kafka.consumer import UploadsConsumer
 from consumer.kafka.lag import LagReader
+from consumer.kafka.publisher import Publisher
+from consumer.pipeline.encode import Encode
+from consumer.pipeline.ingest import Ingest
+from consumer.pipeline.match import Match
 from consumer.pipeline.poison import PoisonGuard
-from consumer.pipeline.runner import BACKOFF_S, Pipeline
-from consumer.settings import Settings
+from consumer.pipeline.progress import InFlight, Progress
+from consumer.pipeline.publish import Publish
+from consumer.pipeline.retry import Backoff
+from consumer.pipeline.runner import Pipeline, Stage
+from consumer.settings import KafkaSettings, Settings
 from consumer.telemetry.health import HealthServer
 from consumer.telemetry.metrics import Metrics
 from consumer.telemetry.tracing import NO_TRACING, Tracing
-from consumer.window.connection import REDIS_FAILURES, connect
+from consumer.verification.rerank import Verifier
+from consumer.window.connection import REDIS_FAILURES, AnyRedis, connect
 from consumer.window.recovery import RecoveryProgress, recover_window
+from consumer.window.redo_log import RedoLog
 from consumer.window.window import RedisWindow
 
 log = logging.getLogger(__name__)
@@ -33,8 +42,18 @@ log = logging.getLogger(__name__)
 STALLED_AFTER_S = 60.0
 # How often dependencies are tried and the lag is asked for: a little more often than Prometheus asks us.
 OBSERVE_EVERY_S = 5.0
-# How often it is looked whether the window has been lost, by a process that has nothing else to ask Redis.
-LOOK_EVERY_S = 1.0
+# How often it is checked whether the window has been lost, by a process that has nothing else to ask Redis.
+CHECK_WINDOW_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a service at work consists of, as far as others ask about it."""
+
+    encoder: TritonEncoder
+    window: RedisWindow
+    consumer: UploadsConsumer
+    pipeline: Pipeline
 
 
 class Service:
@@ -44,10 +63,8 @@ class Service:
         self._settings = settings
         self._metrics = Metrics()
         self._tracing = start_tracing(settings)
-        self._pipeline: Pipeline | None = None
-        self._encoder: TritonEncoder | None = None
-        self._redis: redis.Redis | RedisCluster | None = None
-        self._window: RedisWindow | None = None
+        self._redis: AnyRedis | None = None
+        self._parts: _Parts | None = None
         self._starting: dict[str, str] = {"start": "starting"}
         self._stop = threading.Event()
         self._health = HealthServer(settings.http.host, settings.http.port, self._live, self._ready, notes=self._notes)
@@ -55,54 +72,31 @@ class Service:
     def run(self) -> None:
         """Wait for the dependencies, then work until stopped."""
         log.info("answering on %s", self._health.url)
-        try:
-            with Fetcher(self._settings.fetch) as fetcher, TritonEncoder(self._settings.triton) as encoder:
-                if not (
-                    self._await(lambda: encoder.info) and self._await(encoder.check) and self._await(self._connect)
-                ):
-                    return
-                assert self._redis is not None  # noqa: S101 (narrows the type)
-                info = encoder.info
-                log.info("encoder %s version %s, threshold_l2 %s", info.name, info.version, info.threshold_l2)
-                self._metrics.model_info.labels(info.name, info.version).set(1)
-                self._metrics.model_threshold_l2.set(info.threshold_l2)
-                self._encoder = encoder
-                look = info.verification_rule
-                window = RedisWindow(
-                    self._redis,
-                    info,
-                    self._settings.window,
-                    self._settings.redis.key_prefix,
-                    radius_l2=None if look is None else look.candidate_l2,
-                )
-                self._window = window
-                if window.loss_guard.recovers:
-                    if not self._await(window.loss_guard.marker):
-                        return
-                    threading.Thread(target=self._rebuild, args=(window, info), name="rebuild", daemon=True).start()
-                suspicion = PoisonGuard(self._redis, self._settings)
-                self._pipeline = Pipeline(
-                    self._settings, fetcher, encoder, window, self._metrics, suspicion, self._tracing
-                )
-                self._metrics.windows = window.tenant_stats
-                threading.Thread(target=self._observe, args=(window,), name="observe", daemon=True).start()
-                if self._stop.is_set():
-                    self._pipeline.stop()
-                try:
-                    self._pipeline.run()
-                finally:
-                    self._stop.set()
-        finally:
-            self._health.close()
-            self._tracing.close()
-            if self._redis is not None:
-                self._redis.close()
+        with ExitStack() as stack:
+            stack.callback(self._close_redis)
+            stack.callback(self._tracing.close)
+            stack.callback(self._health.close)
+            fetcher = stack.enter_context(Fetcher(self._settings.fetch))
+            encoder = stack.enter_context(TritonEncoder(self._settings.triton))
+            if not (self._await(lambda: encoder.info) and self._await(encoder.check) and self._await(self._connect)):
+                return
+            window = self._open_window(encoder.info)
+            if window.loss_guard.recovers and not self._await(window.loss_guard.marker):
+                return
+            self._parts = parts = self._compose(stack, fetcher, encoder, window)
+            self._start_threads(parts)
+            if self._stop.is_set():
+                parts.pipeline.stop()
+            try:
+                parts.pipeline.run()
+            finally:
+                self._stop.set()
 
     def stop(self) -> None:
         """End `run` gracefully; from any thread or a signal handler."""
         self._stop.set()
-        if self._pipeline is not None:
-            self._pipeline.stop()
+        if self._parts is not None:
+            self._parts.pipeline.stop()
 
     def stop_on_signals(self) -> None:
         """Let SIGTERM and SIGINT call `stop`."""
@@ -114,9 +108,59 @@ class Service:
         signal.signal(signal.SIGTERM, handle)
         signal.signal(signal.SIGINT, handle)
 
+    def _open_window(self, model: ModelInfo) -> RedisWindow:
+        assert self._redis is not None  # noqa: S101 (narrows the type)
+        log.info("encoder %s version %s, threshold_l2 %s", model.name, model.version, model.threshold_l2)
+        self._metrics.model_info.labels(model.name, model.version).set(1)
+        self._metrics.model_threshold_l2.set(model.threshold_l2)
+        rule, prefix = model.verification_rule, self._settings.redis.key_prefix
+        radius_l2 = None if rule is None else rule.candidate_l2
+        return RedisWindow(self._redis, model, self._settings.window, prefix, radius_l2=radius_l2)
+
+    def _compose(self, stack: ExitStack, fetcher: Fetcher, encoder: TritonEncoder, window: RedisWindow) -> _Parts:
+        """Put the pipeline together; what has to be closed is closed by the stack, the consumer last."""
+        assert self._redis is not None  # noqa: S101 (narrows the type)
+        settings, metrics, model = self._settings, self._metrics, encoder.info
+        progress, in_flight = Progress(metrics), InFlight(settings.pipeline, metrics)
+        consumer = UploadsConsumer(settings.kafka, in_flight.drain_revoked, progress.rebalanced)
+        stack.callback(consumer.close)
+        publisher = Publisher(settings.kafka, consumer)
+        stack.callback(publisher.close)
+        ingest = Ingest(settings, model.size, fetcher, window, metrics, self._tracing)
+        stack.callback(ingest.close)
+        encode = Encode(settings.decode, encoder, metrics, ingest.read_picture)
+        verifier, redo_log = Verifier(window, model), RedoLog(window)
+        match = Match(model, settings.window.others, encode, window, verifier, redo_log)
+        publish = Publish(settings.kafka, model, consumer, publisher, metrics)
+        pipeline = Pipeline(
+            settings.pipeline,
+            model.max_batch_size,
+            consumer,
+            ingest,
+            (
+                Stage("look_up", ingest.run),
+                Stage("encode", encode.run),
+                Stage("match", match.run, match.refresh),
+                Stage("publish", publish.run),
+            ),
+            PoisonGuard(self._redis, settings),
+            progress,
+            in_flight,
+            metrics,
+        )
+        return _Parts(encoder, window, consumer, pipeline)
+
+    def _start_threads(self, parts: _Parts) -> None:
+        """Start what works beside the pipeline, until stopped."""
+        self._metrics.windows = parts.window.tenant_stats
+        threading.Thread(target=self._observe, args=(parts,), name="observe", daemon=True).start()
+        if parts.window.loss_guard.recovers:
+            arguments = (self._settings.kafka, parts.encoder.info, parts.window, self._stop)
+            threading.Thread(target=recover_when_lost, args=arguments, name="rebuild", daemon=True).start()
+
     def _await(self, ask: Callable[[], object]) -> bool:
         """Ask again until the dependency answers; False when stopped meanwhile."""
-        backoff_s, longest_s = BACKOFF_S
+        backoff = Backoff()
         while not self._stop.is_set():
             try:
                 ask()
@@ -126,82 +170,53 @@ class Service:
                 if self._starting != problems:
                     log.warning("%s", error)
                 self._starting = problems
-                self._stop.wait(backoff_s)
-                backoff_s = min(backoff_s * 2, longest_s)
+                backoff.wait(self._stop)
         return False
 
-    def _observe(self, window: RedisWindow) -> None:
+    def _observe(self, parts: _Parts) -> None:
         """Look up what nothing in the flow of uploads would count, until stopped."""
         lag = LagReader(self._settings.kafka)
-        while self._pipeline is not None and not self._stop.wait(OBSERVE_EVERY_S):
+        while not self._stop.wait(OBSERVE_EVERY_S):
             try:
-                self._metrics.window_resets.set(window.stats().resets)
+                self._metrics.window_resets.set(parts.window.stats().resets)
                 problems = self._ready()
                 if "configuration" in problems:
                     # Another model is served by now: its vectors must not be taken for the old one's.
-                    self._pipeline.fail(Misconfigured(problems["configuration"]))
+                    parts.pipeline.fail(Misconfigured(problems["configuration"]))
                 self._metrics.ready.set(not problems)
                 for dependency in ("kafka", "redis", "triton"):
                     self._metrics.dependency_up.labels(dependency).set(dependency not in problems)
-                self._metrics.lags = lag.ask(self._pipeline.consumer.partitions)
+                self._metrics.lags = lag.ask(parts.consumer.partitions)
             except Unavailable as error:
                 log.debug("the lag cannot be asked for: %s", error)
             except Exception:
                 if not self._stop.is_set():  # what is asked may be closed by then
                     log.exception("cannot observe")
 
-    def _rebuild(self, window: RedisWindow, model: ModelInfo) -> None:
-        """Rebuild the window whenever Redis has lost it, unless another process does; until stopped."""
-        guard, said = window.loss_guard, ""
-        topic = self._settings.kafka.embeddings_topic
-
-        def tell(progress: RecoveryProgress) -> None:
-            guard.problem = (
-                f"the window is being rebuilt: {progress.messages} of {progress.total_messages} messages read, "
-                f"{progress.rows} rows restored"
-            )
-            if self._stop.is_set():
-                raise Unavailable("redis", "stopped in the midst of a rebuild")
-
-        while not self._stop.wait(LOOK_EVERY_S):
-            try:
-                if guard.marker() is None:
-                    if not said:
-                        log.warning("Redis does not have the window: it has to be rebuilt from %r", topic)
-                    done = recover_window(self._settings.kafka, model, window.store, guard, tell)
-                    log.info("rebuilt the window from %r: %s", topic, done.summary)
-                said = ""
-            except Unavailable as error:
-                guard.problem = f"the window has to be rebuilt: {error}"
-                if said != str(error):
-                    log.warning("the window is not rebuilt yet: %s", error)
-                said = str(error)
-            except Exception:
-                if not self._stop.is_set():  # what is asked may be closed by then
-                    log.exception("cannot rebuild the window")
-
     def _notes(self) -> dict[str, str]:
         """What an operator should know though the service is ready."""
-        lost_at = None if self._window is None else self._window.stats().lost_at
-        if lost_at is None or self._window is None or self._window.loss_guard.recovers:
+        if self._parts is None or self._parts.window.loss_guard.recovers:
+            return {}
+        lost_at = self._parts.window.stats().lost_at
+        if lost_at is None:
             return {}
         complete_at = lost_at + timedelta(seconds=self._settings.window.retention_s)
         if datetime.now(UTC) > complete_at:
             return {}
-        lost, complete = (at.isoformat(timespec="seconds") for at in (lost_at, complete_at))
+        lost, complete = (moment.isoformat(timespec="seconds") for moment in (lost_at, complete_at))
         return {"window": f"Redis came back without the window at {lost}; copies may be called unique until {complete}"}
 
     def _live(self) -> dict[str, str]:
-        if self._pipeline is None:
+        if self._parts is None:
             return {}
-        silent_s = time.monotonic() - self._pipeline.progress.turned_at_s
+        silent_s = time.monotonic() - self._parts.pipeline.progress.turned_at_s
         return {"poll": f"the loop has not turned for {silent_s:.0f} s"} if silent_s > STALLED_AFTER_S else {}
 
     def _ready(self) -> dict[str, str]:
-        if self._pipeline is None or self._encoder is None:
+        if self._parts is None:
             return self._starting
-        problems = self._pipeline.progress.waiting_for.copy()
-        for check in (self._pipeline.consumer.check, self._encoder.check):
+        problems = self._parts.pipeline.progress.waiting_for.copy()
+        for check in (self._parts.consumer.check, self._parts.encoder.check):
             try:
                 check()
             except Unavailable as error:
@@ -212,8 +227,9 @@ class Service:
             self._connect()
         except Unavailable as error:
             problems["redis"] = str(error)
-        if self._window is not None and self._window.loss_guard.recovers and self._window.loss_guard.problem:
-            problems["redis"] = self._window.loss_guard.problem
+        guard = self._parts.window.loss_guard
+        if guard.recovers and guard.problem:
+            problems["redis"] = guard.problem
         return problems
 
     def _connect(self) -> None:
@@ -223,6 +239,40 @@ class Service:
             self._redis.ping()
         except REDIS_FAILURES as error:
             raise Unavailable("redis", str(error) or type(error).__name__) from None
+
+    def _close_redis(self) -> None:
+        if self._redis is not None:
+            self._redis.close()
+
+
+def recover_when_lost(kafka: KafkaSettings, model: ModelInfo, window: RedisWindow, stop: threading.Event) -> None:
+    """Recover the window whenever Redis has lost it, unless another process does; until stopped."""
+    guard, reported, topic = window.loss_guard, "", kafka.embeddings_topic
+
+    def report(progress: RecoveryProgress) -> None:
+        guard.problem = (
+            f"the window is being rebuilt: {progress.messages} of {progress.total_messages} messages read, "
+            f"{progress.rows} rows restored"
+        )
+        if stop.is_set():
+            raise Unavailable("redis", "stopped in the midst of a rebuild")
+
+    while not stop.wait(CHECK_WINDOW_EVERY_S):
+        try:
+            if guard.marker() is None:
+                if not reported:
+                    log.warning("Redis does not have the window: it has to be rebuilt from %r", topic)
+                result = recover_window(kafka, model, window.store, guard, report)
+                log.info("rebuilt the window from %r: %s", topic, result.summary)
+            reported = ""
+        except Unavailable as error:
+            guard.problem = f"the window has to be rebuilt: {error}"
+            if reported != str(error):
+                log.warning("the window is not rebuilt yet: %s", error)
+            reported = str(error)
+        except Exception:
+            if not stop.is_set():  # what is asked may be closed by then
+                log.exception("cannot rebuild the window")
 
 
 def start_tracing(settings: Settings) -> Tracing:

@@ -2,29 +2,30 @@
 
     poll ─> look up ─> encode ─> match ─> publish
 
-Each step has a thread of its own and hands its batches, in order, to the next. While one batch is in Triton the next
-is fetched and decoded and the one before is matched and published. The number of batches under way is bounded. A step
-that finds its dependency away repeats itself until it succeeds; those before it fill up, and polling goes on without
-taking records, so that the group stays whole.
+Each stage has a thread of its own and hands its batches, in order, to the next. While one batch is in Triton the next
+is fetched and decoded and the one before is matched and published. The number of batches in flight is bounded. A stage
+that finds its dependency away repeats itself until it succeeds; the stages before it fill up, and polling goes on
+without taking records, so that the group stays whole.
 """
 
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from consumer.encoder.triton import TritonEncoder
 from consumer.errors import Dependency, Unavailable
-from consumer.images.fetch import Fetcher
 from consumer.kafka.consumer import UploadsConsumer
+from consumer.pipeline.batch import Batch
+from consumer.pipeline.ingest import Ingest
 from consumer.pipeline.poison import PoisonGuard
-from consumer.pipeline.steps import Batch, Steps
-from consumer.settings import Settings
+from consumer.pipeline.progress import InFlight, Progress
+from consumer.pipeline.retry import LONGEST_PAUSE_S, Backoff
+from consumer.pipeline.timing import timed
+from consumer.settings import PipelineSettings
 from consumer.telemetry.metrics import Metrics
-from consumer.telemetry.tracing import NO_TRACING, Tracing
-from consumer.window.window import RedisWindow
 
 log = logging.getLogger(__name__)
 
@@ -32,47 +33,49 @@ log = logging.getLogger(__name__)
 POLL_WAIT_S = 0.5
 # A full pipeline shorter than this is everyday back-pressure; past it, partitions are paused.
 PAUSE_AFTER_S = 1.0
-# Back-off between tries at a dependency that is away: doubling from the first to the last.
-BACKOFF_S = (0.1, 2.0)
 
-Step = Callable[[Batch], None]
 Batches = queue.SimpleQueue[Batch | None]
 
 
-@dataclass
-class Progress:
-    """What the outside may ask while the pipeline runs."""
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What is done with each batch, under a name for threads, metrics and traces.
 
-    turned_at_s: float = field(default_factory=time.monotonic)
-    waiting_for: dict[str, str] = field(default_factory=dict)
+    `run` may be called again with the same batch after it raised Unavailable, and then goes on where it was. `on_idle`
+    is called now and then while no batch comes, and may raise Unavailable as well.
+    """
+
+    name: Literal["look_up", "encode", "match", "publish"]
+    run: Callable[[Batch], None]
+    on_idle: Callable[[], None] | None = None
 
 
 class Pipeline:
-    """The steps' threads and the batches between them. `run` works until `stop` or `fail`, or a step fails for good."""
+    """The stages' threads and the batches between them. `run` works until `stop` or `fail`, or a stage fails."""
 
     def __init__(
         self,
-        settings: Settings,
-        fetcher: Fetcher,
-        encoder: TritonEncoder,
-        window: RedisWindow,
+        settings: PipelineSettings,
+        max_batch_size: int,
+        consumer: UploadsConsumer,
+        ingest: Ingest,
+        stages: Sequence[Stage],
+        poison_guard: PoisonGuard,
+        progress: Progress,
+        in_flight: InFlight,
         metrics: Metrics,
-        suspicion: PoisonGuard,
-        tracing: Tracing = NO_TRACING,
     ) -> None:
-        self._settings = settings.pipeline
+        """`max_batch_size` is the model's own limit; that of the settings holds too."""
+        self._settings = settings
+        self._batch_size = min(settings.batch_size, max_batch_size)
+        self._consumer = consumer
+        self._ingest = ingest
+        self._stages = stages
+        self._poison_guard = poison_guard
+        self._in_flight = in_flight
         self._metrics = metrics
-        self._suspicion = suspicion
-        self.consumer = UploadsConsumer(settings.kafka, self._drain_revoked, self._rebalanced)
-        self._steps = Steps(settings, fetcher, encoder, window, metrics, self.consumer, tracing)
-        self._most = min(settings.pipeline.batch_size, encoder.info.max_batch_size)
         self._stop = threading.Event()
-        self._abandon = threading.Event()
-        self._failure: BaseException | None = None
-        self._in_flight = 0
-        self._room = threading.Condition()
-        metrics.batches_in_flight_limit.set(settings.pipeline.batches_in_flight)
-        self.progress = Progress()
+        self.progress = progress
 
     def stop(self) -> None:
         """End `run` gracefully. May be called from any thread and from a signal handler."""
@@ -80,22 +83,15 @@ class Pipeline:
 
     def fail(self, error: BaseException) -> None:
         """End `run` at once; it raises the error, or the first of several. What is in flight stays uncommitted."""
-        self._failure = self._failure or error
-        self._abandon.set()
+        self._in_flight.fail(error)
         self._stop.set()
 
     def run(self) -> None:
-        """Poll until stopped, then finish what is in flight within the settings' bound. Raises what a step raised."""
-        steps: list[tuple[str, Step]] = [
-            ("look_up", self._steps.look_up),
-            ("encode", self._steps.encode),
-            ("match", self._steps.match),
-            ("publish", self._steps.publish),
-        ]
-        queues: list[Batches] = [queue.SimpleQueue() for _ in steps]
+        """Poll until stopped, then finish what is in flight within the settings' bound. Raises what a stage raised."""
+        queues: list[Batches] = [queue.SimpleQueue() for _ in self._stages]
         threads = [
-            threading.Thread(target=self._work, args=(name, step, *pair), name=name, daemon=True)
-            for (name, step), pair in zip(steps, zip(queues, [*queues[1:], None], strict=True), strict=True)
+            threading.Thread(target=self._work, args=(stage, *pair), name=stage.name, daemon=True)
+            for stage, pair in zip(self._stages, zip(queues, [*queues[1:], None], strict=True), strict=True)
         ]
         for thread in threads:
             thread.start()
@@ -104,139 +100,93 @@ class Pipeline:
                 try:
                     self._poll(queues[0])
                 except Unavailable as error:
-                    self._away(error)
-                    self._stop.wait(BACKOFF_S[1])
+                    self.progress.away(error)
+                    self._stop.wait(LONGEST_PAUSE_S)
         except BaseException as error:
             self.fail(error)
         finally:
             deadline_s = time.monotonic() + self._settings.shutdown_timeout_s
-            if self._failure is None:
-                self._drain(self._settings.shutdown_timeout_s)
-            self._abandon.set()
+            if self._in_flight.failure is None:
+                self._in_flight.drain(self._settings.shutdown_timeout_s)
+            self._in_flight.abandoned.set()
             queues[0].put(None)
             for thread in threads:
                 thread.join(max(0.0, deadline_s - time.monotonic()))
-            self._steps.close()
-            self.consumer.close()
-        if self._failure is not None:
-            raise self._failure
+        if self._in_flight.failure is not None:
+            raise self._in_flight.failure
 
     def _poll(self, out: Batches) -> None:
+        """Poll once, and hand a batch to the first stage if there is room for it."""
         self.progress.turned_at_s = time.monotonic()
-        with self._room:
-            room = self._room.wait_for(lambda: self._in_flight < self._settings.batches_in_flight, PAUSE_AFTER_S)
-        if not room:
-            self.consumer.idle(POLL_WAIT_S)
+        if not self._in_flight.wait_for_room(PAUSE_AFTER_S):
+            self._consumer.idle(POLL_WAIT_S)
             return
-        polled = self.consumer.poll(self._most, POLL_WAIT_S, self._settings.batch_wait_ms / 1000)
+        polled = self._consumer.poll(self._batch_size, POLL_WAIT_S, self._settings.batch_wait_ms / 1000)
         if not polled:
             return
-        leased, suspect = self._suspicion.first(polled)
-        self.consumer.put_back(polled[len(leased) :])
-        if suspect and not self._empty(PAUSE_AFTER_S):
-            self.consumer.put_back(leased)
-            self.consumer.idle(POLL_WAIT_S)
+        leased, suspect = self._poison_guard.first(polled)
+        self._consumer.put_back(polled[len(leased) :])
+        if suspect and not self._in_flight.wait_until_empty(PAUSE_AFTER_S):
+            self._consumer.put_back(leased)
+            self._consumer.idle(POLL_WAIT_S)
             return
-        batch = self._steps.begin(leased, suspect)
-        closed_by = "size" if len(leased) == self._most else "time"
+        batch = self._ingest.begin(leased, suspect)
+        closed_by = "size" if len(leased) == self._batch_size else "time"
         self._metrics.batch_uploads.labels(closed_by).observe(len(batch.items))
-        with self._room:
-            self._in_flight += 1
-            self._metrics.batches_in_flight.set(self._in_flight)
+        self._in_flight.begin()
         out.put(batch)
 
-    def _work(
-        self,
-        name: str,
-        step: Step,
-        batches: Batches,
-        out: Batches | None,
-    ) -> None:
-        """A step's thread: one batch after the other, until the end mark or the abandonment of what is left."""
+    def _work(self, stage: Stage, batches: Batches, out: Batches | None) -> None:
+        """Run a stage's thread: one batch after the other, until the end mark or until batches are abandoned."""
         try:
-            while (batch := self._next(name, batches)) is not None:
-                with self._steps.timed(name, batch.trace):
-                    done = self._persist(step, batch)
+            while (batch := self._next(stage, batches)) is not None:
+                with timed(self._metrics, stage.name, batch.trace):
+                    done = self._persist(stage, batch)
                 if out is not None and done:
                     out.put(batch)
                 else:
-                    self._finished()
+                    self._in_flight.end()
         except BaseException as error:
-            if self._abandon.is_set():  # what it works on is closed by now
-                log.debug("step %s ends: %r", name, error)
+            if self._in_flight.abandoned.is_set():  # what it works on is closed by now
+                log.debug("step %s ends: %r", stage.name, error)
             else:
-                log.exception("step %s failed", name)
+                log.exception("step %s failed", stage.name)
                 self.fail(error)
         if out is not None:
             out.put(None)
 
-    def _next(self, name: str, batches: Batches) -> Batch | None:
+    def _next(self, stage: Stage, batches: Batches) -> Batch | None:
+        """Wait for the stage's next batch; None is the end mark."""
         while True:
             try:
                 return batches.get(timeout=POLL_WAIT_S)
             except queue.Empty:
-                # Deletions and other processes' rows reach an idle window too.
-                if name == "match":
-                    self._refresh()
+                if stage.on_idle is not None:
+                    self._idle(stage.on_idle)
 
-    def _refresh(self) -> None:
+    def _idle(self, on_idle: Callable[[], None]) -> None:
         try:
-            self._steps.refresh()
+            on_idle()
         except Unavailable as error:
-            self._away(error)
+            self.progress.away(error)
         else:
-            self._back("redis")
+            self.progress.back("redis")  # which is all that idle work asks
 
-    def _persist(self, step: Step, batch: Batch) -> bool:
-        """Run a step, again and again while a dependency is away. False when abandoned in mid-flight."""
-        backoff_s, longest_s = BACKOFF_S
+    def _persist(self, stage: Stage, batch: Batch) -> bool:
+        """Run a stage, again and again while a dependency is away. False when abandoned in mid-flight."""
+        backoff = Backoff()
         waited_for: set[Dependency] = set()
-        while not self._abandon.is_set():
+        abandoned = self._in_flight.abandoned
+        while not abandoned.is_set():
             try:
-                step(batch)
+                stage.run(batch)
             except Unavailable as error:
-                self._away(error)
+                self.progress.away(error)
                 waited_for.add(error.dependency)
                 self._metrics.retries.labels(error.dependency).inc()
-                self._abandon.wait(backoff_s)
-                backoff_s = min(backoff_s * 2, longest_s)
+                backoff.wait(abandoned)
             else:
                 for dependency in waited_for:
-                    self._back(dependency)
+                    self.progress.back(dependency)
                 return True
         return False
-
-    def _away(self, error: Unavailable) -> None:
-        if self.progress.waiting_for.get(error.dependency) != error.detail:
-            log.warning("%s", error)
-        self.progress.waiting_for[error.dependency] = error.detail
-        self._metrics.dependency_up.labels(error.dependency).set(0)
-
-    def _back(self, dependency: Dependency) -> None:
-        if self.progress.waiting_for.pop(dependency, None) is not None:
-            log.info("%s is back", dependency)
-        self._metrics.dependency_up.labels(dependency).set(1)
-
-    def _finished(self) -> None:
-        with self._room:
-            self._in_flight -= 1
-            self._metrics.batches_in_flight.set(self._in_flight)
-            self._room.notify_all()
-
-    def _drain(self, timeout_s: float) -> None:
-        if not self._empty(timeout_s):
-            log.warning("dropping %d batches in flight after %s s; they stay uncommitted", self._in_flight, timeout_s)
-
-    def _empty(self, timeout_s: float) -> bool:
-        """Whether nothing is in flight any more, or ever will be, within that time."""
-        with self._room:
-            return self._room.wait_for(lambda: self._in_flight == 0 or self._failure is not None, timeout_s)
-
-    def _rebalanced(self, change: str) -> None:
-        self._metrics.rebalances.labels(change).inc()
-        if change == "assigned":
-            self._back("kafka")
-
-    def _drain_revoked(self) -> None:
-        if not self._abandon.is_set():
-            self._drain(self._settings.revoke_timeout_s)

@@ -186,7 +186,7 @@ class _BatchTrace(Trace):
             problem = "" if error is None else str(error)
             _end(span, problem)
             for item, trace in self._uploads():
-                if max(item.rows.start, rows.start) < min(item.rows.stop, rows.stop):
+                if max(item.view_range.start, rows.start) < min(item.view_range.stop, rows.stop):
                     trace.passed(name, began_ns, span.get_span_context(), problem)
 
         work.add_done_callback(done)

@@ -42,14 +42,17 @@ NO_TRACE = Trace()
 
 
 class Traced(Protocol):
-    """What a trace tells of an upload."""
+    """What a trace tells of an upload; `view_range` are its places among all views of its batch."""
 
     record: Record
     event: Event
     trace: Trace
-    rows: range
-    decision: Decision | None
     failure: Unprocessable | None
+
+    @property
+    def view_range(self) -> range: ...
+    @property
+    def decision(self) -> Decision | None: ...
 
 
 class Tracing:

@@ -1,0 +1,132 @@
+"""The third stage: append uploads to the window, compare them with what stands before, decide; carry out deletions."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consumer.decide import decide
+from consumer.encoder.contract import ModelInfo
+from consumer.errors import Unprocessable
+from consumer.events import Evidence
+from consumer.pipeline.batch import Batch, Item, Outcome
+from consumer.pipeline.encode import Encode
+from consumer.verification.rerank import VerificationRequest, Verifier
+from consumer.window.contract import Window
+from consumer.window.records import AppendResult, NewRecord, Position
+from consumer.window.redo_log import RedoLog, Write
+
+
+class Match:
+    """Decides on each upload of a batch by what stands before it in its tenant's window."""
+
+    def __init__(
+        self,
+        model: ModelInfo,
+        max_others: int,
+        encode: Encode,
+        window: Window,
+        verifier: Verifier,
+        redo_log: RedoLog,
+    ) -> None:
+        """`max_others` is how many matches a verdict lists beside the one it names."""
+        self._model = model
+        self._max_others = max_others
+        self._encode = encode
+        self._window = window
+        self._verifier = verifier
+        self._redo_log = redo_log
+
+    def run(self, batch: Batch) -> None:
+        """Give each item its outcome, in the order of the batch: a copy behind a deletion finds nothing."""
+        self._encode.await_encoded(batch)
+        self._redo_log.replay()
+        self._redo_log.record(batch.writes)
+        undecided = (item for item in batch.items if item.failure is None and item.outcome is None)
+        for deletions, segment in groupby(undecided, lambda item: item.is_deletion):
+            items = list(segment)
+            outcomes = self._delete(items) if deletions else self._decide(items)
+            for item, outcome in zip(items, outcomes, strict=True):
+                item.outcome = outcome
+                if outcome.stored_record is not None or deletions:
+                    event = item.event
+                    write = Write(event.tenant, event.image_id, item.source, outcome.stored_record)
+                    batch.writes.writes.append(write)
+
+    def refresh(self) -> None:
+        """Keep the window current while no batch comes: deletions and other processes' rows reach an idle one too."""
+        self._redo_log.replay()
+        self._window.refresh()
+
+    def _delete(self, items: list[Item]) -> list[Outcome]:
+        """Delete from the window what each item names."""
+        results = [self._window.delete(item.event.tenant, item.event.image_id, item.source) for item in items]
+        return [Outcome(datetime.now(UTC), deleted_at=result.position) for result in results]
+
+    def _decide(self, items: list[Item]) -> list[Outcome]:
+        """Append uploads to the window and decide on each. An item may fail meanwhile; it then has no decision."""
+        self._confirm_exact_matches([item for item in items if item.content.exact_match is not None])
+        new = [item for item in items if item.failure is None and item.content.exact_match is None]
+        appended = self._window.append([self._new_record(item) for item in new])
+        verified = iter(zip(appended, self._verifier.verify(_requests(new, appended)), strict=True))
+        outcomes: list[Outcome] = []
+        for item in items:
+            match, evidence = item.content.exact_match, dict[Position, Evidence]()
+            if item.failure is not None:
+                outcomes.append(Outcome(datetime.now(UTC)))
+                continue
+            if match is not None:  # the same bytes need no second look
+                result = AppendResult(exact=match, own_record=match.own_record)
+            else:
+                result, verification = next(verified)
+                result, evidence = replace(result, near=verification.near), verification.evidence
+            positions = {position for position, each in evidence.items() if each.verified}
+            decision = decide(result, self._model.threshold_l2, self._max_others, positions)
+            outcomes.append(Outcome(datetime.now(UTC), decision, evidence, result.own_record))
+        return outcomes
+
+    def _confirm_exact_matches(self, items: list[Item]) -> None:
+        """Look exact matches up again: one may have been deleted since, and then its copy is new and is encoded."""
+        if not items:
+            return
+        matches = self._window.find_exact([item.content_key for item in items])
+        for item, match in zip(items, matches, strict=True):
+            if match is None:
+                try:
+                    self._encode.encode_again(item)
+                except Unprocessable as error:
+                    item.failure = error
+                    continue
+            # Last: until its vector is there, a repeat of this stage has to find this item unconfirmed.
+            item.content.exact_match = match
+
+    def _new_record(self, item: Item) -> NewRecord:
+        vector = patches = None
+        region_vectors: list[NDArray[np.float32]] = []
+        encoded = item.encoding.encoded
+        if encoded is not None:
+            vector, *region_vectors = encoded.embeddings
+            if encoded.patches is not None and self._model.verification_rule is not None:
+                patches = encoded.patches[0].tobytes()
+        return NewRecord(
+            item.event.tenant,
+            item.event.image_id,
+            item.content.digest,
+            vector,
+            item.uploaded_at,
+            patches,
+            item.source,
+            tuple(region_vectors),
+        )
+
+
+def _requests(items: list[Item], appended: list[AppendResult]) -> list[VerificationRequest]:
+    """What the second look is asked about each upload that was appended."""
+    requests = []
+    for item, result in zip(items, appended, strict=True):
+        encoding = item.encoding
+        patches = None if encoding.encoded is None else encoding.encoded.patches
+        requests.append(VerificationRequest(item.event.tenant, result, encoding.regions, patches))
+    return requests

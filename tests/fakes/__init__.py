@@ -1,0 +1,1 @@
+"""Stand-ins for parts of the service, where a fault cannot be made otherwise."""
