@@ -29,7 +29,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml consumer/local/stack.lock
 demo: setup ## photographs and edited copies through the whole service (IMAGES=folder for your own)
 	$(BIN)/seenit demo $(if $(IMAGES),--images "$(IMAGES)")
 
-test: setup ## all tests but those of the training
+test: setup ## all tests except those of the training
 	$(BIN)/python -m pytest
 
 SEEDS ?= 20
@@ -63,18 +63,18 @@ pictures: setup ## plot the dashboards' panels from some minutes of real load; n
 	@command -v prometheus >/dev/null || { echo "there is no prometheus on the PATH (on Debian: apt-get install prometheus)" >&2; exit 1; }
 	$(BIN)/python -m tests.deploy.picture_dashboards
 
-bench: setup ## images a second of the service beside its bounds; needs an otherwise idle machine
+bench: setup ## images a second, beside the bounds of the service; needs an otherwise idle machine
 	$(BIN)/python -m tests.benchmarks.bench_service
 	$(BIN)/python -m tests.benchmarks.bench_second_look
 
 MINUTES ?= 30
-soak: setup ## the service at full load for MINUTES: do memory, descriptors and threads stay flat? Writes a plot
+soak: setup ## run the service at full load for MINUTES, see whether memory, descriptors and threads stay flat, and plot them
 	$(BIN)/python -m tests.benchmarks.soak --minutes $(MINUTES) --results out/soak
 
 PIN = $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url \
   --no-emit-trusted-host --no-emit-find-links
 
-lock: setup ## pin the newest allowed dependencies: of the checkout, of the images, of the validators
+lock: setup ## pin the newest allowed dependencies of the checkout, the images and the validators
 	$(PIN) --upgrade --extra local --extra tracing --extra dev --output-file requirements.lock pyproject.toml
 	$(PIN) --upgrade --extra tracing --constraint requirements.lock --output-file deploy/docker/requirements.lock pyproject.toml
 	$(PIN) --upgrade --constraint requirements.lock --output-file deploy/docker/triton.lock deploy/docker/triton.in
