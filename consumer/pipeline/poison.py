@@ -12,7 +12,7 @@ from typing import Any
 from redis import Redis
 from redis.cluster import RedisCluster
 
-from consumer.kafka.consumer import Lease, Leased
+from consumer.kafka.leases import Lease, Leased
 from consumer.settings import Settings
 from consumer.window.connection import REDIS_FAILURES
 

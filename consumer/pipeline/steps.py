@@ -28,8 +28,9 @@ from consumer.images.decode import Picture, decode
 from consumer.images.fetch import Fetcher
 from consumer.images.regions import Region, View, make_views
 from consumer.images.sandbox import DecodeSandbox
-from consumer.kafka.consumer import Lease, Leased, UploadsConsumer
+from consumer.kafka.consumer import UploadsConsumer
 from consumer.kafka.dead_letters import dead_letter
+from consumer.kafka.leases import Lease, Leased
 from consumer.kafka.messages import OutgoingMessage, verdict_message
 from consumer.kafka.publisher import Publisher
 from consumer.parse import parse

@@ -17,10 +17,10 @@ from tests.kafka_cluster import KafkaCluster
 ASKER = """
 import sys, threading
 from consumer.errors import Unavailable
-from consumer.kafka.lag import Lag
+from consumer.kafka.lag import LagReader
 from consumer.settings import KafkaSettings
 
-lag = Lag(KafkaSettings(bootstrap_servers=sys.argv[1], input_topic=sys.argv[2], group_id=sys.argv[2]))
+lag = LagReader(KafkaSettings(bootstrap_servers=sys.argv[1], input_topic=sys.argv[2], group_id=sys.argv[2]))
 ended = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
 answers, failures = 0, 0

@@ -25,7 +25,8 @@ from consumer.events import Event, ImageUpload, Record
 from consumer.images.decode import decode
 from consumer.images.fetch import Fetcher
 from consumer.images.regions import make_views
-from consumer.kafka.consumer import Lease, UploadsConsumer
+from consumer.kafka.consumer import UploadsConsumer
+from consumer.kafka.leases import Lease
 from consumer.pipeline.steps import Batch, Item, Steps
 from consumer.settings import DecodeSettings, FetchSettings, Settings
 from consumer.telemetry.metrics import Metrics
