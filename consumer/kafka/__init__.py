@@ -1,4 +1,4 @@
-"""Comes in: Kafka messages and settings. Goes out: records under a lease, published messages, committed offsets.
-
-May ask: the base only (errors, settings, events), and Kafka itself.
+"""Kafka. In: messages of the input topic, as records under the lease of their partition; verdicts and dead letters.
+Out: messages published and offsets committed, together; the topics' differences from what they should be, and the lag.
+May ask: base (errors, settings, events); no other wing.
 """

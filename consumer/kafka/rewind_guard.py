@@ -18,7 +18,7 @@ class RewindGuard:
 
     `read_committed` returns the group's offsets of partitions, given a time-out in seconds. `go_on_at` moves the
     client to the given offset of each lease. Polled records go through `drop_committed`, then `drop_repeated`; both
-    raise KafkaException or TimeoutError while the brokers cannot tell, and are to be asked again with the same records.
+    raise KafkaException or TimeoutError while the brokers cannot tell: the records given are to be checked again then.
     """
 
     def __init__(
