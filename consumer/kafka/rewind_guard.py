@@ -1,7 +1,7 @@
 """A guard against rewinds: librdkafka at times reads a partition again from its start, unasked.
 
-Records of a rewound partition would be handled twice. The guard compares every record with the group's offsets and
-with what was handed out before, drops what repeats, and sends the client on to where it should be.
+Records of a rewound partition would be handled twice. The guard compares the first record of each lease with the
+group's offset and every record with those handed out before it, drops repeated ones, and moves the client on.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +14,12 @@ from consumer.kafka.leases import Lease, Leased
 
 
 class RewindGuard:
-    """The records' expected order under each lease, for the one thread that polls.
+    """Keeps the offset that is next under each lease, and drops records before it. Used by one thread, which polls.
 
-    `read_committed` returns the group's offsets of partitions, given a time-out in seconds. `go_on_at` moves the
-    client to the given offset of each lease. Polled records go through `drop_committed`, then `drop_repeated`; both
-    raise KafkaException or TimeoutError while the brokers cannot tell: the records given are to be checked again then.
+    `read_committed` reads the group's offsets of partitions, within a time-out in seconds. `go_on_at` moves the client
+    to an offset of each of some leases. Polled records go through `drop_committed`, and what remains of them through
+    `drop_repeated`. Both raise KafkaException or TimeoutError while the brokers cannot tell; what was given to the one
+    that raised has to go through both again later.
     """
 
     def __init__(

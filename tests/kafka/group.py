@@ -44,7 +44,9 @@ class Topics:
             }
         )
         consumer.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
-        values, ended, deadline_s = [], set(), time.monotonic() + WAIT_S
+        values: list[bytes] = []
+        ended: set[int | None] = set()
+        deadline_s = time.monotonic() + WAIT_S
         while len(ended) < PARTITIONS:
             assert time.monotonic() < deadline_s, f"{topic} cannot be read to its end"
             for message in consumer.consume(1000, 0.2):
