@@ -16,7 +16,7 @@ USERS = {"seenit": "correct horse", "stranger": "battery staple", "uploader": "u
 
 @pytest.fixture(scope="session")
 def kafka_jars() -> None:
-    """Skips, or with `CI=true` fails, where Apache Kafka cannot be run."""
+    """Skip the test, or with `CI=true` fail it, where Apache Kafka cannot be run."""
     try:
         jars.fetch()
     except KafkaMissing as missing:
@@ -27,14 +27,14 @@ def kafka_jars() -> None:
 
 @pytest.fixture(scope="session")
 def kafka_cluster(kafka_jars: None) -> Iterator[KafkaCluster]:
-    """One broker that all tests share: name topics and groups of your own, and leave the broker running."""
+    """One broker that all tests share: each test names topics and groups of its own, and leaves the broker running."""
     with KafkaCluster() as cluster:
         yield cluster
 
 
 @pytest.fixture
 def kafka_broker(kafka_cluster: KafkaCluster) -> Iterator[KafkaCluster]:
-    """The same broker for a test that hurts it; whatever was done to it is mended afterwards."""
+    """The same broker for a test that hurts it; it is healed afterwards."""
     yield kafka_cluster
     kafka_cluster.heal()
 
@@ -47,7 +47,7 @@ def _three_brokers(kafka_jars: None) -> Iterator[KafkaCluster]:
 
 @pytest.fixture
 def kafka_trio(_three_brokers: KafkaCluster) -> Iterator[KafkaCluster]:
-    """Three brokers for a test that hurts them; whatever was done to them is mended afterwards."""
+    """Three brokers for a test that hurts them; they are healed afterwards."""
     yield _three_brokers
     _three_brokers.heal()
 

@@ -1,4 +1,4 @@
-"""The other ends of the topics: sending uploads and following verdicts."""
+"""Clients at the other ends of the topics, for tools: one sends uploads, one follows verdicts."""
 
 import uuid
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ from consumer.kafka.config import MAX_MESSAGE_BYTES, client_options
 from consumer.kafka.messages import produce
 from consumer.settings import KafkaSettings
 
-# Of one exchange with the brokers.
+# Limit of one exchange with the brokers.
 SEND_TIMEOUT_S = 15.0
 
 
 class UploadsProducer:
-    """Puts upload and deletion events on the input topic."""
+    """Sends upload and deletion events to the input topic."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._topic = settings.input_topic
@@ -31,12 +31,12 @@ class UploadsProducer:
 
     def send(self, event: ImageUpload | ImageDeleted) -> None:
         """Queue one event; `flush` waits until the brokers have it."""
-        kind = "image.uploaded" if isinstance(event, ImageUpload) else "image.deleted"
+        event_type = "image.uploaded" if isinstance(event, ImageUpload) else "image.deleted"
         cloud_event = CloudEvent(
             {
                 "id": str(uuid.uuid4()),
                 "source": "/seenit/upload",
-                "type": kind,
+                "type": event_type,
                 "time": datetime.now(UTC),
                 "datacontenttype": "application/json",
             },
@@ -51,7 +51,7 @@ class UploadsProducer:
         self._producer.poll(0)
 
     def flush(self) -> None:
-        """Wait until all events stand on the topic. Raises Unavailable when they do not within SEND_TIMEOUT_S."""
+        """Wait until all events are on the topic. Raises Unavailable when they are not within SEND_TIMEOUT_S."""
         unsent = self._producer.flush(SEND_TIMEOUT_S)
         if self._failures:
             raise Unavailable("kafka", f"{len(self._failures)} events were refused: {self._failures[0].str()}")
@@ -65,7 +65,7 @@ class UploadsProducer:
 
 @dataclass(frozen=True, slots=True)
 class PublishedVerdict:
-    """A verdict as it stands on the output topic: read and as it came, its event's id, and when it got there."""
+    """A verdict on the output topic: parsed and as bytes, the id of its event, and when it was published."""
 
     verdict: Verdict
     value: bytes
@@ -76,7 +76,7 @@ class PublishedVerdict:
 class VerdictsReader:
     """Follows the output topic from its end, or from its beginning, without being a member of any group.
 
-    Raises Unavailable when the brokers or the topic cannot be asked.
+    Raises Unavailable when the brokers do not answer or there is no such topic.
     """
 
     def __init__(self, settings: KafkaSettings, *, from_beginning: bool = False) -> None:
@@ -95,17 +95,17 @@ class VerdictsReader:
             ]
             if topic.error is not None:
                 raise Unavailable("kafka", f"topic {settings.output_topic!r}: {topic.error.str()}")
-            at = [TopicPartition(settings.output_topic, partition) for partition in topic.partitions]
-            # The end is fixed now: verdicts published after this line are seen, however long the first poll takes.
-            for each in at:
-                low, high = self._consumer.get_watermark_offsets(each, timeout=SEND_TIMEOUT_S)
-                each.offset = low if from_beginning else high
-            self._consumer.assign(at)
+            positions = [TopicPartition(settings.output_topic, partition) for partition in topic.partitions]
+            # The end is fixed now: verdicts published after this line are read, however long the first poll takes.
+            for position in positions:
+                low, high = self._consumer.get_watermark_offsets(position, timeout=SEND_TIMEOUT_S)
+                position.offset = low if from_beginning else high
+            self._consumer.assign(positions)
         except KafkaException as error:
             raise Unavailable("kafka", f"{settings.bootstrap_servers}: {error.args[0].str()}") from None
 
     def poll(self, wait_s: float) -> Iterator[PublishedVerdict]:
-        """The verdicts that are there within `wait_s`."""
+        """Read the verdicts that arrive within `wait_s`."""
         messages = self._consumer.consume(1, wait_s)
         if messages:
             messages += self._consumer.consume(500, 0)
@@ -113,9 +113,9 @@ class VerdictsReader:
             value = message.value()
             if message.error() is None and value is not None:
                 headers: dict[str, Any] = dict(message.headers() or ())
-                identity = (headers.get("ce_id") or b"").decode()
-                yield PublishedVerdict(Verdict.model_validate_json(value), value, identity, message.timestamp()[1])
+                event_id = (headers.get("ce_id") or b"").decode()
+                yield PublishedVerdict(Verdict.model_validate_json(value), value, event_id, message.timestamp()[1])
 
     def close(self) -> None:
-        """Let go of the topic."""
+        """Close the client."""
         self._consumer.close()

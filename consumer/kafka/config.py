@@ -1,27 +1,30 @@
-"""The options of every Kafka client here, and the time-outs that they share."""
+"""The options of the Kafka clients, and the time-outs that they share."""
 
 import logging
 from typing import Any
 
 from consumer.settings import KafkaSettings
 
-# How long one call to the brokers may take before the batch is tried again: longer than a leader's failover.
+# Limit of one call to the brokers, after which the batch is tried again: longer than a leader's failover.
 BROKER_TIMEOUT_S = 15.0
-# Brokers answer a fetch as soon as there is something; the embedded one lets new records wait for this time to end.
+# A probe has to answer before the one who probes gives up, usually after some seconds.
+CHECK_TIMEOUT_S = 2.0
+# Brokers answer a fetch as soon as there is something; the embedded one holds new records back until this time is over.
 FETCH_WAIT_MS = 20
-# A broker that stands still holds a request until then; with the client's own 60 s a whole transaction would be lost.
+# A broker that stands still holds a request for this long; the client's default, 60 s, would lose a whole transaction.
 SOCKET_TIMEOUT_MS = 10_000
-# Dead letters carry the original value: the producer's own bound must not be the narrowest on the way.
+# Dead letters carry the original value: the producer's limit must not be the smallest on the way.
 MAX_MESSAGE_BYTES = 64 << 20
-# A stop is not held up by a consumer that hangs in close(): the group's session time-out does the rest.
+# A consumer that hangs in close() delays a stop by this much at most: the group's session time-out does the rest.
 CLOSE_TIMEOUT_S = 5.0
-# In KIP-848, how long brokers wait for a member to give up what is another's. When the answer that asks for it is lost,
-# librdkafka (2.15) never does: nobody has the partition until the brokers throw the member out, and it joins anew.
+# In KIP-848, how long brokers wait for a member to give up a partition that goes to another. When the answer that asks
+# for it is lost, librdkafka (2.15) never gives it up: nobody has the partition until the brokers remove the member, and
+# it joins again.
 REVOKED_WITHIN_MS = 45_000
 
 
 def client_options(settings: KafkaSettings) -> dict[str, Any]:
-    """What consumer and producer have in common; the client wants only what is set."""
+    """Options that every client has in common; empty settings are left out, for the client refuses them."""
     options = {
         "bootstrap.servers": settings.bootstrap_servers,
         "security.protocol": settings.security_protocol,
@@ -36,15 +39,27 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value != ""}
 
 
-def membership_options(settings: KafkaSettings) -> dict[str, Any]:
-    """How the consumer takes part in its group."""
+def consumer_options(settings: KafkaSettings) -> dict[str, Any]:
+    """Options of the consumer that reads the input topic as a member of the group."""
+    return {
+        **client_options(settings),
+        **_membership_options(settings),
+        "isolation.level": "read_committed",
+        "auto.offset.reset": "earliest",
+        "fetch.wait.max.ms": FETCH_WAIT_MS,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+    }
+
+
+def _membership_options(settings: KafkaSettings) -> dict[str, Any]:
     options = {"group.id": settings.group_id, "group.protocol": settings.group_protocol}
     if settings.instance_id:
         options["group.instance.id"] = settings.instance_id
-    if settings.group_protocol == "consumer":  # the rest is the brokers' business
+    if settings.group_protocol == "consumer":  # the brokers set the rest
         return {**options, "max.poll.interval.ms": REVOKED_WITHIN_MS}
-    # A cooperative rebalance has two rounds. A static member killed between them comes back to its share of the first
-    # without a second one, and what it had given up is nobody's from then on.
+    # A cooperative rebalance has two rounds. A static member killed between them returns to its share of the first
+    # round without a second one, and nobody has the partitions that it had given up from then on.
     strategy = "range" if settings.instance_id else "cooperative-sticky"
     return {
         **options,

@@ -1,4 +1,4 @@
-"""Dead letters: messages that could not be processed, as they came, with what was wrong with them."""
+"""Dead letters: messages that could not be processed, unchanged, with the reason added as headers."""
 
 from consumer.errors import Unprocessable
 from consumer.events import Record
@@ -6,11 +6,11 @@ from consumer.kafka.messages import OutgoingMessage
 
 
 def dead_letter(record: Record, error: Unprocessable, image_id: str, topic: str) -> OutgoingMessage:
-    """The original message unchanged, with what was wrong and where it stood as further headers.
+    """Make a dead letter of a record: the original message unchanged, with the reason and its position as headers.
 
-    It is larger than the original, which may have been as large as the input topic takes.
+    The letter is larger than the original, which may have been as large as the input topic takes.
     """
-    about = {
+    explanation = {
         "seenit-reason": error.reason,
         "seenit-detail": error.detail,
         "seenit-image-id": image_id,
@@ -18,5 +18,5 @@ def dead_letter(record: Record, error: Unprocessable, image_id: str, topic: str)
         "seenit-partition": str(record.partition),
         "seenit-offset": str(record.offset),
     }
-    added = tuple((name, text.encode("utf-8", "backslashreplace")) for name, text in about.items())
+    added = tuple((name, text.encode("utf-8", "backslashreplace")) for name, text in explanation.items())
     return OutgoingMessage(topic, record.key, record.value, (*record.headers, *added), may_shrink=True)

@@ -1,4 +1,4 @@
-"""How far the group is behind: messages between its committed offset and the end of each partition."""
+"""The group's lag: messages between its committed offset and the end of each partition."""
 
 from collections.abc import Iterable
 
@@ -12,28 +12,30 @@ ASK_TIMEOUT_S = 5.0
 
 
 class LagReader:
-    """Asks the brokers, with a client of its own: the consumer's view of the ends stands still while it is paused.
+    """Reads the lag from the brokers.
 
-    That client is a consumer which never joins the group. The admin client would be the natural choice, but as of
-    librdkafka 2.15 its questions about groups bring the process down when the group's coordinator does not answer.
+    It has a client of its own, since the ends that the consumer knows stand still while it is paused. That client is a
+    consumer which never joins the group. The admin client would be the natural choice, but as of librdkafka 2.15 its
+    requests about groups bring the process down when the group's coordinator does not answer.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._topic = settings.input_topic
-        self._asker = Consumer(
+        self._client = Consumer(
             {**client_options(settings), "group.id": settings.group_id, "isolation.level": "read_committed"}
         )
 
     def ask(self, partitions: Iterable[int]) -> dict[int, int]:
-        """The lag of each partition, in messages. Raises Unavailable."""
-        wanted = [TopicPartition(self._topic, partition) for partition in partitions]
-        if not wanted:
+        """Read the lag of each of these partitions, in messages. Raises Unavailable."""
+        requested = [TopicPartition(self._topic, partition) for partition in partitions]
+        if not requested:
             return {}
         try:
-            return {at.partition: self._behind(at) for at in self._asker.committed(wanted, ASK_TIMEOUT_S)}
+            committed = self._client.committed(requested, ASK_TIMEOUT_S)
+            return {position.partition: self._behind(position) for position in committed}
         except KafkaException as error:
             raise Unavailable("kafka", error.args[0].str()) from None
 
     def _behind(self, committed: TopicPartition) -> int:
-        first, end = self._asker.get_watermark_offsets(committed, ASK_TIMEOUT_S)
+        first, end = self._client.get_watermark_offsets(committed, ASK_TIMEOUT_S)
         return max(0, end - max(first, committed.offset))

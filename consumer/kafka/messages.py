@@ -1,4 +1,4 @@
-"""Kafka messages as the service reads and writes them."""
+"""Kafka messages that the service reads and writes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,14 +14,17 @@ Headers = tuple[tuple[str, bytes | None], ...]
 
 SOURCE = "/seenit"
 _JSON = JSONFormat()
-# How long the client may work off its queue before a message that found it full is offered again.
+# How long the client may empty its full queue before the message is offered to it again.
 _FULL_QUEUE_WAIT_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class OutgoingMessage:
-    """A message to publish; one that `may_shrink` goes without its value if its topic does not take one so large, and
-    without the headers it came with if that is not enough."""
+    """A message to publish.
+
+    A message that `may_shrink` is published without its value if its topic does not take one so large, and without the
+    headers it came with if that is not enough.
+    """
 
     topic: str
     key: bytes | None
@@ -29,23 +32,26 @@ class OutgoingMessage:
     headers: Headers
     may_shrink: bool = False
 
-    def shrunk(self) -> "OutgoingMessage":
-        """Without the value, of which a header tells how large it was; once that is gone, without foreign headers."""
+    def shrink(self) -> "OutgoingMessage":
+        """Make a smaller message: without the value, whose size becomes a header, or else without key and most headers.
+
+        A message without a value keeps only the headers that the service added.
+        """
         if self.value is None:
-            own = tuple(header for header in self.headers if header[0].startswith("seenit-"))
-            return OutgoingMessage(self.topic, None, None, own)
+            own_headers = tuple(header for header in self.headers if header[0].startswith("seenit-"))
+            return OutgoingMessage(self.topic, None, None, own_headers)
         size = ("seenit-omitted-bytes", str(len(self.value)).encode())
         return OutgoingMessage(self.topic, self.key, None, (*self.headers, size), may_shrink=True)
 
     @property
     def size_bytes(self) -> int:
-        """About what it takes on the wire."""
+        """Approximate size on the wire."""
         headers = sum(len(name) + len(value or b"") for name, value in self.headers)
         return len(self.key or b"") + len(self.value or b"") + headers
 
 
 def to_record(message: Message) -> Record:
-    """The record of the input topic that a message is. What is wrong with its headers becomes a header of its own."""
+    """Make a record of a message of the input topic; headers that cannot be read are replaced by one that says so."""
     headers = read_headers(message)
     return Record(
         message.topic() or "",
@@ -59,7 +65,7 @@ def to_record(message: Message) -> Record:
 
 
 def read_headers(message: Message) -> Headers | None:
-    """Read the headers; None when a name among them is not UTF-8, on which the client fails."""
+    """Read a message's headers; None when the name of one is not UTF-8, on which the client fails."""
     try:
         return tuple(message.headers() or ())  # type: ignore[arg-type]
     except (SystemError, UnicodeDecodeError):
@@ -67,7 +73,7 @@ def read_headers(message: Message) -> Headers | None:
 
 
 def verdict_message(verdict: Verdict, event: Event) -> KafkaMessage:
-    """The verdict on an event as key, value and headers of a binary-mode CloudEvent."""
+    """Make key, value and headers of the verdict on an event: a CloudEvent in binary mode."""
     return to_binary(
         CloudEvent(
             {
@@ -93,7 +99,7 @@ def produce(
     headers: Headers,
     on_delivery: Callable[[KafkaError | None, Message], None],
 ) -> None:
-    """Hand a message to the client; wait while its queue is full. Raises KafkaException for what it does not take."""
+    """Hand a message to the client; wait while its queue is full. Raises KafkaException when the client refuses it."""
     while True:
         try:
             producer.produce(topic, value, key, headers=list(headers), on_delivery=on_delivery)

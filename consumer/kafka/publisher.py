@@ -1,4 +1,4 @@
-"""Verdicts and dead letters go out, and the commit ties them to the uploads that they answer."""
+"""The publisher: sends verdicts and dead letters, and commits the offsets of the uploads that they answer."""
 
 import logging
 import threading
@@ -18,24 +18,24 @@ from consumer.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 
-# Longer than a call that looks at the clock may take.
+# Longer than a call that keeps to its time-out may take.
 HANG_TIMEOUT_S = BROKER_TIMEOUT_S + 5
 
 
 class _Undelivered(Exception):
-    """Messages that the brokers did not take, by their number within the call."""
+    """The brokers did not take these messages; `errors` is keyed by their index within the call."""
 
     def __init__(self, errors: dict[int, KafkaError]) -> None:
         super().__init__()
         self.errors = errors
 
 
-class _Hanging(Exception):
-    """The client does not return."""
+class _ClientHangs(Exception):
+    """A call to the client does not return."""
 
 
 class Publisher:
-    """Verdicts and dead letters, then the offsets they answer, in the two ways of delivery.
+    """Publishes messages and then commits the offsets that they answer, in one of two ways of delivery.
 
     `exactly-once`: one transaction holds messages and offsets. `at-least-once`: the messages first, then the offsets,
     so that after a crash in between the same verdicts, with the same ids, are published again.
@@ -45,43 +45,43 @@ class Publisher:
         self._settings = settings
         self._consumer = consumer
         self._transactional = settings.delivery == "exactly-once"
-        # Without an instance id a name is made up: generations of the group fence its zombies all the same.
+        # Without an instance id the name is random: the generations of the group still fence its zombies.
         self._transactional_id = f"{settings.group_id}-{settings.instance_id or uuid.uuid4()}"
         self._producer: Producer | None = None
-        self._unsure = False
-        self._errors: dict[int, KafkaError] = {}
+        self._commit_unconfirmed = False
+        self._delivery_errors: dict[int, KafkaError] = {}
 
     def publish(self, messages: Iterable[OutgoingMessage], offsets: Sequence[TopicPartition]) -> None:
         """Publish the messages and commit the offsets; returns when both are done.
 
-        To be called while the leases are known to hold. Raises Unavailable when the brokers did not confirm it: the
-        same call may be made again while the leases hold.
+        To be called while the leases are known to hold. Raises Unavailable when the brokers did not confirm it; the
+        same call may be repeated while the leases hold.
         """
-        # Now, not when the offsets are sent: a partition may go to another process meanwhile.
+        # The generation of now, not of when the offsets are sent: a partition may go to another process meanwhile.
         self._publish(list(messages), offsets, self._consumer.generation)
 
-    def _publish(self, messages: list[OutgoingMessage], offsets: Sequence[TopicPartition], group: Any) -> None:
+    def _publish(self, messages: list[OutgoingMessage], offsets: Sequence[TopicPartition], generation: Any) -> None:
         try:
             producer = self._ready_producer()
-            if self._unsure and self._committed(offsets):
-                self._unsure = False
+            if self._commit_unconfirmed and self._are_committed(offsets):
+                self._commit_unconfirmed = False
                 return
             if self._transactional:
-                self._in_transaction(producer, messages, offsets, group)
+                self._publish_in_transaction(producer, messages, offsets, generation)
             else:
                 self._deliver(producer, messages)
                 self._consumer.commit(offsets)
         except _Undelivered as undelivered:
-            # A new producer, because the client miscounts after a refusal: its next transaction would fail too.
+            # The client miscounts after a refusal, so that its next transaction would fail too: make a new producer.
             self._abort()
             self._producer = None
-            shrunk = _shrink(messages, undelivered.errors)
-            if shrunk == messages:
-                number, error = min(undelivered.errors.items())
-                raise Unavailable("kafka", f"topic {messages[number].topic!r}: {error.str()}") from None
-            self._publish(shrunk, offsets, group)
-        except _Hanging:
-            self._producer = None  # a new one under the same name ends what this one has begun
+            smaller = _shrink_largest(messages, undelivered.errors)
+            if smaller == messages:
+                index, error = min(undelivered.errors.items())
+                raise Unavailable("kafka", f"topic {messages[index].topic!r}: {error.str()}") from None
+            self._publish(smaller, offsets, generation)
+        except _ClientHangs:
+            self._producer = None  # a new one under the same name aborts the transaction that this one has begun
             raise Unavailable("kafka", "the client does not come back from the group's coordinator") from None
         except KafkaException as exception:
             self._abort()
@@ -89,7 +89,7 @@ class Publisher:
             raise Unavailable("kafka", f"{error.name()}: {error.str()}") from None
 
     def close(self) -> None:
-        """Give up what is not yet published; from any thread."""
+        """Give up what is not yet published. May be called from any thread."""
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.purge()
@@ -102,7 +102,7 @@ class Publisher:
                     **client_options(self._settings),
                     "enable.idempotence": True,
                     "message.max.bytes": MAX_MESSAGE_BYTES,
-                    # Batches come whole; waiting for more of them would only add to the latency.
+                    # Batches come whole; to wait for more messages would only add latency.
                     "linger.ms": 0,
                     "compression.type": "lz4",
                     "message.timeout.ms": int(BROKER_TIMEOUT_S * 1000),
@@ -121,41 +121,45 @@ class Publisher:
             self._producer = producer
         return self._producer
 
-    def _in_transaction(
-        self, producer: Producer, messages: Sequence[OutgoingMessage], offsets: Sequence[TopicPartition], group: Any
+    def _publish_in_transaction(
+        self,
+        producer: Producer,
+        messages: Sequence[OutgoingMessage],
+        offsets: Sequence[TopicPartition],
+        generation: Any,
     ) -> None:
         producer.begin_transaction()
         self._deliver(producer, messages)
-        _returning(lambda: producer.send_offsets_to_transaction(list(offsets), group, BROKER_TIMEOUT_S))
-        # From here until the brokers answer, the transaction may stand or not: its offsets will tell.
-        self._unsure = True
-        _again(lambda: producer.commit_transaction(BROKER_TIMEOUT_S))
-        self._unsure = False
+        _retry_unless_hung(lambda: producer.send_offsets_to_transaction(list(offsets), generation, BROKER_TIMEOUT_S))
+        # From here until the brokers answer, the transaction may be committed or not: the group's offsets show which.
+        self._commit_unconfirmed = True
+        _retry(lambda: producer.commit_transaction(BROKER_TIMEOUT_S))
+        self._commit_unconfirmed = False
 
-    def _committed(self, offsets: Sequence[TopicPartition]) -> bool:
-        """Whether the group's offsets already stand where a commit of unknown outcome would have put them."""
-        wanted = {offset.partition: offset.offset for offset in offsets}
+    def _are_committed(self, offsets: Sequence[TopicPartition]) -> bool:
+        """Tell whether a commit of unknown outcome succeeded: the group's offsets are then at these or beyond."""
+        expected = {position.partition: position.offset for position in offsets}
         committed = self._consumer.committed(offsets, BROKER_TIMEOUT_S)
-        return all(position.offset >= wanted[position.partition] for position in committed)
+        return all(position.offset >= expected[position.partition] for position in committed)
 
     def _deliver(self, producer: Producer, messages: Sequence[OutgoingMessage]) -> None:
-        self._errors.clear()
-        for number, message in enumerate(messages):
+        self._delivery_errors.clear()
+        for index, message in enumerate(messages):
             try:
-                self._produce(producer, message, number)
+                self._produce(producer, message, index)
             except KafkaException as exception:
-                self._errors[number] = exception.args[0]
+                self._delivery_errors[index] = exception.args[0]
             producer.poll(0)
         if producer.flush(BROKER_TIMEOUT_S):
             producer.purge()
             producer.flush(CLOSE_TIMEOUT_S)
-        if self._errors:
-            raise _Undelivered(dict(self._errors))
+        if self._delivery_errors:
+            raise _Undelivered(dict(self._delivery_errors))
 
-    def _produce(self, producer: Producer, message: OutgoingMessage, number: int) -> None:
+    def _produce(self, producer: Producer, message: OutgoingMessage, index: int) -> None:
         def delivered(error: KafkaError | None, _: Message) -> None:
             if error is not None:
-                self._errors[number] = error
+                self._delivery_errors[index] = error
 
         produce(producer, message.topic, message.value, message.key, message.headers, delivered)
 
@@ -165,47 +169,47 @@ class Publisher:
         try:
             self._producer.abort_transaction(BROKER_TIMEOUT_S)
         except KafkaException as exception:
-            # Fenced or out of step: a new producer under the same name ends whatever this one left open.
+            # Fenced or out of step: a new producer under the same name aborts whatever this one left open.
             log.warning("cannot abort a transaction, starting a new producer: %s", exception.args[0].str())
             self._producer = None
 
 
-def _shrink(messages: list[OutgoingMessage], errors: Mapping[int, KafkaError]) -> list[OutgoingMessage]:
-    """The messages, without the values that were too large.
+def _shrink_largest(messages: list[OutgoingMessage], errors: Mapping[int, KafkaError]) -> list[OutgoingMessage]:
+    """Shrink the largest of the messages that were refused as too large, and those more than half its size.
 
-    Messages are refused by the batch, with those that would fit alone: so the largest goes without its value, and what
-    is more than half as large, lest an attacker's many large ones take as many tries.
+    A whole batch is refused, together with messages that would fit alone: so the smaller ones are left as they are. The
+    share of a half is because an attacker's many large messages would otherwise take as many tries.
     """
     refused = [n for n, error in errors.items() if error.code() == KafkaError.MSG_SIZE_TOO_LARGE]
-    sizes = {n: messages[n].size_bytes for n in refused if messages[n].may_shrink}
-    largest = max(sizes.values(), default=0)
-    return [m.shrunk() if sizes.get(n, 0) > largest / 2 else m for n, m in enumerate(messages)]
+    sizes_bytes = {n: messages[n].size_bytes for n in refused if messages[n].may_shrink}
+    largest_bytes = max(sizes_bytes.values(), default=0)
+    return [m.shrink() if sizes_bytes.get(n, 0) > largest_bytes / 2 else m for n, m in enumerate(messages)]
 
 
-def _returning(call: Callable[[], Any]) -> None:
-    """`_again`, for a call that may not come back in the time it is given. Raises _Hanging when it does not.
+def _retry_unless_hung(call: Callable[[], Any]) -> None:
+    """Run `_retry(call)` in a thread of its own. Raises _ClientHangs when it does not return in time.
 
-    librdkafka waits for a coordinator that is gone without looking at the clock (seen in 2.15, a broker killed). The
+    librdkafka waits for a coordinator that is gone without regard to its time-out (seen in 2.15, a broker killed). The
     call is then left behind with its thread.
     """
     outcome: Future[None] = Future()
 
-    def make() -> None:
+    def run() -> None:
         try:
-            _again(call)
+            _retry(call)
             outcome.set_result(None)
-        except BaseException as error:  # goes to whoever waits
+        except BaseException as error:  # raised again for whoever waits
             outcome.set_exception(error)
 
-    threading.Thread(target=make, name="kafka call", daemon=True).start()
+    threading.Thread(target=run, name="kafka call", daemon=True).start()
     try:
         outcome.result(HANG_TIMEOUT_S)
     except TimeoutError:
-        raise _Hanging from None
+        raise _ClientHangs from None
 
 
-def _again(call: Callable[[], Any]) -> None:
-    """Repeat a transactional call for as long as the client says that this mends it, within BROKER_TIMEOUT_S."""
+def _retry(call: Callable[[], Any]) -> None:
+    """Repeat a transactional call while its error is retriable, within BROKER_TIMEOUT_S. Raises KafkaException."""
     deadline_s = time.monotonic() + BROKER_TIMEOUT_S
     while True:
         try:

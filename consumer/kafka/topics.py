@@ -1,4 +1,4 @@
-"""The topics: what they should be like, what they are, and what to do about the difference."""
+"""The topics: what each should be, what it is, and how to remedy the difference."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -14,19 +14,19 @@ from consumer.errors import Misconfigured, Unavailable
 from consumer.kafka.config import client_options
 from consumer.settings import GRACE_SHARE, KafkaSettings
 
-# How long one question to the brokers may take; the first one also connects.
+# Limit of one request to the brokers; the first one also connects.
 ASK_TIMEOUT_S = 10.0
 DAY_MS = 24 * 60 * 60 * 1000
-# What brokers take unless told otherwise.
-MESSAGE_BYTES = 1_048_588
-# A dead letter is the original message and these headers: why, and where it stood.
+# The largest message that brokers take by default.
+DEFAULT_MESSAGE_BYTES = 1_048_588
+# Room for the headers that a dead letter adds to the original message: why it failed, and its position.
 DEAD_LETTER_HEADERS_BYTES = 64 << 10
 DEAD_LETTER_RETENTION_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """What a topic needs at least, and how it is cleaned up."""
+    """The least that a topic needs."""
 
     name: str
     partitions: int
@@ -36,13 +36,13 @@ class TopicSpec:
 
     @property
     def min_insync_replicas(self) -> int:
-        """One less than the copies: a lost broker neither loses an acknowledged message nor stops the writers."""
+        """One less than the replicas: a lost broker neither loses an acknowledged message nor stops the writers."""
         return max(1, self.replicas - 1)
 
     def config(self) -> dict[str, str]:
-        """The configuration to create it with."""
+        """The configuration to create the topic with."""
         return {
-            # Compaction keeps the last message of a key: of two uploads with one id the first would vanish unseen.
+            # Compaction keeps the last message of a key: of two uploads with one id the first would vanish unread.
             "cleanup.policy": "delete",
             "retention.ms": str(self.retention_ms),
             "min.insync.replicas": str(self.min_insync_replicas),
@@ -52,7 +52,7 @@ class TopicSpec:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What a topic is. `config` is empty where this user may not read it, or the broker does not tell."""
+    """An existing topic. `config` is empty where this user may not read it, or the broker does not return it."""
 
     name: str
     partitions: int
@@ -62,7 +62,7 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One property that is not as wanted. `fatal`: uploads would be lost or stuck, sooner or later."""
+    """A property of a topic that is not as required. `fatal`: uploads would be lost or stuck, sooner or later."""
 
     topic: str
     property: str
@@ -75,39 +75,42 @@ class Difference:
 def required_topics(
     settings: KafkaSettings, partitions: int, replicas: int, retention_days: float, window_s: float = 0.0
 ) -> tuple[TopicSpec, ...]:
-    """Input, output and dead-letter topic, in this order, and that of embeddings where there is one.
+    """Specify the input, output and dead-letter topic, in this order, and the embeddings topic if the settings name it.
 
-    `window_s` is the retention of the window: embeddings are kept for as long as it keeps them.
+    `window_s` is the retention of the window: embeddings are kept for as long as the window keeps them.
     """
     retention_ms = round(retention_days * DAY_MS)
-    longer_ms = max(retention_ms, DEAD_LETTER_RETENTION_DAYS * DAY_MS)
-    dead_letter_bytes = MESSAGE_BYTES + DEAD_LETTER_HEADERS_BYTES
-    window_ms = math.ceil(window_s * (1 + GRACE_SHARE) * 1000)
+    dead_letter_retention_ms = max(retention_ms, DEAD_LETTER_RETENTION_DAYS * DAY_MS)
+    dead_letter_bytes = DEFAULT_MESSAGE_BYTES + DEAD_LETTER_HEADERS_BYTES
+    embeddings_retention_ms = math.ceil(window_s * (1 + GRACE_SHARE) * 1000)
     topics = (
-        TopicSpec(settings.input_topic, partitions, replicas, retention_ms, MESSAGE_BYTES),
-        TopicSpec(settings.output_topic, partitions, replicas, retention_ms, MESSAGE_BYTES),
-        TopicSpec(settings.dead_letter_topic, 1, replicas, longer_ms, dead_letter_bytes),
+        TopicSpec(settings.input_topic, partitions, replicas, retention_ms, DEFAULT_MESSAGE_BYTES),
+        TopicSpec(settings.output_topic, partitions, replicas, retention_ms, DEFAULT_MESSAGE_BYTES),
+        TopicSpec(settings.dead_letter_topic, 1, replicas, dead_letter_retention_ms, dead_letter_bytes),
     )
     if not settings.embeddings_topic:
         return topics
-    return (*topics, TopicSpec(settings.embeddings_topic, partitions, replicas, window_ms, MESSAGE_BYTES))
+    return (
+        *topics,
+        TopicSpec(settings.embeddings_topic, partitions, replicas, embeddings_retention_ms, DEFAULT_MESSAGE_BYTES),
+    )
 
 
 class TopicAdmin:
-    """Asks and changes the topics of one cluster. Each method raises Unavailable when the brokers cannot be asked."""
+    """Lists, describes and creates a cluster's topics. Methods raise Unavailable when the brokers do not answer."""
 
     def __init__(self, settings: KafkaSettings) -> None:
-        """Does not connect yet. Raises Misconfigured for settings that the client does not take."""
+        """Make the client, without connecting yet. Raises Misconfigured for settings that the client does not take."""
         self._problems: list[str] = []
-        options = {**client_options(settings), "error_cb": self._problem}
-        del options["logger"]  # says every problem twice, and more
+        options = {**client_options(settings), "error_cb": self._note_problem}
+        del options["logger"]  # it would report every problem twice, and more
         try:
             self.admin = AdminClient({**options, "log_level": 0})
         except KafkaException as error:
             raise Misconfigured(f"the Kafka client does not take these settings: {error.args[0].str()}") from None
 
     def list_topics(self) -> dict[str, Topic]:
-        """All topics this user may see, without their configuration."""
+        """List all topics that this user may see, without their configuration."""
         try:
             metadata = self.admin.list_topics(timeout=ASK_TIMEOUT_S)
         except KafkaException as error:
@@ -120,7 +123,7 @@ class TopicAdmin:
         }
 
     def describe(self, names: list[str]) -> dict[str, Topic]:
-        """Those of the topics that exist, with their configuration."""
+        """Describe the topics of these names that exist, with their configuration."""
         present = {name: topic for name, topic in self.list_topics().items() if name in names}
         if not present:
             return {}
@@ -137,7 +140,7 @@ class TopicAdmin:
         return present
 
     def create(self, topics: list[TopicSpec]) -> list[str]:
-        """Create those that do not exist yet; their names. What exists is never changed.
+        """Create the topics that do not exist yet, and return their names. Existing topics are never changed.
 
         Raises Misconfigured when the brokers refuse.
         """
@@ -149,72 +152,76 @@ class TopicAdmin:
                 future.result()
                 created.append(name)
             except KafkaException as error:
-                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # somebody else was quicker
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was quicker
                     raise Misconfigured(f"the topic {name!r} cannot be created: {error.args[0].str()}") from None
         return created
 
-    def _problem(self, error: KafkaError) -> None:
+    def _note_problem(self, error: KafkaError) -> None:
         self._problems.append(error.str())
 
     def _unavailable(self, error: KafkaException) -> Unavailable:
-        """With what the client noticed in the background, which says more than "timed out" does."""
+        """Make an Unavailable with the client's last problem in the background, which says more than "timed out"."""
         self.admin.poll(0)
-        noticed = [problem for problem in self._problems if "brokers are down" not in problem]
-        return Unavailable("kafka", noticed[-1] if noticed else error.args[0].str())
+        causes = [problem for problem in self._problems if "brokers are down" not in problem]
+        return Unavailable("kafka", causes[-1] if causes else error.args[0].str())
 
 
-def differences(topics: Mapping[str, Topic], wants: tuple[TopicSpec, ...]) -> Iterator[Difference]:
-    """What of the wanted topics (input, output, dead letters, perhaps more) is missing or less than wanted."""
-    source, _, dead_letters, *_ = (topics.get(want.name) for want in wants)
-    too_small = None if source is None or dead_letters is None else _too_small(source, dead_letters)
-    for want in wants:
-        if want.name not in topics:
-            yield Difference(want.name, "topic", "missing", "there", "seenit topics --create", fatal=True)
+def differences(topics: Mapping[str, Topic], specs: tuple[TopicSpec, ...]) -> Iterator[Difference]:
+    """Compare topics with the specs of input, output, dead letters and perhaps more; yield what is not as required."""
+    uploads, _, dead_letters, *_ = (topics.get(spec.name) for spec in specs)
+    too_small = None if uploads is None or dead_letters is None else _compare_dead_letters(uploads, dead_letters)
+    for spec in specs:
+        if spec.name not in topics:
+            yield Difference(spec.name, "topic", "missing", "there", "seenit topics --create", fatal=True)
             continue
-        for difference in _less(topics[want.name], want):
+        for difference in _compare(topics[spec.name], spec):
             if too_small is None or (difference.topic, difference.property) != (too_small.topic, too_small.property):
                 yield difference
     if too_small is not None:
         yield too_small
 
 
-def _less(topic: Topic, want: TopicSpec) -> Iterator[Difference]:
+def _compare(topic: Topic, spec: TopicSpec) -> Iterator[Difference]:
     name = topic.name
-    if topic.partitions < want.partitions:
-        mend = f"kafka-topics.sh --alter --topic {name} --partitions {want.partitions}"
-        yield Difference(name, "partitions", str(topic.partitions), f"{want.partitions} or more", mend)
-    if topic.replicas < want.replicas:
-        mend = "kafka-reassign-partitions.sh with more replicas for each partition"
-        yield Difference(name, "replicas", str(topic.replicas), f"{want.replicas} or more", mend)
+    if topic.partitions < spec.partitions:
+        remedy = f"kafka-topics.sh --alter --topic {name} --partitions {spec.partitions}"
+        yield Difference(name, "partitions", str(topic.partitions), f"{spec.partitions} or more", remedy)
+    if topic.replicas < spec.replicas:
+        remedy = "kafka-reassign-partitions.sh with more replicas for each partition"
+        yield Difference(name, "replicas", str(topic.replicas), f"{spec.replicas} or more", remedy)
     if "compact" in topic.config.get("cleanup.policy", ""):
-        has = topic.config["cleanup.policy"]
-        yield Difference(name, "cleanup.policy", has, "delete", _alter(name, "cleanup.policy", "delete"), fatal=True)
-    least = {
-        "retention.ms": want.retention_ms,
-        "min.insync.replicas": want.min_insync_replicas,
-        "max.message.bytes": want.max_message_bytes,
+        actual, remedy = topic.config["cleanup.policy"], _alter_command(name, "cleanup.policy", "delete")
+        yield Difference(name, "cleanup.policy", actual, "delete", remedy, fatal=True)
+    minimums = {
+        "retention.ms": spec.retention_ms,
+        "min.insync.replicas": spec.min_insync_replicas,
+        "max.message.bytes": spec.max_message_bytes,
     }
-    for what, amount in least.items():
-        has = topic.config.get(what, "")
-        if has and 0 <= int(has) < amount:  # -1 is without end
-            yield Difference(name, what, has, f"{amount} or more", _alter(name, what, str(amount)))
+    for key, minimum in minimums.items():
+        actual = topic.config.get(key, "")
+        if actual and 0 <= int(actual) < minimum:  # -1 is without limit
+            yield Difference(name, key, actual, f"{minimum} or more", _alter_command(name, key, str(minimum)))
     in_sync = int(topic.config.get("min.insync.replicas", "1"))
     if 1 < topic.replicas <= in_sync:
-        less = str(topic.replicas - 1)
-        mend = _alter(name, "min.insync.replicas", less)
-        yield Difference(name, "min.insync.replicas", str(in_sync), f"{less}, or one lost broker stops writing", mend)
+        one_less = str(topic.replicas - 1)
+        expected = f"{one_less}, or one lost broker stops writing"
+        remedy = _alter_command(name, "min.insync.replicas", one_less)
+        yield Difference(name, "min.insync.replicas", str(in_sync), expected, remedy)
 
 
-def _too_small(source: Topic, dead_letters: Topic) -> Difference | None:
-    """A dead letter is larger than its upload by some headers; where it does not fit, it goes without its value."""
-    what = "max.message.bytes"
-    most, room = source.config.get(what), dead_letters.config.get(what)
-    if most is None or room is None or int(room) >= int(most) + DEAD_LETTER_HEADERS_BYTES:
+def _compare_dead_letters(uploads: Topic, dead_letters: Topic) -> Difference | None:
+    """Compare the topics' limits: a dead letter is larger than its upload by some headers.
+
+    Where a dead letter does not fit, it is published without its value.
+    """
+    key = "max.message.bytes"
+    upload_bytes, actual = uploads.config.get(key), dead_letters.config.get(key)
+    if upload_bytes is None or actual is None or int(actual) >= int(upload_bytes) + DEAD_LETTER_HEADERS_BYTES:
         return None
-    enough = str(int(most) + DEAD_LETTER_HEADERS_BYTES)
-    wants = f"{enough} or more, for every message of {source.name} with the headers that say what was wrong"
-    return Difference(dead_letters.name, what, room, wants, _alter(dead_letters.name, what, enough))
+    minimum = str(int(upload_bytes) + DEAD_LETTER_HEADERS_BYTES)
+    expected = f"{minimum} or more, for every message of {uploads.name} with the headers that say what was wrong"
+    return Difference(dead_letters.name, key, actual, expected, _alter_command(dead_letters.name, key, minimum))
 
 
-def _alter(topic: str, what: str, value: str) -> str:
-    return f"kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config {what}={value}"
+def _alter_command(topic: str, key: str, value: str) -> str:
+    return f"kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config {key}={value}"

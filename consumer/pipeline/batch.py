@@ -10,7 +10,7 @@ from consumer.errors import Unprocessable
 from consumer.events import Event, Evidence, ImageDeleted, ImageUpload, Record
 from consumer.images.decode import Picture
 from consumer.images.regions import Region, View
-from consumer.kafka.consumer import Lease
+from consumer.kafka.leases import Lease
 from consumer.telemetry.tracing import NO_TRACE, Trace
 from consumer.window.records import ExactMatch, Position, Source, StoredRecord
 from consumer.window.redo_log import BatchWrites

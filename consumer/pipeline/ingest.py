@@ -10,7 +10,7 @@ from consumer.events import ImageUpload
 from consumer.images.decode import Picture, decode
 from consumer.images.fetch import Fetcher
 from consumer.images.sandbox import DecodeSandbox
-from consumer.kafka.consumer import Leased
+from consumer.kafka.leases import Leased
 from consumer.parse import parse
 from consumer.pipeline.batch import Batch, Item
 from consumer.pipeline.timing import timed

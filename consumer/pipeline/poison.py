@@ -9,7 +9,7 @@ pictures decoded in the sandbox, until past all that can have been in flight.
 import logging
 from typing import Any
 
-from consumer.kafka.consumer import Lease, Leased
+from consumer.kafka.leases import Lease, Leased
 from consumer.settings import Settings
 from consumer.window.connection import REDIS_FAILURES, AnyRedis
 

@@ -12,7 +12,7 @@ from redis import AuthenticationError, Redis
 
 from consumer.cli.preflight import TRIAL_MODEL, check_redis
 from consumer.events import Record
-from consumer.kafka.consumer import Lease
+from consumer.kafka.leases import Lease
 from consumer.local.binaries import Binaries
 from consumer.pipeline.poison import PoisonGuard
 from consumer.settings import RedisSettings, Settings, WindowSettings

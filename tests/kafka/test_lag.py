@@ -1,4 +1,4 @@
-"""The lag that is reported, with the brokers there, gone and back."""
+"""The lag that is read from brokers that are there, gone and back."""
 
 import subprocess
 import sys
@@ -13,14 +13,14 @@ from consumer.kafka.lag import LagReader
 from consumer.settings import KafkaSettings
 from tests.kafka_cluster import KafkaCluster
 
-# Asks all the time, as fast as it can; ends when its standard input does.
-ASKER = """
+# Reads the lag again and again, as fast as it can; ends when its standard input does.
+READER = """
 import sys, threading
 from consumer.errors import Unavailable
-from consumer.kafka.lag import Lag
+from consumer.kafka.lag import LagReader
 from consumer.settings import KafkaSettings
 
-lag = Lag(KafkaSettings(bootstrap_servers=sys.argv[1], input_topic=sys.argv[2], group_id=sys.argv[2]))
+lag = LagReader(KafkaSettings(bootstrap_servers=sys.argv[1], input_topic=sys.argv[2], group_id=sys.argv[2]))
 ended = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
 answers, failures = 0, 0
@@ -59,19 +59,19 @@ def test_brokers_that_come_and_go_are_unavailable_and_then_answer_again(
 ) -> None:
     """In a process of its own: some calls of the client bring the whole process down when a coordinator is away."""
     with subprocess.Popen(
-        [sys.executable, "-c", ASKER, settings.bootstrap_servers, settings.input_topic],
+        [sys.executable, "-c", READER, settings.bootstrap_servers, settings.input_topic],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-    ) as asker:
+    ) as reader:
         for away_s in (3, 8):
             time.sleep(3)
             kafka_broker.kill(0)
             time.sleep(away_s)
             kafka_broker.start(0)
         time.sleep(5)
-        printed, _ = asker.communicate()
-    assert asker.returncode == 0
+        printed, _ = reader.communicate()
+    assert reader.returncode == 0
     answers, failures = map(int, printed.split())
     assert answers > 10
     assert failures > 0

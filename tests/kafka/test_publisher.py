@@ -1,4 +1,4 @@
-"""What cannot be made to happen at will on a real broker: a client that does not come back."""
+"""The publisher with a client that does not come back, which no real broker brings about at will."""
 
 import threading
 import time
@@ -27,4 +27,4 @@ def test_a_client_that_does_not_come_back_is_left_behind(monkeypatch: pytest.Mon
     woken.set()
     assert time.monotonic() - began_s < 10
     hanging.commit_transaction.assert_not_called()
-    assert publisher._producer is None  # the next try is another producer's, which fences this one
+    assert publisher._producer is None  # the next try has a producer of its own, which fences this one

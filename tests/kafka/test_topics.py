@@ -5,37 +5,37 @@ import pytest
 from consumer.kafka.topics import Difference, Topic, TopicSpec, differences, required_topics
 from consumer.settings import KafkaSettings
 
-WANTS = required_topics(KafkaSettings(), partitions=6, replicas=3, retention_days=7)
+SPECS = required_topics(KafkaSettings(), partitions=6, replicas=3, retention_days=7)
 
 
 def test_embeddings_are_kept_as_long_as_the_window_keeps_them() -> None:
     settings = KafkaSettings(embeddings_topic="image-embeddings")
     *others, embeddings = required_topics(settings, partitions=6, replicas=3, retention_days=7, window_s=86_400)
-    assert tuple(others) == WANTS
+    assert tuple(others) == SPECS
     assert (embeddings.name, embeddings.partitions, embeddings.retention_ms) == ("image-embeddings", 6, 90_000_000)
-    short = as_wanted(embeddings, retention_ms="86400000")
-    there = {want.name: as_wanted(want) for want in WANTS} | {short.name: short}
-    [difference] = differences(there, (*WANTS, embeddings))
+    short = make_topic(embeddings, retention_ms="86400000")
+    topics = {spec.name: make_topic(spec) for spec in SPECS} | {short.name: short}
+    [difference] = differences(topics, (*SPECS, embeddings))
     assert (difference.topic, difference.property) == ("image-embeddings", "retention.ms")
 
 
-def as_wanted(want: TopicSpec, **changes: str) -> Topic:
-    config = want.config() | {name.replace("_", "."): value for name, value in changes.items()}
-    return Topic(want.name, want.partitions, want.replicas, config)
+def make_topic(spec: TopicSpec, **changes: str) -> Topic:
+    config = spec.config() | {name.replace("_", "."): value for name, value in changes.items()}
+    return Topic(spec.name, spec.partitions, spec.replicas, config)
 
 
-def found(*topics: Topic) -> list[Difference]:
-    there = {want.name: as_wanted(want) for want in WANTS} | {topic.name: topic for topic in topics}
-    return list(differences(there, WANTS))
+def compare(*changed: Topic) -> list[Difference]:
+    topics = {spec.name: make_topic(spec) for spec in SPECS} | {topic.name: topic for topic in changed}
+    return list(differences(topics, SPECS))
 
 
 def test_topics_as_wanted_do_not_differ() -> None:
-    assert found() == []
-    assert [want.min_insync_replicas for want in WANTS] == [2, 2, 2]
+    assert compare() == []
+    assert [spec.min_insync_replicas for spec in SPECS] == [2, 2, 2]
 
 
 @pytest.mark.parametrize(
-    ("changes", "what"),
+    ("changes", "key"),
     [
         ({"cleanup_policy": "compact"}, "cleanup.policy"),
         ({"cleanup_policy": "compact,delete"}, "cleanup.policy"),
@@ -45,31 +45,31 @@ def test_topics_as_wanted_do_not_differ() -> None:
         ({"max_message_bytes": "1000"}, "max.message.bytes"),
     ],
 )
-def test_one_property_that_differs_is_one_difference(changes: dict[str, str], what: str) -> None:
-    [difference] = found(as_wanted(WANTS[0], **changes))
-    assert (difference.topic, difference.property) == (WANTS[0].name, what)
-    assert f"--add-config {what}=" in difference.remedy
+def test_one_property_that_differs_is_one_difference(changes: dict[str, str], key: str) -> None:
+    [difference] = compare(make_topic(SPECS[0], **changes))
+    assert (difference.topic, difference.property) == (SPECS[0].name, key)
+    assert f"--add-config {key}=" in difference.remedy
 
 
 def test_more_than_wanted_is_no_difference() -> None:
-    assert found(as_wanted(WANTS[0], retention_ms="-1"), as_wanted(WANTS[1], max_message_bytes="99999999")) == []
+    assert compare(make_topic(SPECS[0], retention_ms="-1"), make_topic(SPECS[1], max_message_bytes="99999999")) == []
 
 
 def test_a_configuration_that_may_not_be_read_is_not_guessed() -> None:
-    assert found(*(Topic(want.name, want.partitions, 1, {}) for want in WANTS)) == [
+    assert compare(*(Topic(spec.name, spec.partitions, 1, {}) for spec in SPECS)) == [
         Difference(
-            want.name,
+            spec.name,
             "replicas",
             "1",
             "3 or more",
             "kafka-reassign-partitions.sh with more replicas for each partition",
         )
-        for want in WANTS
+        for spec in SPECS
     ]
 
 
 def test_dead_letters_have_room_for_the_largest_upload_and_their_headers() -> None:
-    large = as_wanted(WANTS[0], max_message_bytes="20000000")
-    [difference] = found(large)
-    assert (difference.topic, difference.property) == (WANTS[2].name, "max.message.bytes")
-    assert found(large, as_wanted(WANTS[2], max_message_bytes="20065536")) == []
+    large = make_topic(SPECS[0], max_message_bytes="20000000")
+    [difference] = compare(large)
+    assert (difference.topic, difference.property) == (SPECS[2].name, "max.message.bytes")
+    assert compare(large, make_topic(SPECS[2], max_message_bytes="20065536")) == []

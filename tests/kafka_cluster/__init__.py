@@ -1,4 +1,4 @@
-"""Real Apache Kafka for the tests: jars through Maven once, KRaft brokers on loopback, and ways to hurt them."""
+"""Real Apache Kafka for the tests: jars from Maven, KRaft brokers on loopback, and ways to hurt them."""
 
 from tests.kafka_cluster.cluster import KafkaCluster
 from tests.kafka_cluster.jars import KafkaMissing

@@ -106,50 +106,50 @@ class KafkaCluster:
         self.close()
 
     def close(self) -> None:
-        """Kills every broker and removes all data."""
+        """Kill every broker and remove all data."""
         for broker in self.brokers:
             broker.child.kill()
         self._reaper.__exit__(None, None, None)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    # What can be done to a broker.
+    # Harm and repair.
 
     def start(self, number: int) -> None:
-        """Starts a broker that was stopped or killed, with its old ports and data, and waits until it is back."""
+        """Start a broker that was stopped or killed, with its old ports and data, and wait until it is back."""
         self.brokers[number].child.start()
         self.wait_ready()
 
     def stop(self, number: int) -> None:
-        """A controlled shutdown; kills what does not end in time."""
+        """Shut a broker down in good order; kill it if it does not end in time."""
         self.brokers[number].child.stop()
 
     def kill(self, number: int) -> None:
-        """Kills with SIGKILL: no farewell to group, quorum or clients."""
+        """Kill a broker with SIGKILL: no farewell to group, quorum or clients."""
         self.brokers[number].child.kill()
 
     def freeze(self, number: int) -> None:
-        """Stops the clock of a broker (SIGSTOP): its connections stay open and say nothing."""
+        """Halt a broker (SIGSTOP): its connections stay open and silent."""
         self.brokers[number].child.freeze()
 
     def thaw(self, number: int) -> None:
-        """Lets a frozen broker go on."""
+        """Let a frozen broker go on."""
         self.brokers[number].child.thaw()
 
     def heal(self) -> None:
-        """Thaws and starts whatever was frozen, stopped or killed, and waits until all are back."""
+        """Thaw and start whatever was frozen, stopped or killed, and wait until all are back."""
         for broker in self.brokers:
             broker.child.thaw()
             broker.child.start()
         self.wait_ready()
 
-    # What can be asked.
+    # Topics and state.
 
     def admin(self) -> AdminClient:
-        """A client of the plain listeners with every right. Keep it until its futures are done: they end with it."""
+        """Make a client with every right. Keep it until its futures are done: they end with it."""
         return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
 
     def create_topic(self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> None:
-        """Creates a topic, replicated to every broker, and waits until each partition has a leader."""
+        """Create a topic, replicated to every broker, and wait until each partition has a leader."""
         topic = NewTopic(name, partitions, len(self.brokers), config=dict(config or {}))
         admin = self.admin()
         for future in admin.create_topics([topic], operation_timeout=30).values():
@@ -157,19 +157,19 @@ class KafkaCluster:
         until(lambda: all(self.leader(name, p) is not None for p in range(partitions)), START_TIMEOUT_S, "no leader")
 
     def delete_topics(self, *names: str) -> None:
-        """Deletes topics with all that is on them."""
-        admin = self.admin()  # kept, for it takes what it was asked with it when it goes
+        """Delete topics with all that is on them."""
+        admin = self.admin()  # a name of its own keeps it until its futures are done
         for future in admin.delete_topics(list(names), operation_timeout=30).values():
             future.result(30)
 
     def leader(self, topic: str, partition: int = 0) -> int | None:
-        """Number of the broker that leads the partition; None while nobody does."""
+        """Tell which broker leads the partition, by its number; None while none does."""
         metadata = self.admin().list_topics(topic, timeout=10).topics[topic]
-        found = metadata.partitions.get(partition)
-        return None if found is None or found.leader < 0 else found.leader
+        state = metadata.partitions.get(partition)
+        return None if state is None or state.leader < 0 else state.leader
 
     def in_sync(self) -> bool:
-        """Whether every replica of every topic has caught up with its leader."""
+        """Tell whether every replica of every topic has caught up with its leader."""
         try:
             topics = self.admin().list_topics(timeout=10).topics.values()
         except KafkaException:
@@ -178,7 +178,7 @@ class KafkaCluster:
         return all(partition.leader >= 0 and set(partition.isrs) == set(partition.replicas) for partition in partitions)
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
-        """Waits until every broker that runs unfrozen is a member of the cluster and answers."""
+        """Wait until every broker that runs unfrozen is a member of the cluster and answers."""
         running = [broker for broker in self.brokers if broker.child.alive and not broker.child.frozen]
 
         def ready() -> bool:
@@ -194,7 +194,7 @@ class KafkaCluster:
         until(ready, timeout_s, "brokers are not ready")
 
     def _members(self, broker: Broker) -> set[int]:
-        if not listens(broker.port):  # a refused connection costs the client a second, and the probe nothing
+        if not listens(broker.port):  # a refused connection would cost the client a second
             return set()
         admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{broker.port}", "log_level": 0})
         return set(admin.list_topics(timeout=2).brokers)
@@ -214,12 +214,12 @@ class KafkaCluster:
         voters = ",".join(f"{b.number}@127.0.0.1:{b.controller_port}:{b.directory_id}" for b in self.brokers)
         arguments = ["format", "--config", str(broker.properties_file), f"--cluster-id={self._id}"]
         arguments += ["--initial-controllers", voters, *(self._security.format_arguments() if self._security else [])]
-        done = subprocess.run(
+        completed = subprocess.run(
             self._java("64m", "kafka.tools.StorageTool", arguments), capture_output=True, text=True, check=False
         )
-        if done.returncode:
+        if completed.returncode:
             raise RuntimeError(
-                f"broker {broker.number} cannot be formatted: {done.stdout[-1000:]}{done.stderr[-1000:]}"
+                f"broker {broker.number} cannot be formatted: {completed.stdout[-1000:]}{completed.stderr[-1000:]}"
             )
 
     def _java(self, heap: str, main: str, arguments: Sequence[str]) -> list[str]:
@@ -243,7 +243,7 @@ class KafkaCluster:
             "listeners": ",".join(f"{name}://{host}:{port}" for name, (host, port) in listeners.items()),
             "listener.security.protocol.map": ",".join(f"{name}:{kind}" for name, kind in protocols.items()),
             "log.dirs": str(broker.folder / "data"),
-            # As a careful operator runs it.
+            # Settings of a careful operator.
             "auto.create.topics.enable": "false",
             "default.replication.factor": copies,
             "min.insync.replicas": in_sync,
@@ -254,7 +254,7 @@ class KafkaCluster:
             "share.coordinator.state.topic.min.isr": in_sync,
             "message.max.bytes": str(MESSAGE_MAX_BYTES),
             "replica.fetch.max.bytes": str(MESSAGE_MAX_BYTES),
-            # Small, and quick to notice what went wrong: the defaults are made for data centres.
+            # Small, and quick to notice faults: the defaults are made for data centres.
             "offsets.topic.num.partitions": "3",
             "transaction.state.log.num.partitions": "3",
             "log.cleaner.dedupe.buffer.size": "2097152",
@@ -277,5 +277,5 @@ class KafkaCluster:
 
 
 def _identifier() -> str:
-    """A random id in the form that Kafka gives clusters and folders."""
+    """Draw an id in the form that Kafka gives to clusters and folders."""
     return urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")

@@ -21,7 +21,7 @@ class KafkaMissing(Exception):
 
 @functools.cache
 def fetch() -> Path:
-    """The folder with the jars. Raises KafkaMissing where Java, Maven or the jars cannot be had."""
+    """Fetch the jars unless they are there, and return their folder. Raises KafkaMissing where that cannot be done."""
     _check_java()
     folder = STORE / hashlib.sha256(POM.read_bytes()).hexdigest()[:12]
     if folder.is_dir():
@@ -30,7 +30,7 @@ def fetch() -> Path:
         raise KafkaMissing("Apache Kafka is not fetched: there is no `mvn` on the PATH.")
     STORE.mkdir(parents=True, exist_ok=True)
     with (STORE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two test runs at once: the second finds what the first fetched
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of two test runs at once, the second uses what the first fetched
         if not folder.is_dir():
             _copy_dependencies(folder)
     return folder

@@ -17,17 +17,17 @@ MECHANISM = "SCRAM-SHA-512"
 
 @dataclass(frozen=True)
 class Security:
-    """A second listener with TLS and SASL/SCRAM, and access lists for those who come by it.
+    """A second listener with TLS and SASL/SCRAM, and access lists for its users.
 
-    `users` maps names to passwords. Whoever comes by the plain listener is a super user, so that a test can create
-    topics and grant; whoever comes by the secured one may do only what was granted.
+    `users` maps names to passwords. A client of the plain listener is a super user, so that a test can create topics
+    and grant rights; a client of the secured listener may do only what was granted.
     """
 
     users: Mapping[str, str]
     authority: trustme.CA = field(default_factory=trustme.CA)
 
     def write(self, folder: Path) -> None:
-        """Puts `ca.pem` (for clients) and `broker.pem` (key and chain, as Kafka's PEM key stores want them) there."""
+        """Write `ca.pem` (for clients) and `broker.pem` (key and chain, as Kafka's PEM key stores want them)."""
         certificate = self.authority.issue_cert("localhost", "127.0.0.1")
         key = load_pem_private_key(certificate.private_key_pem.bytes(), password=None)
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())  # the only form Kafka reads
@@ -37,7 +37,7 @@ class Security:
         self.authority.cert_pem.write_to_path(str(folder / "ca.pem"))
 
     def properties(self, folder: Path) -> dict[str, str]:
-        """Broker properties of a listener named SECURED, with `folder` as `write` left it."""
+        """Make the broker properties of a listener named SECURED, whose files `write` has put into `folder`."""
         prefix = "listener.name.secured."
         login = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
         return {
@@ -51,5 +51,5 @@ class Security:
         }
 
     def format_arguments(self) -> list[str]:
-        """What `StorageTool format` needs to know the users from the first start on."""
+        """Make the arguments of `StorageTool format` that add the users, who are known from the first start on."""
         return [f"--add-scram={MECHANISM}=[name={name},password={secret}]" for name, secret in self.users.items()]

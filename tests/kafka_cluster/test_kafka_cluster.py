@@ -1,4 +1,4 @@
-"""The Apache Kafka that other tests stand on: does it keep what they rely on, and does it break on demand?"""
+"""The Apache Kafka that other tests rely on: it keeps the guarantees they need, and breaks on demand."""
 
 import time
 import uuid
@@ -15,13 +15,13 @@ from tests.kafka_fixtures import USERS
 WAIT_S = 20.0
 
 
-def a_topic(cluster: KafkaCluster, partitions: int = 1) -> str:
+def make_topic(cluster: KafkaCluster, partitions: int = 1) -> str:
     name = f"t-{uuid.uuid4().hex[:8]}"
     cluster.create_topic(name, partitions)
     return name
 
 
-def a_producer(cluster: KafkaCluster, transactional_id: str) -> Producer:
+def make_producer(cluster: KafkaCluster, transactional_id: str) -> Producer:
     producer = Producer(
         {
             "bootstrap.servers": cluster.bootstrap_servers,
@@ -35,7 +35,7 @@ def a_producer(cluster: KafkaCluster, transactional_id: str) -> Producer:
 
 
 def read(cluster: KafkaCluster, topic: str, isolation: str = "read_committed") -> list[bytes]:
-    """Every value of partition 0 up to its end, as a reader of that isolation sees them."""
+    """Read every value of partition 0 up to its end, at this isolation level."""
     consumer = Consumer(
         {
             "bootstrap.servers": cluster.bootstrap_servers,
@@ -65,9 +65,9 @@ def read(cluster: KafkaCluster, topic: str, isolation: str = "read_committed") -
     raise TimeoutError(f"{topic} has no end after {WAIT_S} s")
 
 
-def test_only_committed_work_is_seen(kafka_cluster: KafkaCluster) -> None:
-    topic = a_topic(kafka_cluster)
-    producer = a_producer(kafka_cluster, topic)
+def test_only_committed_work_is_read(kafka_cluster: KafkaCluster) -> None:
+    topic = make_topic(kafka_cluster)
+    producer = make_producer(kafka_cluster, topic)
     for value, commit in ((b"kept", True), (b"dropped", False), (b"kept too", True)):
         producer.begin_transaction()
         producer.produce(topic, value)
@@ -81,7 +81,7 @@ def test_only_committed_work_is_seen(kafka_cluster: KafkaCluster) -> None:
 
 
 def test_offsets_commit_with_the_transaction_or_not_at_all(kafka_cluster: KafkaCluster) -> None:
-    topic = a_topic(kafka_cluster)
+    topic = make_topic(kafka_cluster)
     plain = Producer({"bootstrap.servers": kafka_cluster.bootstrap_servers})
     for n in range(4):
         plain.produce(topic, str(n))
@@ -92,7 +92,7 @@ def test_offsets_commit_with_the_transaction_or_not_at_all(kafka_cluster: KafkaC
     try:
         consumer.subscribe([topic])
         assert len(consumer.consume(4, WAIT_S)) == 4
-        producer = a_producer(kafka_cluster, f"{topic}-offsets")
+        producer = make_producer(kafka_cluster, f"{topic}-offsets")
         for offset, commit, expected in ((2, True, 2), (4, False, 2), (3, True, 3)):
             producer.begin_transaction()
             producer.send_offsets_to_transaction(
@@ -108,15 +108,15 @@ def test_offsets_commit_with_the_transaction_or_not_at_all(kafka_cluster: KafkaC
 
 
 def test_a_zombie_is_fenced(kafka_cluster: KafkaCluster) -> None:
-    topic = a_topic(kafka_cluster)
-    zombie = a_producer(kafka_cluster, topic)
+    topic = make_topic(kafka_cluster)
+    zombie = make_producer(kafka_cluster, topic)
     zombie.begin_transaction()
     zombie.produce(topic, b"from the zombie")
     zombie.flush(WAIT_S)
-    heir = a_producer(kafka_cluster, topic)
-    heir.begin_transaction()
-    heir.produce(topic, b"from the heir")
-    heir.commit_transaction(WAIT_S)
+    successor = make_producer(kafka_cluster, topic)
+    successor.begin_transaction()
+    successor.produce(topic, b"from the heir")
+    successor.commit_transaction(WAIT_S)
     with pytest.raises(KafkaException) as fenced:
         zombie.commit_transaction(WAIT_S)
     assert fenced.value.args[0].fatal()
@@ -124,8 +124,8 @@ def test_a_zombie_is_fenced(kafka_cluster: KafkaCluster) -> None:
 
 
 def test_a_killed_broker_comes_back_with_its_data(kafka_broker: KafkaCluster) -> None:
-    topic = a_topic(kafka_broker)
-    producer = a_producer(kafka_broker, topic)
+    topic = make_topic(kafka_broker)
+    producer = make_producer(kafka_broker, topic)
     for value in (b"before", b"after"):
         producer.begin_transaction()
         producer.produce(topic, value)
@@ -138,8 +138,8 @@ def test_a_killed_broker_comes_back_with_its_data(kafka_broker: KafkaCluster) ->
 
 @pytest.mark.parametrize("harm", ["kill", "freeze", "stop"])
 def test_another_broker_leads_when_the_leader_is_lost(kafka_trio: KafkaCluster, harm: str) -> None:
-    topic = a_topic(kafka_trio)
-    producer = a_producer(kafka_trio, topic)
+    topic = make_topic(kafka_trio)
+    producer = make_producer(kafka_trio, topic)
     producer.begin_transaction()
     producer.produce(topic, b"before")
     producer.commit_transaction(WAIT_S)
@@ -157,7 +157,7 @@ def test_another_broker_leads_when_the_leader_is_lost(kafka_trio: KafkaCluster, 
     assert read(kafka_trio, topic) == [b"before", b"after"]
 
 
-def secured(cluster: KafkaCluster, **changes: str) -> Producer:
+def make_secured_producer(cluster: KafkaCluster, **changes: str) -> Producer:
     settings: dict[str, Any] = {
         "bootstrap.servers": cluster.secured_servers,
         "security.protocol": "SASL_SSL",
@@ -180,19 +180,21 @@ def send(producer: Producer, topic: str) -> KafkaError | None:
 
 
 def test_the_secured_listener_lets_in_who_was_granted(kafka_secured: KafkaCluster) -> None:
-    topic = a_topic(kafka_secured)
-    refused = send(secured(kafka_secured), topic)
+    topic = make_topic(kafka_secured)
+    refused = send(make_secured_producer(kafka_secured), topic)
     assert refused is not None
     assert refused.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
     grant = AclBinding(
         ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, "User:seenit", "*",
         AclOperation.WRITE, AclPermissionType.ALLOW,
     )  # fmt: skip
-    admin = kafka_secured.admin()  # its answers go with it
+    admin = kafka_secured.admin()  # its futures end with it
     for future in admin.create_acls([grant]).values():
         future.result(WAIT_S)
-    assert send(secured(kafka_secured), topic) is None
-    stranger = send(secured(kafka_secured, sasl_username="stranger", sasl_password=USERS["stranger"]), topic)
+    assert send(make_secured_producer(kafka_secured), topic) is None
+    stranger = send(
+        make_secured_producer(kafka_secured, sasl_username="stranger", sasl_password=USERS["stranger"]), topic
+    )
     assert stranger is not None
     assert stranger.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
     assert read(kafka_secured, topic) == [b"x"]

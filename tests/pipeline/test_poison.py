@@ -6,7 +6,7 @@ import pytest
 from redis import Redis
 
 from consumer.events import Record
-from consumer.kafka.consumer import Lease, Leased
+from consumer.kafka.leases import Lease, Leased
 from consumer.local.process import free_ports
 from consumer.pipeline.poison import SUSPECT_AFTER_STARTS, PoisonGuard
 from consumer.settings import KafkaSettings, PipelineSettings, RedisSettings, Settings

@@ -21,7 +21,7 @@ from consumer.events import Event, ImageUpload, Record
 from consumer.images.decode import decode
 from consumer.images.fetch import Fetcher
 from consumer.images.regions import make_views
-from consumer.kafka.consumer import Lease
+from consumer.kafka.leases import Lease
 from consumer.pipeline.batch import Batch, Item
 from consumer.pipeline.encode import Encode
 from consumer.pipeline.ingest import Ingest
@@ -223,7 +223,12 @@ def test_each_upload_gets_what_is_within_it_and_no_other(stages_with_features: S
     with pytest.raises(Unavailable):
         stages_with_features.match.run(batch)
     stages_with_features.match.run(batch)
-    assert stages_with_features.encoder.sizes == [4, 4, 3, 4]  # eleven views, the same bytes once; the second request again
+    assert stages_with_features.encoder.sizes == [
+        4,
+        4,
+        3,
+        4,
+    ]
     for data, record in zip(contents, stages_with_features.window.records, strict=True):
         if data in {picture(2), blank()}:
             assert record.region_vectors == ()

@@ -15,7 +15,7 @@ from redis.retry import Retry
 
 from consumer.errors import Unavailable
 from consumer.events import Record
-from consumer.kafka.consumer import Lease
+from consumer.kafka.leases import Lease
 from consumer.local.binaries import Binaries
 from consumer.local.process import Server, wait_until_ready
 from consumer.pipeline.poison import PoisonGuard

@@ -1,0 +1,144 @@
+"""A group on real Apache Kafka: the topics of one test, and consumers that poll on threads of their own."""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+
+from consumer.errors import Unavailable
+from consumer.kafka.consumer import UploadsConsumer
+from consumer.kafka.leases import Lease
+from consumer.kafka.messages import OutgoingMessage
+from consumer.settings import KafkaSettings
+from tests.kafka_cluster import KafkaCluster
+
+WAIT_S = 30.0
+PARTITIONS = 2
+
+
+@dataclass
+class Topics:
+    """The topics and the group of one test."""
+
+    cluster: KafkaCluster
+    settings: KafkaSettings
+
+    def upload(self, *values: bytes, partition: int = 0) -> None:
+        """Send messages to a partition of the input topic."""
+        producer = Producer({"bootstrap.servers": self.settings.bootstrap_servers, "message.max.bytes": 64 << 20})
+        for value in values:
+            producer.produce(self.settings.input_topic, value, b"key", partition)
+        assert producer.flush(WAIT_S) == 0
+
+    def read(self, topic: str, isolation: str = "read_committed") -> list[bytes]:
+        """Read every value of a topic at this isolation level."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.settings.bootstrap_servers,
+                "group.id": uuid.uuid4().hex,
+                "isolation.level": isolation,
+                "enable.partition.eof": True,
+            }
+        )
+        consumer.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
+        values: list[bytes] = []
+        ended: set[int | None] = set()
+        deadline_s = time.monotonic() + WAIT_S
+        while len(ended) < PARTITIONS:
+            assert time.monotonic() < deadline_s, f"{topic} cannot be read to its end"
+            for message in consumer.consume(1000, 0.2):
+                error = message.error()
+                if error is None:
+                    values.append(message.value() or b"")
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    ended.add(message.partition())
+        consumer.close()
+        return values
+
+    def committed(self) -> dict[int, int]:
+        """Read the group's committed offsets, by partition."""
+        client = Consumer({"bootstrap.servers": self.settings.bootstrap_servers, "group.id": self.settings.group_id})
+        partitions = [TopicPartition(self.settings.input_topic, partition) for partition in range(PARTITIONS)]
+        positions = client.committed(partitions, WAIT_S)
+        client.close()
+        return {position.partition: position.offset for position in positions if position.offset >= 0}
+
+    def verdict(self, value: bytes) -> OutgoingMessage:
+        """Make a message for the output topic."""
+        return OutgoingMessage(self.settings.output_topic, b"key", value, ())
+
+    def offset(self, offset: int, partition: int = 0) -> TopicPartition:
+        """Make an offset to commit."""
+        return TopicPartition(self.settings.input_topic, partition, offset)
+
+    def offsets(self, offset: int) -> list[TopicPartition]:
+        """Make the offsets to commit of partition 0 alone."""
+        return [self.offset(offset)]
+
+
+def new_topics(cluster: KafkaCluster) -> Topics:
+    """Create topics that no other test uses."""
+    name = uuid.uuid4().hex[:8]
+    settings = KafkaSettings(
+        bootstrap_servers=cluster.bootstrap_servers,
+        group_id=name,
+        input_topic=f"in-{name}",
+        output_topic=f"out-{name}",
+        dead_letter_topic=f"dlq-{name}",
+        session_timeout_ms=6000,
+        transaction_timeout_ms=15_000,
+    )
+    for topic in (settings.input_topic, settings.output_topic, settings.dead_letter_topic):
+        cluster.create_topic(topic, PARTITIONS)
+    return Topics(cluster, settings)
+
+
+@dataclass
+class Member:
+    """A consumer that polls on a thread of its own, and keeps the values it received and their leases."""
+
+    consumer: UploadsConsumer
+    received: list[tuple[bytes, Lease]] = field(default_factory=list)
+    error: BaseException | None = None
+
+    def __post_init__(self) -> None:
+        self._stop = threading.Event()
+        self.busy = threading.Event()  # while set, there is no room for records: it only stays in the group
+        self._thread = threading.Thread(target=self._poll)
+        self._thread.start()
+
+    @property
+    def partitions(self) -> set[int]:
+        """The partitions that it holds."""
+        return set(self.consumer.partitions)
+
+    def stop(self) -> None:
+        """End the thread and leave the group."""
+        self._stop.set()
+        self._thread.join()
+        self.consumer.close()
+
+    def _poll(self) -> None:
+        while not self._stop.is_set():
+            try:
+                if self.busy.is_set():
+                    self.consumer.idle(0.1)
+                    continue
+                for record, lease in self.consumer.poll(10, 0.1, 0.01):
+                    self.received.append((record.value or b"", lease))
+            except Unavailable as error:
+                self.error = error
+            except BaseException as error:
+                self.error = error
+                return
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait until the condition is true, for WAIT_S at most."""
+    deadline_s = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline_s, "it never came true"
+        time.sleep(0.05)
