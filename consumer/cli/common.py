@@ -1,4 +1,4 @@
-"""The servers that a command asks: those of the settings, else those that `seenit up` left running."""
+"""Which servers a command talks to: the ones that the settings name, else the ones that `seenit up` left running."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

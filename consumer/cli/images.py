@@ -38,19 +38,21 @@ def compare(
         regions, views = encoder.encode_within(b, Settings.load().decode)
     pair = _verify_pair(info, original, views, regions)
     verification, rule = pair.verification, info.verification_rule
-    figures = f"l2 {pair.l2:.4f}{' of a picture within B' if pair.view else ''}, threshold_l2 {info.threshold_l2:g}"
+    figures = (
+        f"l2 {pair.l2:.4f}{' of a picture within B' if pair.region_index else ''}, threshold_l2 {info.threshold_l2:g}"
+    )
     if verification is not None and rule is not None:
         figures += f", candidate_l2 {rule.candidate_l2:g}"
         figures += f", score {verification.score:.3f} of {verification.inliers} inliers"
-    out.print(f"{'duplicates' if pair.duplicates else 'different'}: {figures}", highlight=False, soft_wrap=True)
-    if pair.duplicates and verification is not None and verification.edit is not None:
+    out.print(f"{'duplicates' if pair.duplicate else 'different'}: {figures}", highlight=False, soft_wrap=True)
+    if pair.duplicate and verification is not None and verification.edit is not None:
         out.print(_in_words(verification.edit), highlight=False, soft_wrap=True)
     if drawing is not None:
         if verification is None:
             raise Misconfigured("there is nothing to draw: the encoder gives no local features")
         with Image.open(a) as left, Image.open(b) as right:
             side_by_side(ImageOps.exif_transpose(left), ImageOps.exif_transpose(right), verification).save(drawing)
-    raise typer.Exit(0 if pair.duplicates else 1)
+    raise typer.Exit(0 if pair.duplicate else 1)
 
 
 def embed(
@@ -69,11 +71,11 @@ def embed(
 
 
 class _PairResult(NamedTuple):
-    """Whether an upload duplicates an original, and how far the view of it that decides is from the original."""
+    """Whether an upload is a copy of an original, and how far the view of it that decides is from the original."""
 
-    duplicates: bool
-    view: int  # 0 is the whole upload, others are pictures within it
     l2: float
+    region_index: int  # 0 is the whole upload, others are pictures within it
+    duplicate: bool
     verification: Verification | None  # None for an encoder without local features
 
 
@@ -85,13 +87,13 @@ def _verify_pair(info: ModelInfo, original: Encoded, views: Encoded, regions: Se
     each_l2: list[float] = np.linalg.norm(original.embeddings - views.embeddings, axis=1).tolist()
     near, rule = each_l2[0] <= info.threshold_l2, info.verification_rule
     if original.patches is None or views.patches is None or rule is None:
-        return _PairResult(near, 0, each_l2[0], None)
+        return _PairResult(each_l2[0], 0, near, None)
     originals = np.broadcast_to(original.patches, views.patches.shape)
     verifications = verify(views.patches, originals, rule.rotation_maps, rule.thumbnail_side)
     verified = [view for view, each in enumerate(verifications) if rule.accepts(each_l2[view], each.score)]
     view = min(verified, key=each_l2.__getitem__, default=0)
     in_upload = verifications[view].in_whole_image(regions[view])
-    return _PairResult(near or bool(verified), view, each_l2[view], in_upload)
+    return _PairResult(each_l2[view], view, near or bool(verified), in_upload)
 
 
 def _in_words(edit: Edit) -> str:
