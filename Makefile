@@ -54,7 +54,7 @@ lint: setup ## ruff, as formatter and linter
 types: setup ## mypy --strict
 	$(BIN)/mypy
 
-docs: setup ## write what is made from code: JSON Schemas, the README's table of settings, dashboards, PrometheusRule
+docs: setup ## write what is made from code: JSON Schemas, the table of settings, dashboards, PrometheusRule
 	$(BIN)/python -m deploy.reference
 	$(BIN)/python deploy/grafana/dashboards.py
 	$(BIN)/python deploy/kubernetes/prometheus_rule.py

@@ -1,5 +1,5 @@
-"""`python -m consumer` is `seenit`."""
+"""Run `seenit` as `python -m consumer`."""
 
-from consumer.cli.main import main
+from consumer.cli.app import main
 
 main()

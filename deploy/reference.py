@@ -1,6 +1,6 @@
-"""What is published about the interfaces, generated from the code: `python -m deploy.reference` writes it.
+"""The reference of the interfaces, generated from the code: `python -m deploy.reference` writes it.
 
-The JSON Schemas of the events go to `deploy/schemas`, the table of settings into `README.md`.
+The JSON Schemas of the events go to `deploy/schemas`, the table of settings to `deploy/settings.md`.
 """
 
 import json
@@ -12,20 +12,26 @@ from pydantic import BaseModel, SecretStr
 from consumer.events import ImageDeleted, ImageUpload, Verdict
 from consumer.settings import Settings
 
-_ROOT = Path(__file__).parent.parent
-SCHEMAS = _ROOT / "deploy" / "schemas"
-README = _ROOT / "README.md"
-_BEGIN, _END = "<!-- settings: written by `make docs` -->", "<!-- end of settings -->"
+SCHEMAS = Path(__file__).with_name("schemas")
+SETTINGS = Path(__file__).with_name("settings.md")
 
 _MODELS: dict[str, type[BaseModel]] = {
     "image.uploaded": ImageUpload,
     "image.deleted": ImageDeleted,
     "image.verdict": Verdict,
 }
+_SETTINGS_INTRODUCTION = """\
+# Settings
+
+<!-- written by `make docs` -->
+
+Each is an environment variable, or a line of the TOML file that `SEENIT_CONFIG` names, where `SEENIT_KAFKA_GROUP_ID` is
+`group_id` in the table `[kafka]`; the variable counts where both are set. Lists are given as JSON.
+"""
 
 
 def schemas() -> dict[str, str]:
-    """File name -> JSON Schema (2020-12) of the data of each event type."""
+    """Return the JSON Schema (2020-12) of the data of each event type, by file name."""
     texts = {}
     for kind, model in _MODELS.items():
         # What comes in may lack fields with defaults; what goes out always has them all.
@@ -35,23 +41,16 @@ def schemas() -> dict[str, str]:
     return texts
 
 
-def settings_table() -> str:
-    """Every variable with its default and meaning, as Markdown."""
-    lines = ["| variable | default | meaning |", "|---|---|---|"]
+def settings_page() -> str:
+    """Return a Markdown page with the default and the meaning of every setting."""
+    lines = [_SETTINGS_INTRODUCTION, "| variable | default | meaning |", "|---|---|---|"]
     for section, field in Settings.model_fields.items():
         assert isinstance(field.annotation, type)  # noqa: S101 (narrows the type)
         assert issubclass(field.annotation, BaseModel)  # noqa: S101
         for name, setting in field.annotation.model_fields.items():
             variable = f"SEENIT_{section}_{name}".upper()
             lines.append(f"| `{variable}` | {_default(setting.default)} | {setting.description} |")
-    return "\n".join(lines)
-
-
-def with_settings(readme: str) -> str:
-    """The README with its table of settings made anew."""
-    before, _, rest = readme.partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    return f"{before}{_BEGIN}\n{settings_table()}\n{_END}{after}"
+    return "\n".join(lines) + "\n"
 
 
 def _default(value: Any) -> str:
@@ -63,7 +62,7 @@ def _default(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    SCHEMAS.mkdir(parents=True, exist_ok=True)
+    SCHEMAS.mkdir(exist_ok=True)
     for name, text in schemas().items():
         (SCHEMAS / name).write_text(text)
-    README.write_text(with_settings(README.read_text()))
+    SETTINGS.write_text(settings_page())

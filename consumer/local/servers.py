@@ -3,19 +3,19 @@
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import resources
 from pathlib import Path
 
-import triton_models
 from consumer.local.binaries import Binaries
 from consumer.local.process import SERVERS_STOP_S, Server, answers
 
-REPOSITORY = Path(triton_models.__file__).parent / "repository"
+REPOSITORY = Path(str(resources.files("triton_models") / "repository"))
 MODEL = "image_encoder"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Triton's Python backend keeps its regions
 
 
 def tansu(binaries: Binaries, folder: Path, *, detached: bool = False) -> Server:
-    """A broker that speaks Kafka's protocol and keeps its topics in memory; `ports` is [kafka]."""
+    """Make a broker that speaks Kafka's protocol and keeps its topics in memory; `ports` is [kafka]."""
 
     def command(ports: Sequence[int]) -> list[str]:
         url = f"tcp://127.0.0.1:{ports[0]}"
@@ -26,7 +26,7 @@ def tansu(binaries: Binaries, folder: Path, *, detached: bool = False) -> Server
 
 
 def valkey(binaries: Binaries, folder: Path, *, detached: bool = False) -> Server:
-    """A server that speaks Redis's protocol, without persistence; `ports` is [redis]."""
+    """Make a server that speaks Redis's protocol, without persistence; `ports` is [redis]."""
 
     def command(ports: Sequence[int]) -> list[str]:
         address = ["--bind", "127.0.0.1", "--port", str(ports[0])]
@@ -36,7 +36,7 @@ def valkey(binaries: Binaries, folder: Path, *, detached: bool = False) -> Serve
 
 
 class TritonServer(Server):
-    """tritonserver with the CPU configuration of `repository`; `ports` is [grpc, http, metrics].
+    """Triton with the CPU configuration of `repository`; `ports` is [grpc, http, metrics].
 
     Its models are under explicit control, so that one whose Python process died can be unloaded and loaded again.
     `arguments` are added to the command line.
@@ -82,11 +82,13 @@ class TritonServer(Server):
         )
 
     def stop(self, timeout_s: float = SERVERS_STOP_S) -> None:
+        """Stop it and its children, and free the shared memory that they held."""
         super().stop(timeout_s)
         remove_shared_memory(self.shared_memory_prefix)
 
 
 def remove_shared_memory(prefix: str) -> None:
+    """Remove the regions of shared memory whose names begin with `prefix`."""
     for region in _SHARED_MEMORY.glob(f"{prefix}*"):
         with suppress(FileNotFoundError):
             region.unlink()

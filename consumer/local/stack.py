@@ -38,14 +38,14 @@ from consumer.local.state import CONSUMER, Addresses, Process, State
 from consumer.settings import KafkaSettings
 
 _PARTITIONS = 4  # as many consumers can share the input
-_OWN = ("SEENIT_KAFKA_", "SEENIT_REDIS_", "SEENIT_TRITON_", "SEENIT_CONFIG")  # settings meant for other servers
+_FOREIGN = ("SEENIT_KAFKA_", "SEENIT_REDIS_", "SEENIT_TRITON_", "SEENIT_CONFIG")  # settings meant for other servers
 
 
 class Stack:
-    """The servers of one embedded stack, and its consumers.
+    """The `servers` of one embedded stack (broker, Redis, Triton), and its consumers.
 
-    `detached` servers outlive this process, and state.py knows them. Others log to a temporary folder, removed after a
-    clean stop and kept after a failure: `log_dir`. `progress` is told in a few words what happens.
+    `detached` servers outlive this process, and state.py knows them. Others log to `log_dir`, a temporary folder that
+    is removed after a clean stop and kept after a failure. `progress` is called with a few words about what happens.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Stack:
         self._detached = detached
         self._progress = progress
         self._topics = KafkaSettings()
-        self._servers: Sequence[Server] = ()
+        self.servers: Sequence[Server] = ()
         self._consumers: list[Server] = []
 
     def __enter__(self) -> Self:
@@ -79,10 +79,10 @@ class Stack:
         self._broker = tansu(binaries, self.log_dir, detached=self._detached)
         self._redis = valkey(binaries, self.log_dir, detached=self._detached)
         self._triton = TritonServer(binaries, self.log_dir, repository=self._repository, detached=self._detached)
-        self._servers = [self._broker, self._redis, self._triton]
+        self.servers = [self._broker, self._redis, self._triton]
         self._progress("starting broker, Redis and Triton")
         try:
-            self._run(self._servers)
+            self._run(self.servers)
             create_topics(self.addresses)
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
@@ -95,13 +95,13 @@ class Stack:
         """
         number = len(self._consumers) + 1
         own = {**self.environment(), **(environment or {})}
-        others = {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
         consumer = Server(
             f"{CONSUMER}{number}",
             lambda _: [sys.executable, "-m", "consumer", "run"],
             lambda ports: answers(ports[0], "/readyz"),
             log=self.log_dir / f"{CONSUMER}{number}.log",
-            environment=lambda ports: {**others, **own, "SEENIT_HTTP_PORT": str(ports[0])},
+            environment=lambda ports: {**inherited, **own, "SEENIT_HTTP_PORT": str(ports[0])},
             detached=self._detached,
         )
         self._progress(f"starting {consumer.name}")
@@ -117,13 +117,13 @@ class Stack:
     def stop(self) -> None:
         """Stop everything, consumers first; harmless when it is stopped already."""
         stop_all(self._consumers, CONSUMERS_STOP_S)
-        stop_all(self._servers, SERVERS_STOP_S)
-        for server in self._servers:
+        stop_all(self.servers, SERVERS_STOP_S)
+        for server in self.servers:
             server.stop()  # ended by now; frees what it held beside its process
 
     @property
     def addresses(self) -> Addresses:
-        """Where the servers listen."""
+        """The addresses that the servers listen on."""
         metrics = f"http://127.0.0.1:{self._consumers[0].ports[0]}/metrics" if self._consumers else None
         return Addresses(
             kafka=f"127.0.0.1:{self._broker.ports[0]}",
@@ -137,7 +137,7 @@ class Stack:
         )
 
     def environment(self) -> dict[str, str]:
-        """The `SEENIT_*` variables that point a consumer at these servers."""
+        """Return the `SEENIT_*` variables that point a consumer at these servers."""
         return environment(self.addresses)
 
     def _run(self, servers: Sequence[Server]) -> None:
@@ -149,7 +149,7 @@ class Stack:
 
     def _record(self) -> None:
         if self._detached:
-            servers = [*self._servers, *self._consumers]
+            servers = [*self.servers, *self._consumers]
             State(
                 addresses=self.addresses,
                 processes=tuple(Process.of(server.name, server.pid, server.log) for server in servers),
@@ -159,7 +159,7 @@ class Stack:
 
 
 def environment(addresses: Addresses) -> dict[str, str]:
-    """The `SEENIT_*` variables that point a consumer at the servers of these addresses."""
+    """Return the `SEENIT_*` variables that point a consumer at the servers of these addresses."""
     return {
         "SEENIT_KAFKA_BOOTSTRAP_SERVERS": addresses.kafka,
         "SEENIT_KAFKA_INPUT_TOPIC": addresses.input_topic,
@@ -176,8 +176,8 @@ def create_topics(addresses: Addresses) -> None:
     """Create input, output and dead-letter topic. Raises StartFailed."""
     admin = AdminClient({"bootstrap.servers": addresses.kafka, "log_level": 0})  # what goes wrong is raised
     names = (addresses.input_topic, addresses.output_topic, addresses.dead_letter_topic)
-    wanted = [NewTopic(name, num_partitions=_PARTITIONS, replication_factor=1) for name in names]
-    for name, created in admin.create_topics(wanted, request_timeout=10.0).items():
+    topics = [NewTopic(name, num_partitions=_PARTITIONS, replication_factor=1) for name in names]
+    for name, created in admin.create_topics(topics, request_timeout=10.0).items():
         try:
             created.result()
         except KafkaException as error:
@@ -190,7 +190,7 @@ def up(
     environment: Mapping[str, str] | None = None,
     progress: Callable[[str], None] = silent,
 ) -> State:
-    """Start a stack that outlives this process, unless one runs already; what it is and where.
+    """Start a stack that outlives this process, unless one runs already; return its processes and addresses.
 
     `environment` adds settings for its consumer.
 
@@ -217,7 +217,7 @@ def up(
 
 
 def down() -> bool:
-    """Stop the stack that was left running; whether there was one."""
+    """Stop the stack that was left running; tell whether there was one."""
     with state.exclusive():
         running = state.load()
         if running is None:
@@ -228,7 +228,10 @@ def down() -> bool:
 
 @contextmanager
 def triton(*, progress: Callable[[str], None] = silent) -> Iterator[str]:
-    """The encoder alone, for as long as the block lasts; its gRPC address. Raises StartFailed or Misconfigured."""
+    """Run the encoder alone for as long as the block lasts; give its gRPC address.
+
+    Raises StartFailed or Misconfigured.
+    """
     binaries = find_binaries()
     progress("starting Triton")
     with tempfile.TemporaryDirectory(prefix="seenit-") as folder:

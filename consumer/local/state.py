@@ -1,4 +1,4 @@
-"""What is known of a stack that was left running: its processes and addresses, in a file that `seenit down` reads."""
+"""The record of a stack that was left running: its processes and addresses, in a file that `seenit down` reads."""
 
 import fcntl
 import json
@@ -19,6 +19,8 @@ CONSUMER = "consumer-"  # and a number: the name of a consumer's process
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
+    """Where the servers of a stack listen, and the names of its topics."""
+
     kafka: str
     triton_grpc: str
     triton_metrics_url: str
@@ -31,22 +33,28 @@ class Addresses:
 
 @dataclass(frozen=True, slots=True)
 class Process:
+    """A process of the stack; the time of its start tells it from a later one with the same number."""
+
     name: str
     pid: int
-    started: str  # clock ticks since boot: tells a process from a later one that was given its number
+    started: str  # clock ticks since boot
     log: str
 
     @classmethod
     def of(cls, name: str, pid: int, log: Path) -> Self:
-        return cls(name, pid, _started(pid) or "", str(log))
+        """Describe the process that has this number now."""
+        return cls(name, pid, _start_ticks(pid) or "", str(log))
 
     @property
     def alive(self) -> bool:
-        return self.started != "" and _started(self.pid) == self.started
+        """Whether this very process still runs."""
+        return self.started != "" and _start_ticks(self.pid) == self.started
 
 
 @dataclass(frozen=True, slots=True)
 class State:
+    """What is stored of a stack that was left running."""
+
     addresses: Addresses
     processes: tuple[Process, ...]
     shared_memory_prefix: str
@@ -65,32 +73,33 @@ class State:
         _file().unlink(missing_ok=True)
 
     def save(self) -> None:
+        """Write it to the file, all at once."""
         scratch = _file().with_suffix(".new")
         scratch.write_text(json.dumps(asdict(self), indent=2))
         scratch.replace(_file())
 
 
 def folder() -> Path:
-    """Where a stack that is left running keeps its logs and its state; made if missing."""
+    """Return the folder that a stack left running keeps its logs and its state in; made if missing."""
     path = _file().parent
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def load() -> State | None:
-    """The stack that was left running, alive or not; None if there is none."""
+    """Return the stack that was left running, alive or not; None if there is none."""
     try:
-        known = json.loads(_file().read_text())
+        stored = json.loads(_file().read_text())
         return State(
-            addresses=Addresses(**known["addresses"]),
-            processes=tuple(Process(**each) for each in known["processes"]),
-            shared_memory_prefix=known["shared_memory_prefix"],
-            log_dir=known["log_dir"],
+            addresses=Addresses(**stored["addresses"]),
+            processes=tuple(Process(**each) for each in stored["processes"]),
+            shared_memory_prefix=stored["shared_memory_prefix"],
+            log_dir=stored["log_dir"],
         )
     except OSError:
         return None  # nor can there be one where nothing may be written, as in the image
     except (ValueError, KeyError, TypeError):
-        return None  # of another version: what it named cannot be told
+        return None  # written by another version: what it names is not known
 
 
 @contextmanager
@@ -109,8 +118,11 @@ def _file() -> Path:
     return (Path(chosen) / "seenit" if chosen else home() / "run") / "state.json"
 
 
-def _started(pid: int) -> str | None:
-    """When the process started; None if it is gone, or dead and only not yet collected by its parent."""
+def _start_ticks(pid: int) -> str | None:
+    """Return when the process started, in clock ticks since boot.
+
+    None if it is gone, or dead and only not yet collected by its parent.
+    """
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -11,15 +11,15 @@ from rich.logging import RichHandler
 
 from consumer.settings import LogSettings
 
-# What every log record has; whatever else it carries was given as `extra` and belongs into the line.
+# The attributes that every log record has; all others were given as `extra` and belong into the line.
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
 
 
 class JsonFormatter(logging.Formatter):
-    """Time, level, logger, message, then whatever the call gave as `extra`."""
+    """Formats a record as a JSON object: time, level, logger, message, then whatever the call gave as `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line of JSON."""
+        """Return one line of JSON."""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -33,11 +33,11 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Logger and message, then whatever the call gave as `extra` and is not None."""
+    """Formats a record as text: logger, message, then whatever the call gave as `extra` and is not None."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, and the traceback of an exception below it."""
-        # As Python writes it: what comes from strangers has no say in the terminal.
+        """Return one line, and the traceback of an exception below it."""
+        # Values are shown as Python literals, so that text from strangers cannot control the terminal.
         extra = "".join(f" {name}={value!r}" for name, value in _extra(record).items() if value is not None)
         line = f"{record.name}: {record.getMessage()}{extra}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
@@ -58,7 +58,7 @@ def configure(settings: LogSettings) -> None:
         handler = RichHandler(console=Console(stderr=True), show_path=False)
         handler.setFormatter(TextFormatter())
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
-    # The HTTP client tells of every request at this level.
+    # The HTTP client logs every request at level info.
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 

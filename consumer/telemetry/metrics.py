@@ -3,6 +3,7 @@
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from importlib.metadata import version
 from typing import NamedTuple, get_args
 
@@ -12,7 +13,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from consumer.errors import REASONS, Dependency
 
-# They double the number of series, and Prometheus has no use for them.
+# Series of creation times double the number of series, and Prometheus has no use for them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 # Steps take from 0.1 ms (an exact lookup) to the deadlines of fetch and inference.
@@ -28,69 +29,61 @@ class TenantWindow(NamedTuple):
     """The size of one tenant's window; `oldest_ms` is None for an empty one."""
 
     tenant: str
-    rows: int
+    records: int
     bytes: int
     oldest_ms: int | None
 
 
 class Metrics(Collector):
-    """What one service counts.
+    """All metrics of one service.
 
-    What is not counted but looked up, is looked up when Prometheus asks: `lags` (messages by partition) and `windows`.
+    Most are counted as things happen. Two are read only when Prometheus asks: `lags`, messages by partition, and
+    `windows`, which gives (tenant, records, bytes, oldest_ms or None) of each window.
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.lags: Mapping[int, int] = {}
         self.windows: Callable[[], Iterable[tuple[str, int, int, int | None]]] = tuple
-        self.verdicts = Counter("seenit_verdicts", "Verdicts published", ["verdict", "kind"], registry=registry)
-        self.unprocessable = Counter("seenit_unprocessable", "Uploads dead-lettered", ["reason"], registry=registry)
-        self.deleted = Counter("seenit_deleted", "Deletion events carried out", registry=registry)
-        self.step_seconds = Histogram(
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry)
+        self.verdicts = counter("seenit_verdicts", "Verdicts published", ["verdict", "kind"])
+        self.unprocessable = counter("seenit_unprocessable", "Uploads dead-lettered", ["reason"])
+        self.deleted = counter("seenit_deleted", "Deletion events carried out")
+        self.step_seconds = histogram(
             "seenit_step_seconds",
             "Duration of a step: fetch, decode and infer for one picture or request, the others for a batch",
             ["step"],
             buckets=_SECONDS,
-            registry=registry,
         )
-        self.step_cpu_seconds = Counter(
-            "seenit_step_cpu_seconds", "Processor time of a step's Python threads", ["step"], registry=registry
+        self.step_cpu_seconds = counter(
+            "seenit_step_cpu_seconds", "Processor time of a step's Python threads", ["step"]
         )
-        self.end_to_end_seconds = Histogram(
-            "seenit_end_to_end_seconds",
-            "From the event's arrival on the topic to the commit",
-            buckets=_SECONDS,
-            registry=registry,
+        self.end_to_end_seconds = histogram(
+            "seenit_end_to_end_seconds", "From the event's arrival on the topic to the commit", buckets=_SECONDS
         )
-        self.batch_uploads = Histogram(
-            "seenit_batch_uploads",
-            "Uploads in a batch",
-            ["closed_by"],
-            buckets=(1, 2, 4, 8, 16, 32, 64, 128),
-            registry=registry,
+        self.batch_uploads = histogram(
+            "seenit_batch_uploads", "Uploads in a batch", ["closed_by"], buckets=(1, 2, 4, 8, 16, 32, 64, 128)
         )
-        self.batches_in_flight = Gauge("seenit_batches_in_flight", "Batches between poll and commit", registry=registry)
-        self.batches_in_flight_limit = Gauge(
-            "seenit_batches_in_flight_limit", "Most batches between poll and commit", registry=registry
-        )
-        self.retries = Counter("seenit_retries", "Repeated calls to a dependency", ["dependency"], registry=registry)
-        self.ready = Gauge("seenit_ready", "1 when /readyz finds nothing wrong", registry=registry)
-        self.dependency_up = Gauge(
-            "seenit_dependency_up", "1 when it could be asked the last time", ["dependency"], registry=registry
-        )
-        self.rebalances = Counter(
-            "seenit_rebalances", "Changes of the partitions held", ["change"], registry=registry
-        )  # assigned, revoked, lost
-        self.match_l2 = Histogram("seenit_match_l2", "Distance of near matches", buckets=_L2, registry=registry)
-        self.window_resets = Gauge(
-            "seenit_window_resets", "Times Redis came back without what it had", registry=registry
-        )
-        self.model_info = Gauge("seenit_model_info", "The served encoder", ["name", "version"], registry=registry)
-        self.model_threshold_l2 = Gauge(
-            "seenit_model_threshold_l2", "Distance up to which two pictures are duplicates", registry=registry
-        )
-        build = Gauge("seenit_build_info", "This program", ["version", "python"], registry=registry)
+        self.batches_in_flight = gauge("seenit_batches_in_flight", "Batches between poll and commit")
+        self.batches_in_flight_limit = gauge("seenit_batches_in_flight_limit", "Most batches between poll and commit")
+        self.retries = counter("seenit_retries", "Repeated calls to a dependency", ["dependency"])
+        self.ready = gauge("seenit_ready", "1 when /readyz finds nothing wrong")
+        self.dependency_up = gauge("seenit_dependency_up", "1 when it could be asked the last time", ["dependency"])
+        self.rebalances = counter("seenit_rebalances", "Changes of the partitions held", ["change"])
+        self.match_l2 = histogram("seenit_match_l2", "Distance of near matches", buckets=_L2)
+        self.window_resets = gauge("seenit_window_resets", "Times Redis came back without what it had")
+        self.model_info = gauge("seenit_model_info", "The served encoder", ["name", "version"])
+        self.model_threshold_l2 = gauge("seenit_model_threshold_l2", "Distance up to which two pictures are duplicates")
+        build = gauge("seenit_build_info", "This program", ["version", "python"])
         build.labels(version("seenit"), platform.python_version()).set(1)
-        # A series that begins with its first event has no rate yet when that event is the alarm.
+        self._begin_series()
+        registry.register(self)
+
+    def _begin_series(self) -> None:
+        """Show a zero for each label that is known beforehand.
+
+        A series that begins with its first event has no rate yet when that event is the alarm.
+        """
         for dependency in get_args(Dependency):
             self.retries.labels(dependency)
         for reason in REASONS:
@@ -99,10 +92,9 @@ class Metrics(Collector):
             self.rebalances.labels(change)
         for verdict, kind in (("unique", ""), ("duplicate", "exact"), ("duplicate", "near"), ("unprocessable", "")):
             self.verdicts.labels(verdict, kind)
-        registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics that are looked up."""
+        """Give the metrics that are read only when Prometheus asks."""
         lag = GaugeMetricFamily(
             "seenit_consumer_lag_messages", "From the committed offset to the partition's end", labels=["partition"]
         )
@@ -114,7 +106,7 @@ class Metrics(Collector):
         age = GaugeMetricFamily("seenit_window_age_seconds", "Age of the oldest mirrored embedding", labels=["tenant"])
         now_ms = time.time() * 1000
         for window in largest_tenants(map(TenantWindow._make, self.windows())):
-            embeddings.add_metric([window.tenant], window.rows)
+            embeddings.add_metric([window.tenant], window.records)
             size.add_metric([window.tenant], window.bytes)
             if window.oldest_ms is not None:
                 age.add_metric([window.tenant], max(0.0, now_ms - window.oldest_ms) / 1000)
@@ -122,10 +114,13 @@ class Metrics(Collector):
 
 
 def largest_tenants(windows: Iterable[TenantWindow], limit: int = MAX_TENANTS) -> list[TenantWindow]:
-    """The windows with the most rows, and all others as one; names that cannot be a series of their own count there."""
+    """Return the windows with the most records, and all others as one named OTHER_TENANTS.
+
+    Names that cannot be a series of their own count among the others.
+    """
     named: dict[str, TenantWindow] = {}
     rest = []
-    for window in sorted(windows, key=lambda window: window.rows, reverse=True):
+    for window in sorted(windows, key=lambda window: window.records, reverse=True):
         name = window.tenant.encode("utf-8", "replace").decode()  # halves of surrogate pairs would break the page
         if len(named) < limit and name not in named and name != OTHER_TENANTS:
             named[name] = window._replace(tenant=name)
@@ -134,5 +129,5 @@ def largest_tenants(windows: Iterable[TenantWindow], limit: int = MAX_TENANTS) -
     if not rest:
         return list(named.values())
     oldest_ms = min((window.oldest_ms for window in rest if window.oldest_ms is not None), default=None)
-    rows, size = sum(window.rows for window in rest), sum(window.bytes for window in rest)
-    return [*named.values(), TenantWindow(OTHER_TENANTS, rows, size, oldest_ms)]
+    records, size = sum(window.records for window in rest), sum(window.bytes for window in rest)
+    return [*named.values(), TenantWindow(OTHER_TENANTS, records, size, oldest_ms)]

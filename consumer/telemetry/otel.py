@@ -5,9 +5,9 @@
     batch image-uploads ─┬─ look_up, encode, infer, match
                          └─ publish
 
-An upload's trace goes on from its message's `traceparent`. Its spans of steps that a batch takes together have the
-batch's times and link to the batch's span; the batch links to its uploads. Only of uploads that are sampled is
-anything recorded, and of batches that hold one. The names are those of the semantic conventions for messaging.
+An upload's trace continues the `traceparent` of its message. A step that a batch takes for all of its uploads is a span
+in the trace of each, with the times of the batch's span and a link to it; the batch links to its uploads. Only uploads
+that are sampled are recorded, and batches that hold one. Names follow the semantic conventions for messaging.
 """
 
 import logging
@@ -34,11 +34,11 @@ from consumer.telemetry.tracing import NO_TRACE, Trace, Traced, Tracing
 
 log = logging.getLogger(__name__)
 
-# The producer's word comes first, then that of the event's own extension (CloudEvents Distributed Tracing).
-_CARRIERS = ("", "ce_")
-# What W3C Trace Context asks everybody to hand on; longer values are not looked at.
-_LONGEST = 512
-# A stop is not held up by a receiver that is away: what it has not taken by then is lost.
+# Before the names of the headers: the producer's own come first, then the event's (CloudEvents Distributed Tracing).
+_HEADER_PREFIXES = ("", "ce_")
+# W3C Trace Context asks everybody to hand on values up to this length; longer ones are ignored.
+_MAX_HEADER_BYTES = 512
+# A receiver that is away does not hold up a stop: spans that it has not taken by then are lost.
 CLOSE_TIMEOUT_S = 3.0
 _LAST_STEP = "publish"
 
@@ -46,15 +46,18 @@ _w3c = TraceContextTextMapPropagator()
 
 
 class OpenTelemetry(Tracing):
-    """Records, and sends from a thread of its own; what the receiver does not take in time is dropped."""
+    """Traces that are recorded and sent from a thread of their own; spans not taken in time are dropped.
+
+    Raises Misconfigured for OTEL_* variables that do not fit.
+    """
 
     def __init__(self, kafka: KafkaSettings) -> None:
         self._kafka = kafka
-        # These tell of every try and of every foreign header that is not as it should be.
+        # They log each try to send, and each header of others that is malformed.
         for name in ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal", "opentelemetry.trace"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        own = Resource({"service.name": "seenit", "service.version": version("seenit")})
-        resource = own.merge(OTELResourceDetector().detect())
+        service = Resource({"service.name": "seenit", "service.version": version("seenit")})
+        resource = service.merge(OTELResourceDetector().detect())
         try:
             self._processor = BatchSpanProcessor(_Exporter())
             sampled = TracerProvider(resource=resource, shutdown_on_exit=False)
@@ -63,70 +66,70 @@ class OpenTelemetry(Tracing):
             raise Misconfigured(f"tracing cannot be set up as the OTEL_* variables say: {error}") from None
         for provider in (sampled, always):
             provider.add_span_processor(self._processor)
-        # The sampler is asked for each upload; what belongs to one that is recorded is recorded too.
-        self._uploads, self._rest = (provider.get_tracer("seenit") for provider in (sampled, always))
+        # The sampler decides for each upload; every span that belongs to a recorded upload is recorded too.
+        self._upload_tracer, self._tracer = (provider.get_tracer("seenit") for provider in (sampled, always))
 
     def begin(self, items: Sequence[Traced]) -> Trace:
-        """Go on with the trace of each upload's producer, or begin one."""
+        """Continue the trace of each upload's producer, or begin one; return the trace of the batch."""
         recorded = []
         for item in items:
             item.trace = self._begin(item)
             if isinstance(item.trace, _UploadTrace):
                 recorded.append(item)
-        return _BatchTrace(self._rest, self._kafka, recorded) if recorded else NO_TRACE
+        return _BatchTrace(self._tracer, self._kafka, recorded) if recorded else NO_TRACE
 
     def close(self) -> None:
-        """Send what is left, for CLOSE_TIMEOUT_S at most."""
+        """Send the remaining spans, for CLOSE_TIMEOUT_S at most."""
         closer = threading.Thread(target=self._processor.shutdown, daemon=True)
         closer.start()
         closer.join(CLOSE_TIMEOUT_S)
 
     def _begin(self, item: Traced) -> Trace:
         record = item.record
-        where: dict[str, str | int] = {
+        message: dict[str, str | int] = {
             **_messaging("process", "process", record.topic, self._kafka),
             "messaging.destination.partition.id": str(record.partition),
             "messaging.kafka.offset": record.offset,
         }
-        span = self._uploads.start_span(
+        span = self._upload_tracer.start_span(
             f"process {record.topic}",
             _w3c.extract(_carrier(record)),
             SpanKind.CONSUMER,
-            {**where, "seenit.image_id": item.event.image_id, "seenit.tenant": item.event.tenant},
+            {**message, "seenit.image_id": item.event.image_id, "seenit.tenant": item.event.tenant},
         )
         if span.is_recording():
-            return _UploadTrace(self._rest, span, None if isinstance(item.event.body, ImageDeleted) else self._kafka)
+            topic = None if isinstance(item.event.body, ImageDeleted) else self._kafka.output_topic
+            return _UploadTrace(self._tracer, span, topic)
         return Trace(_headers(span))
 
 
 class _UploadTrace(Trace):
-    """Of one upload that is sampled, or of a deletion, which has no verdict and therefore no `answers`."""
+    """The trace of a sampled upload, whose verdict goes to `verdict_topic`; None for a deletion, which has none."""
 
-    def __init__(self, tracer: Tracer, span: Span, answers: KafkaSettings | None) -> None:
+    def __init__(self, tracer: Tracer, span: Span, verdict_topic: str | None) -> None:
         self.span = span
         self._tracer = tracer
         self._context = set_span_in_context(span)
-        self._answers = answers
-        self._verdict: Span | None = None
+        self._verdict_topic = verdict_topic
+        self._verdict_span: Span | None = None
 
     def headers(self) -> tuple[tuple[str, bytes], ...]:
-        """The same for each try to publish."""
-        if self._verdict is None and self._answers is not None:
-            topic = self._answers.output_topic
-            attributes = _messaging("create", "create", topic)
-            self._verdict = self._tracer.start_span(f"create {topic}", self._context, SpanKind.PRODUCER, attributes)
-        return () if self._verdict is None else _headers(self._verdict)
+        """Return the headers of the verdict, which are the same for each try to publish it."""
+        if self._verdict_span is None and self._verdict_topic is not None:
+            name, attributes = f"create {self._verdict_topic}", _messaging("create", "create", self._verdict_topic)
+            self._verdict_span = self._tracer.start_span(name, self._context, SpanKind.PRODUCER, attributes)
+        return () if self._verdict_span is None else _headers(self._verdict_span)
 
     def step(self, name: str) -> AbstractContextManager[object]:
         return self._tracer.start_as_current_span(name, self._context)
 
-    def passed(self, name: str, began_ns: int, batch: SpanContext, problem: str = "") -> None:
-        """A step that its batch took with it, from `began_ns` to now."""
+    def add_batch_step(self, name: str, began_ns: int, batch: SpanContext, problem: str = "") -> None:
+        """Record a step of the whole batch, from `began_ns` to now; `batch` is the batch's span for it."""
         span = self._tracer.start_span(name, self._context, links=[Link(batch)], start_time=began_ns)
         _end(span, problem)
 
-    def answered(self, item: Traced, batch: SpanContext) -> None:
-        """The verdict stands."""
+    def end(self, item: Traced, batch: SpanContext) -> None:
+        """Record the published verdict and end the trace; `batch` is the batch's span for publishing."""
         decision, failure = item.decision, item.failure
         if failure is not None:
             self.span.set_attributes({"seenit.verdict": "unprocessable", "seenit.reason": failure.reason})
@@ -136,14 +139,14 @@ class _UploadTrace(Trace):
                 self.span.set_attribute("seenit.kind", decision.kind)
                 self.span.set_attribute("seenit.match.image_id", decision.match.image_id)
                 self.span.set_attribute("seenit.match.l2", decision.match.l2)
-        if self._verdict is not None:
-            self._verdict.add_link(batch)
-            self._verdict.end()
+        if self._verdict_span is not None:
+            self._verdict_span.add_link(batch)
+            self._verdict_span.end()
         self.span.end()
 
 
 class _BatchTrace(Trace):
-    """Of the uploads that are sampled among those of a batch."""
+    """The trace of a batch, for those of its uploads that are sampled."""
 
     def __init__(self, tracer: Tracer, kafka: KafkaSettings, items: list[Traced]) -> None:
         self._tracer = tracer
@@ -158,26 +161,26 @@ class _BatchTrace(Trace):
             links=[Link(trace.span.get_span_context()) for _, trace in self._uploads()],
         )
         self._context = set_span_in_context(self._span)
-        self._step = self._span.get_span_context()
+        self._step_context = self._span.get_span_context()
         for _, trace in self._uploads():
-            trace.span.add_link(self._step)
+            trace.span.add_link(self._step_context)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         began_ns = time.time_ns()
         with self._tracer.start_as_current_span(name, self._context) as span:
-            self._step = span.get_span_context()
+            self._step_context = span.get_span_context()
             yield
         if name != _LAST_STEP:
             for _, trace in self._uploads():
-                trace.passed(name, began_ns, self._step)
+                trace.add_batch_step(name, began_ns, self._step_context)
             return
         for _, trace in self._uploads():
             if trace.span.is_recording():
                 _end(trace.span, "not published here: whoever has its partition next answers")
         self._span.end()
 
-    def follow(self, name: str, work: Future[Any], rows: range) -> None:
+    def follow(self, name: str, work: Future[Any], view_range: range) -> None:
         began_ns = time.time_ns()
         span = self._tracer.start_span(name, self._context, SpanKind.CLIENT)
 
@@ -186,15 +189,15 @@ class _BatchTrace(Trace):
             problem = "" if error is None else str(error)
             _end(span, problem)
             for item, trace in self._uploads():
-                if max(item.view_range.start, rows.start) < min(item.view_range.stop, rows.stop):
-                    trace.passed(name, began_ns, span.get_span_context(), problem)
+                if max(item.view_range.start, view_range.start) < min(item.view_range.stop, view_range.stop):
+                    trace.add_batch_step(name, began_ns, span.get_span_context(), problem)
 
         work.add_done_callback(done)
 
     def published(self, items: Sequence[Traced]) -> None:
         for item in items:
             if isinstance(item.trace, _UploadTrace):
-                item.trace.answered(item, self._step)
+                item.trace.end(item, self._step_context)
 
     def _uploads(self) -> Iterator[tuple[Traced, _UploadTrace]]:
         for item in self._items:
@@ -203,7 +206,7 @@ class _BatchTrace(Trace):
 
 
 class _Exporter(OTLPSpanExporter):
-    """Tells once when the receiver is away, and once when it is back."""
+    """Sends spans, and logs once when the receiver is away and once when it is back."""
 
     _away = False
 
@@ -229,15 +232,18 @@ def _messaging(name: str, kind: str, topic: str, kafka: KafkaSettings | None = N
 
 
 def _carrier(record: Record) -> dict[str, str]:
-    """`traceparent` and `tracestate` of a message, the last of each, both from the same of the possible places."""
-    found = {
+    """Return `traceparent` and `tracestate` of a message, both under the same of the possible prefixes.
+
+    Of a header that is there several times, the last counts.
+    """
+    headers = {
         name.lower(): value.decode("ascii", "replace")
         for name, value in record.headers
-        if value is not None and len(value) <= _LONGEST
+        if value is not None and len(value) <= _MAX_HEADER_BYTES
     }
-    for prefix in _CARRIERS:
-        if f"{prefix}traceparent" in found:
-            return {name: found.get(prefix + name, "") for name in ("traceparent", "tracestate")}
+    for prefix in _HEADER_PREFIXES:
+        if f"{prefix}traceparent" in headers:
+            return {name: headers.get(prefix + name, "") for name in ("traceparent", "tracestate")}
     return {}
 
 

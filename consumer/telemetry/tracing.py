@@ -1,8 +1,8 @@
-"""Traces as the pipeline sees them, and the form they have while tracing is off: nothing is recorded or imported.
+"""Traces as the pipeline uses them, in the form that records nothing: what is in force while tracing is off.
 
-`telemetry.otel` has the form that records; the service chooses one of them. Each upload has a trace of its own, which
-goes on from the `traceparent` of its producer to the one of its verdict. A batch has a trace too: its steps serve many
-uploads, whose traces link to it.
+`telemetry.otel` has the form that records, and the service chooses between the two, so that nothing of OpenTelemetry is
+imported without need. Each upload has a trace of its own, which leads from the `traceparent` of its producer to the
+`traceparent` of its verdict. A batch has a trace too: its steps serve many uploads, and their traces link to it.
 """
 
 from collections.abc import Sequence
@@ -18,31 +18,34 @@ _NOTHING = nullcontext()
 
 
 class Trace:
-    """Of an upload or a batch. This one records nothing; it may hand on that nothing is to be recorded."""
+    """The trace of an upload or of a batch that records nothing.
+
+    `headers` is handed on to the verdict: it may say that nothing is to be recorded of the upload.
+    """
 
     def __init__(self, headers: tuple[tuple[str, bytes], ...] = ()) -> None:
         self._headers = headers
 
     def headers(self) -> tuple[tuple[str, bytes], ...]:
-        """What the verdict on the upload carries, so that its readers can go on with the trace."""
+        """Return the headers of the upload's verdict that let its readers go on with the trace."""
         return self._headers
 
     def step(self, name: str) -> AbstractContextManager[object]:
         """Record the block as a step."""
         return _NOTHING
 
-    def follow(self, name: str, work: Future[Any], rows: range) -> None:
-        """Record, as a step of the uploads with any of these rows, what is under way until it is done."""
+    def follow(self, name: str, work: Future[Any], view_range: range) -> None:
+        """Record `work`, until it is done, as a step of the uploads that have any of these views of their batch."""
 
     def published(self, items: Sequence["Traced"]) -> None:
-        """End what is recorded of uploads whose verdicts stand."""
+        """End the traces of uploads whose verdicts are published."""
 
 
 NO_TRACE = Trace()
 
 
 class Traced(Protocol):
-    """What a trace tells of an upload; `view_range` are its places among all views of its batch."""
+    """An upload as its trace describes it; `view_range` tells which of the batch's views are of this upload."""
 
     record: Record
     event: Event
@@ -56,14 +59,14 @@ class Traced(Protocol):
 
 
 class Tracing:
-    """Where traces begin and go to. This one records nothing."""
+    """Where traces begin and where they are sent to. This one records nothing."""
 
     def begin(self, items: Sequence[Traced]) -> Trace:
-        """Give each its trace; returns that of their batch."""
+        """Give each upload of a batch its trace; return the trace of the batch."""
         return NO_TRACE
 
     def close(self) -> None:
-        """Send what is not sent yet, within a bound."""
+        """Send what is not sent yet, within a bound on the time."""
 
 
 NO_TRACING = Tracing()

@@ -1,12 +1,17 @@
 """The command line, as a user types it."""
 
+import inspect
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from consumer.cli.app import COMMANDS
 from consumer.local.pictures import edited, photographs
 from tests.commands import seenit
 
@@ -24,13 +29,26 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "command", ["run", "up", "down", "status", "upload", "watch", "demo", "compare", "embed", "calibrate", "rebuild"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_an_example(command: str) -> None:
     result = seenit(command, "--help")
     assert result.returncode == 0
     assert f"seenit {command}" in result.stdout.partition("Example:")[2]
+
+
+def test_the_list_shows_the_first_paragraph_of_each_help_text() -> None:
+    for name, entry in COMMANDS.items():
+        module, _, function = entry.function.partition(":")
+        text = inspect.getdoc(getattr(import_module(module), function))
+        assert text is not None
+        assert entry.summary == text.partition("\n\n")[0], name
+
+
+def test_a_service_at_work_loads_nothing_of_the_embedded_stack() -> None:
+    code = "import sys, consumer.cli.app, consumer.cli.service; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "consumer.service" in loaded
+    assert [name for name in loaded if name.startswith(("consumer.local", "triton_models"))] == []
 
 
 def test_compare_tells_copies_from_others(pictures: Path, triton: str) -> None:
@@ -52,20 +70,20 @@ def test_embed_gives_a_unit_vector(pictures: Path, triton: str, tmp_path: Path) 
 def test_calibrate_writes_a_threshold_or_says_what_it_would_take(pictures: Path, triton: str, tmp_path: Path) -> None:
     for name, picture in PHOTOGRAPHS.items():
         (pictures / name).write_bytes(picture)
-    asked = ["calibrate", "--images", str(pictures), "--out", str(tmp_path / "out"), "--pictures", "8"]
-    done = seenit(*asked, "--fpr", "0.01", SEENIT_TRITON_URL=triton)
+    arguments = ["calibrate", "--images", str(pictures), "--out", str(tmp_path / "out"), "--pictures", "8"]
+    done = seenit(*arguments, "--fpr", "0.01", SEENIT_TRITON_URL=triton)
     assert done.returncode == 0, done.stderr
     threshold = json.loads((tmp_path / "out" / "calibration.json").read_text())["threshold_l2"]
     assert f"threshold_l2 {threshold:.4f}" in done.stdout
     assert f'"{threshold:.4f}"' in (tmp_path / "out" / "config.pbtxt").read_text()
-    refused = seenit(*asked, SEENIT_TRITON_URL=triton)
+    refused = seenit(*arguments, SEENIT_TRITON_URL=triton)
     assert refused.returncode != 0
     assert "more pictures" in refused.stderr + refused.stdout
 
 
 def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path, triton: str) -> None:
     (tmp_path / "no.jpg").write_text("no picture")
-    for result, says in [
+    for result, sentence in [
         (
             seenit("compare", str(tmp_path / "no.jpg"), str(tmp_path / "no.jpg"), SEENIT_TRITON_URL=triton),
             "not-an-image",
@@ -75,7 +93,7 @@ def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path, triton: str) -> Non
         (seenit("run", SEENIT_CONFIG=str(tmp_path / "none.toml")), "none.toml"),
     ]:
         assert result.returncode != 0
-        assert says in result.stderr
+        assert sentence in result.stderr
         assert "Traceback" not in result.stderr
 
 
@@ -91,8 +109,8 @@ def up(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 def test_upload_and_watch_on_a_stack_left_running(up: dict[str, str], pictures: Path) -> None:
     addresses = json.loads(up.pop("addresses"))
-    wanted = {"kafka", "triton_grpc", "redis", "metrics_url", "input_topic", "output_topic", "dead_letter_topic"}
-    assert wanted <= set(addresses)
+    names = {"kafka", "triton_grpc", "redis", "metrics_url", "input_topic", "output_topic", "dead_letter_topic"}
+    assert names <= set(addresses)
     assert seenit("status", **up).returncode == 0
     sent = seenit("upload", str(pictures), **up)
     assert "sent 3 uploads" in sent.stdout, sent.stderr

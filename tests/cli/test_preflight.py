@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,13 +23,17 @@ from confluent_kafka.admin import (
 from pydantic import SecretStr
 from redis import Redis
 
-from consumer.cli.preflight import Finding, check, check_kafka, check_redis
+from consumer.cli.preflight.check import check_all
+from consumer.cli.preflight.finding import Finding
+from consumer.cli.preflight.kafka import check_kafka
+from consumer.cli.preflight.redis import check_redis
 from consumer.errors import Misconfigured, Unavailable
 from consumer.kafka.topics import Difference, TopicAdmin, differences, required_topics
 from consumer.local.binaries import Binaries
 from consumer.local.pictures import photographs
 from consumer.local.process import free_ports
 from consumer.settings import FetchSettings, KafkaSettings, PipelineSettings, RedisSettings, Settings, TritonSettings
+from tests.commands import seenit
 from tests.kafka_cluster import KafkaCluster
 from tests.kafka_fixtures import USERS
 from tests.processes import until
@@ -43,7 +45,7 @@ USER = "seenit"
 
 
 def kafka_settings(bootstrap_servers: str, **changes: object) -> KafkaSettings:
-    """Topics and group of this very test."""
+    """Return settings with topics and a group of this very test."""
     name = f"ops-{uuid.uuid4().hex[:8]}"
     return KafkaSettings(
         bootstrap_servers=bootstrap_servers,
@@ -55,15 +57,15 @@ def kafka_settings(bootstrap_servers: str, **changes: object) -> KafkaSettings:
 
 
 def created(settings: KafkaSettings, partitions: int = 3) -> KafkaSettings:
-    wants = list(required_topics(settings, partitions, 1, 7))
-    assert TopicAdmin(settings).create(wants) == [want.name for want in wants]
+    specs = list(required_topics(settings, partitions, 1, 7))
+    assert TopicAdmin(settings).create(specs) == [spec.name for spec in specs]
     return settings
 
 
-def found(settings: KafkaSettings, partitions: int = 3, replicas: int = 1) -> list[Difference]:
-    wants = required_topics(settings, partitions, replicas, 7)
+def differing(settings: KafkaSettings, partitions: int = 3, replicas: int = 1) -> list[Difference]:
+    specs = required_topics(settings, partitions, replicas, 7)
     topics = TopicAdmin(settings)
-    return list(differences(topics.describe([want.name for want in wants]), wants))
+    return list(differences(topics.describe([spec.name for spec in specs]), specs))
 
 
 def change(cluster: KafkaCluster, topic: str, **config: str) -> None:
@@ -72,10 +74,10 @@ def change(cluster: KafkaCluster, topic: str, **config: str) -> None:
         for name, value in config.items()
     ]
 
-    def told() -> dict[str, str]:
+    def described() -> dict[str, str]:
         resource = ConfigResource(ResourceType.TOPIC, topic)
-        described = admin.describe_configs([resource])[resource].result(10)
-        return {name.replace(".", "_"): entry.value for name, entry in described.items()}
+        entries = admin.describe_configs([resource])[resource].result(10)
+        return {name.replace(".", "_"): entry.value for name, entry in entries.items()}
 
     admin = cluster.admin()
     for future in admin.incremental_alter_configs(
@@ -83,7 +85,7 @@ def change(cluster: KafkaCluster, topic: str, **config: str) -> None:
     ).values():
         future.result(10)
     # Brokers hear of it a little later than the controller.
-    until(lambda: config.items() <= told().items(), 10, f"{topic} does not change")
+    until(lambda: config.items() <= described().items(), 10, f"{topic} does not change")
 
 
 def by_what(findings: Iterator[Finding]) -> dict[str, Finding]:
@@ -99,36 +101,38 @@ def failed(findings: dict[str, Finding]) -> set[str]:
 
 def test_topics_are_created_as_wanted_and_left_alone_afterwards(kafka_cluster: KafkaCluster) -> None:
     settings = kafka_settings(kafka_cluster.bootstrap_servers)
-    missing = found(settings)
+    missing = differing(settings)
     assert [(d.property, d.actual, d.fatal) for d in missing] == [("topic", "missing", True)] * 3
     created(settings)
-    assert found(settings) == []
+    assert differing(settings) == []
     change(kafka_cluster, settings.input_topic, retention_ms="-1")
     assert TopicAdmin(settings).create(list(required_topics(settings, 9, 1, 7))) == []
-    [few_in, few_out] = found(settings, partitions=9)
+    [few_in, few_out] = differing(settings, partitions=9)
     assert (few_in.topic, few_in.property, few_in.actual) == (settings.input_topic, "partitions", "3")
     assert few_out.topic == settings.output_topic
     assert "--partitions 9" in few_in.remedy
-    assert found(settings) == []  # kept for ever is long enough
+    assert differing(settings) == []  # kept for ever is long enough
 
 
-def test_each_property_that_differs_is_named_with_its_mend(kafka_cluster: KafkaCluster) -> None:
+def test_each_property_that_differs_is_named_with_its_remedy(kafka_cluster: KafkaCluster) -> None:
     settings = created(kafka_settings(kafka_cluster.bootstrap_servers))
     topic, dead_letters = settings.input_topic, settings.dead_letter_topic
     change(kafka_cluster, topic, cleanup_policy="compact,delete", retention_ms="60000", max_message_bytes="8000000")
-    told = {(d.topic, d.property): d for d in found(settings, replicas=2)}
-    assert set(told) == {
+    by_property = {(d.topic, d.property): d for d in differing(settings, replicas=2)}
+    assert set(by_property) == {
         *((name, "replicas") for name in (topic, settings.output_topic, dead_letters)),
         (topic, "cleanup.policy"),
         (topic, "retention.ms"),
         (dead_letters, "max.message.bytes"),
     }
-    assert told[topic, "cleanup.policy"].fatal
-    assert told[topic, "retention.ms"].remedy.endswith(f"--entity-name {topic} --add-config retention.ms=604800000")
-    # The mend mends.
-    assert told[dead_letters, "max.message.bytes"].remedy.endswith("max.message.bytes=8065536")
+    assert by_property[topic, "cleanup.policy"].fatal
+    assert by_property[topic, "retention.ms"].remedy.endswith(
+        f"--entity-name {topic} --add-config retention.ms=604800000"
+    )
+    # The remedy works.
+    assert by_property[dead_letters, "max.message.bytes"].remedy.endswith("max.message.bytes=8065536")
     change(kafka_cluster, dead_letters, max_message_bytes="8065536")
-    assert (dead_letters, "max.message.bytes") not in {(d.topic, d.property) for d in found(settings)}
+    assert (dead_letters, "max.message.bytes") not in {(d.topic, d.property) for d in differing(settings)}
 
 
 def test_topics_that_the_brokers_refuse_say_why(kafka_cluster: KafkaCluster) -> None:
@@ -154,7 +158,7 @@ def test_a_configuration_that_works_has_no_failure(kafka_cluster: KafkaCluster, 
         triton=TritonSettings(url=triton),
         pipeline=PipelineSettings(batch_size=64),
     )
-    findings = by_what(check(settings))
+    findings = by_what(check_all(settings))
     assert failed(findings) == set()
     assert {
         "kafka: brokers",
@@ -179,7 +183,7 @@ def test_nothing_there_is_told_for_each_dependency(monkeypatch: pytest.MonkeyPat
         triton=TritonSettings(url=triton, timeout_s=1.0),
         fetch=FetchSettings(folders=(tmp_path / "missing",), s3_endpoint="http://127.0.0.1:9", timeout_s=1.0),
     )
-    findings = by_what(check(settings))
+    findings = by_what(check_all(settings))
     assert failed(findings) == {"kafka: brokers", "redis: connection", "triton", f"fetch: {tmp_path / 'missing'}"}
     assert findings["fetch: buckets"].outcome == "warning"
     for what in failed(findings):
@@ -199,14 +203,14 @@ def test_a_redis_that_evicts_or_denies_is_told(binaries: Binaries, tmp_path: Pat
             client.config_set("maxmemory-policy", "allkeys-lru")
             client.execute_command("ACL SETUSER seenit on >secret ~other:* +@all")
 
-        def tried(password: str) -> dict[str, Finding]:
+        def findings_with(password: str) -> dict[str, Finding]:
             url = f"redis://seenit:{password}@127.0.0.1:{server.ports[0]}/0"
             return by_what(check_redis(RedisSettings(url=SecretStr(url))))
 
-        findings = tried("secret")
+        findings = findings_with("secret")
         assert failed(findings) == {"redis: eviction", "redis: window"}
         assert "seenit:*" in findings["redis: window"].remedy
-        findings = tried("wrong")
+        findings = findings_with("wrong")
         assert failed(findings) == {"redis: connection"}
         assert "password" in findings["redis: connection"].remedy
 
@@ -259,7 +263,7 @@ def test_rights_are_asked_for_one_by_one(kafka_secured: KafkaCluster) -> None:
     allow(kafka_secured, group, settings.group_id, "READ")
     allow(kafka_secured, transaction, f"{settings.group_id}-", "WRITE", "DESCRIBE", prefixed=True)
     assert failures() == set()
-    # A wrong password is told as such, not as a broker that does not answer.
+    # A wrong password is reported as one, not as a broker that does not answer.
     wrong = settings.model_copy(update={"sasl_password": SecretStr("wrong")})
     with pytest.raises(Unavailable, match=r"(?i)authentication"):
         TopicAdmin(wrong).list_topics()
@@ -279,18 +283,6 @@ def allow(cluster: KafkaCluster, kind: ResourceType, name: str, *rights: str, pr
 # The commands
 
 
-def seenit(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": "/usr/bin:/bin", "COLUMNS": "200", "XDG_STATE_HOME": "/nonexistent", **variables}
-    return subprocess.run(
-        [sys.executable, "-m", "consumer", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-
 def test_the_commands_print_a_table_and_end_with_a_status(
     kafka_cluster: KafkaCluster, redis_server: str, triton: str
 ) -> None:
@@ -303,6 +295,8 @@ def test_the_commands_print_a_table_and_end_with_a_status(
         "SEENIT_KAFKA_DEAD_LETTER_TOPIC": kafka.dead_letter_topic,
         "SEENIT_REDIS_URL": redis_server,
         "SEENIT_TRITON_URL": triton,
+        "COLUMNS": "200",
+        "XDG_STATE_HOME": "/nonexistent",
     }
     before = seenit("topics", **variables)
     assert before.returncode == 1
@@ -332,11 +326,11 @@ def test_a_consumer_tells_what_it_does(service: Service) -> None:
         service.await_verdicts(2)
         until(lambda: "'cat'" in consumer.log.read_text(), 10, "no line for the verdict")
         lines = [json.loads(line) for line in consumer.log.read_text().splitlines() if line.startswith('{"time"')]
-        told = {line["image_id"]: line for line in lines if "image_id" in line}
-        assert (told["junk"]["level"], told["junk"]["reason"]) == ("info", "not-an-image")
-        assert (told["cat"]["level"], told["cat"]["tenant"]) == ("debug", "default")
-        assert {"partition", "offset"} <= set(told["cat"])
-        until(lambda: "seenit_ready 1.0" in client.get("/metrics").text, 20, "not looked at")
+        by_image = {line["image_id"]: line for line in lines if "image_id" in line}
+        assert (by_image["junk"]["level"], by_image["junk"]["reason"]) == ("info", "not-an-image")
+        assert (by_image["cat"]["level"], by_image["cat"]["tenant"]) == ("debug", "default")
+        assert {"partition", "offset"} <= set(by_image["cat"])
+        until(lambda: "seenit_ready 1.0" in client.get("/metrics").text, 20, "never observed")
         page = client.get("/metrics").text
     for line in (
         'seenit_consumer_lag_messages{partition="0"} 0.0',

@@ -129,13 +129,13 @@ def part(rng: Generator) -> bytes:
 def work(service: Service, second: Server, redis: Server) -> None:
     """The load: waves of uploads, an outage, a consumer that goes."""
     uploads, began_s, frozen, stopped = Uploads(service), time.monotonic(), False, False
-    while (at := (time.monotonic() - began_s) / LOAD_S) < 1:
-        wave = 1 + math.sin(at * 5 * math.pi)
+    while (elapsed := (time.monotonic() - began_s) / LOAD_S) < 1:
+        wave = 1 + math.sin(elapsed * 5 * math.pi)
         uploads.send(round(TICK_S * (2 + 6 * wave)))
-        if (AWAY[0] <= at < AWAY[1]) is not frozen:
+        if (AWAY[0] <= elapsed < AWAY[1]) is not frozen:
             frozen = not frozen
             os.kill(redis.pid, signal.SIGSTOP if frozen else signal.SIGCONT)
-        if at > ONE_CONSUMER and not stopped:
+        if elapsed > ONE_CONSUMER and not stopped:
             stopped = True
             second.stop(timeout_s=20)
         time.sleep(max(0.0, TICK_S - (time.monotonic() - began_s) % TICK_S))
@@ -175,9 +175,11 @@ def ask(client: httpx.Client, panel: dict[str, Any], began_s: float, names: dict
         query = target["expr"].replace("$__rate_interval", RATE_INTERVAL)
         params = {"query": query, "start": f"{began_s}", "end": f"{began_s + LOAD_S}", "step": "1"}
         answer = client.get("/query_range", params=params, timeout=30).raise_for_status().json()
-        for found in answer["data"]["result"]:
-            legend = named(target["legendFormat"], found["metric"])
-            points = [(at - began_s, float(value)) for at, value in found["values"] if math.isfinite(float(value))]
+        for line in answer["data"]["result"]:
+            legend = named(target["legendFormat"], line["metric"])
+            points = [
+                (time_s - began_s, float(value)) for time_s, value in line["values"] if math.isfinite(float(value))
+            ]
             if points:
                 times_s, values = zip(*points, strict=True)
                 yield Series(names.get(legend, legend).strip(), list(times_s), list(values))
@@ -214,7 +216,7 @@ def draw_panel(axes: Axes, panel: dict[str, Any], series: list[Series]) -> None:
         draw_bars(axes, series)
         return
     if panel["fieldConfig"]["defaults"]["custom"].get("stacking"):
-        times_s = sorted({at for one in series for at in one.times_s})
+        times_s = sorted({time_s for one in series for time_s in one.times_s})
         heights = [np.interp(times_s, one.times_s, one.values, left=0, right=0) * factor for one in series]
         axes.stackplot(np.array(times_s) / 60, heights, labels=[one.legend for one in series], alpha=0.7)
     else:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from redis import AuthenticationError, Redis
 
-from consumer.cli.preflight import TRIAL_MODEL, check_redis
+from consumer.cli.preflight.redis import TRIAL_MODEL, check_redis
 from consumer.events import Record
 from consumer.kafka.leases import Lease
 from consumer.local.binaries import Binaries
@@ -92,7 +92,7 @@ def test_the_redis_user_may_do_all_it_has_to(binaries: Binaries, tmp_path: Path)
         with client_of(server, username="operator", password="ANOTHER") as client:
             assert client.hgetall("seenit:starts:seenit") == {b"in/0": b"7 1"}
             assert client.pttl("seenit:starts:seenit") > 0
-            # What is said to remove a model's windows does, and nothing else.
+            # The pattern that the guide gives to remove the windows of a model matches them, and nothing else.
             [pattern] = set(re.findall(r"--pattern '(.*?)'", GUIDE))
             keys = list(client.scan_iter(pattern.replace("image_encoder@VERSION", f"{TRIAL_MODEL.name}@0"), 1000))
             assert {b"seenit:check@0x8:marker", b"seenit:{t}:check@0x8:rows"} <= set(keys)

@@ -19,7 +19,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 from pydantic import SecretStr
 
-from consumer.cli.preflight import check_kafka
+from consumer.cli.preflight.kafka import check_kafka
 from consumer.errors import Unavailable
 from consumer.events import ImageUpload, Model, Verdict
 from consumer.kafka.clients import UploadsProducer, VerdictsReader
@@ -60,7 +60,7 @@ def validators() -> Path:
 
 
 def run(validators: Path, *command: str) -> None:
-    """A program of the validators; it has to end well."""
+    """Run a program of the validators; it has to end well."""
     environment = {**os.environ, "PYTHONPATH": str(validators)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -124,7 +124,7 @@ def test_images_install_by_hash_what_the_tests_ran_with(name: str) -> None:
 
 
 def test_the_consumer_image_has_what_the_package_needs() -> None:
-    """And nothing of the embedded stack or the tests."""
+    """It has nothing of the embedded stack or the tests."""
     project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]
     lock = pinned(DEPLOY / "docker" / "requirements.lock")
     assert {name.lower() for name in map(bare, project["dependencies"])} <= set(lock)
@@ -319,16 +319,16 @@ def test_the_kafka_user_may_do_all_it_has_to_and_the_topics_are_as_wanted(kafka_
     assert "kafka: transactions" in {finding.what for finding in findings}
     assert LagReader(settings).ask(range(12)) == dict.fromkeys(range(12), 0)
     # As `seenit topics` wants them, but for the copies, of which this cluster has one.
-    wants = required_topics(
+    specs = required_topics(
         settings, partitions=12, replicas=1, retention_days=7, window_s=WindowSettings().retention_s
     )
-    assert list(differences(TopicAdmin(settings).describe([want.name for want in wants]), wants)) == []
+    assert list(differences(TopicAdmin(settings).describe([spec.name for spec in specs]), specs)) == []
     # The autoscaler may ask for the lag, and no more.
     grant(kafka_secured, users["seenit-scaler"]["spec"]["authorization"]["acls"], "stranger")
     scaler = as_user(kafka_secured, "stranger")
     assert LagReader(scaler).ask(range(12)) == dict.fromkeys(range(12), 0)
     assert len([finding for finding in check_kafka(scaler) if finding.outcome == "failed"]) >= 4
-    # Those of the examples: one may upload, the other read verdicts, and neither what the other may.
+    # The users of the examples: one may upload, the other read verdicts, and neither may do what the other may.
     for name, user in of_kind(examples(), "KafkaUser").items():
         grant(kafka_secured, user["spec"]["authorization"]["acls"], name)
     uploader, reader = (as_user(kafka_secured, name) for name in ("uploader", "reader"))
@@ -340,10 +340,10 @@ def test_the_kafka_user_may_do_all_it_has_to_and_the_topics_are_as_wanted(kafka_
     producer.flush(10)
     verdicts = VerdictsReader(reader, from_beginning=True)
     deadline_s = time.monotonic() + 20
-    while not (seen := [published.verdict for published in verdicts.poll(0.5)]):
+    while not (received := [published.verdict for published in verdicts.poll(0.5)]):
         assert time.monotonic() < deadline_s
     verdicts.close()
-    assert seen == [VERDICT]
+    assert received == [VERDICT]
     with pytest.raises(Unavailable, match="image-verdicts"):
         VerdictsReader(uploader)
 
@@ -367,7 +367,7 @@ def as_user(cluster: KafkaCluster, user: str) -> KafkaSettings:
 
 
 def grant(cluster: KafkaCluster, rules: list[Manifest], user: str) -> None:
-    """Strimzi's words for access lists, on a broker."""
+    """Put access lists in Strimzi's words into force on a broker."""
     kinds = {"topic": ResourceType.TOPIC, "group": ResourceType.GROUP, "transactionalId": ResourceType.TRANSACTIONAL_ID}
     patterns = {"literal": ResourcePatternType.LITERAL, "prefix": ResourcePatternType.PREFIXED}
     operations = {

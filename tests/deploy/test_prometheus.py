@@ -28,15 +28,15 @@ NEEDS_GPU = ("nv_gpu_utilization",)
 
 def queries() -> list[tuple[str, str]]:
     """(panel, expression) of all dashboards."""
-    found = []
+    expressions = []
     for file in sorted(FOLDER.glob("*.json")):
         board = json.loads(file.read_text())
-        found += [
+        expressions += [
             (f"{board['title']}: {panel['title']}", target["expr"])
             for panel in board["panels"]
             for target in panel["targets"]
         ]
-    return found
+    return expressions
 
 
 def alerts() -> list[dict[str, Any]]:

@@ -55,9 +55,9 @@ def custom_resources() -> Path:
 
 def kustomize() -> str:
     """Path of kustomize: the one on the PATH, or built once by Go, which takes a minute or two."""
-    found = shutil.which("kustomize")
-    if found:
-        return found
+    installed = shutil.which("kustomize")
+    if installed:
+        return installed
     folder = STACK / "deploy" / KUSTOMIZE.rpartition("@")[2]
     if not folder.exists():
         go = needed("go", "golang")

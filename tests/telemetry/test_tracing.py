@@ -50,18 +50,18 @@ class Receiver(TraceServiceServicer):
         return span
 
     def children(self, parent: Span) -> dict[str, Span]:
-        """By name, from the same trace."""
-        found = [each for each in self.spans if each.parent_span_id == parent.span_id]
-        assert {each.trace_id for each in found} == {parent.trace_id}
-        assert len({each.name for each in found}) == len(found)
-        return {each.name: each for each in found}
+        """The spans below this one, by name; they have to be of the same trace."""
+        children = [each for each in self.spans if each.parent_span_id == parent.span_id]
+        assert {each.trace_id for each in children} == {parent.trace_id}
+        assert len({each.name for each in children}) == len(children)
+        return {each.name: each for each in children}
 
     def linked(self, span: Span) -> list[Span]:
         """The spans that this one links to."""
-        wanted = {(link.trace_id, link.span_id) for link in span.links}
-        found = [each for each in self.spans if (each.trace_id, each.span_id) in wanted]
-        assert len(found) == len(wanted)
-        return found
+        targets = {(link.trace_id, link.span_id) for link in span.links}
+        spans = [each for each in self.spans if (each.trace_id, each.span_id) in targets]
+        assert len(spans) == len(targets)
+        return spans
 
     def _of(self, image_id: str) -> list[Span]:
         return [each for each in list(self.spans) if attributes(each).get("seenit.image_id") == image_id]
@@ -111,8 +111,8 @@ def picture(service: Service, image_id: str, headers: Mapping[str, bytes], data:
 
 def verdict_headers(service: Service, image_id: str) -> dict[str, bytes]:
     service.await_verdict(image_id)
-    found = service.messages(service.kafka.output_topic, len(service.verdicts))
-    [message] = [each for each in found if each.key() == image_id.encode()]
+    messages = service.messages(service.kafka.output_topic, len(service.verdicts))
+    [message] = [each for each in messages if each.key() == image_id.encode()]
     return dict(message.headers() or ())  # type: ignore[arg-type]
 
 
@@ -126,12 +126,12 @@ def test_an_upload_is_one_trace_from_its_producer_to_its_verdict(traced: Service
     assert (upload.trace_id.hex(), upload.parent_span_id.hex()) == (PRODUCER, PRODUCER_SPAN)
     assert upload.kind == Span.SPAN_KIND_CONSUMER
     assert upload.name == f"process {traced.kafka.input_topic}"
-    told = attributes(upload)
-    assert told["messaging.system"] == "kafka"
-    assert told["messaging.destination.name"] == traced.kafka.input_topic
-    assert told["messaging.consumer.group.name"] == traced.kafka.group_id
-    assert {told["messaging.destination.partition.id"], told["messaging.kafka.offset"]} <= {"0", "1", 0}
-    assert (told["seenit.tenant"], told["seenit.verdict"]) == ("t", "unique")
+    about = attributes(upload)
+    assert about["messaging.system"] == "kafka"
+    assert about["messaging.destination.name"] == traced.kafka.input_topic
+    assert about["messaging.consumer.group.name"] == traced.kafka.group_id
+    assert {about["messaging.destination.partition.id"], about["messaging.kafka.offset"]} <= {"0", "1", 0}
+    assert (about["seenit.tenant"], about["seenit.verdict"]) == ("t", "unique")
     steps = receiver.children(upload)
     created = steps.pop(f"create {traced.kafka.output_topic}")
     assert set(steps) == {"fetch"} | STEPS
@@ -219,8 +219,8 @@ def test_a_dead_letter_keeps_the_traceparent_that_came(traced: Service, receiver
     assert verdict_headers(traced, "junk")["traceparent"] != PARENT
     letters = traced.messages(traced.kafka.dead_letter_topic, sum(v.reason is not None for v in traced.verdicts))
     [letter] = [each for each in letters if each.key() == b"junk"]
-    kept = [(name, value) for name, value in letter.headers() or () if name in ("traceparent", "tracestate")]
-    assert kept == [("traceparent", PARENT), ("tracestate", b"a=b")]
+    carried = [(name, value) for name, value in letter.headers() or () if name in ("traceparent", "tracestate")]
+    assert carried == [("traceparent", PARENT), ("tracestate", b"a=b")]
     upload = receiver.await_upload("junk")
     assert attributes(upload)["seenit.verdict"] == "unprocessable"
     assert attributes(upload)["seenit.reason"] == "not-an-image"
@@ -257,13 +257,13 @@ def test_a_receiver_that_is_away_holds_up_nothing(service: Service, listening: b
             picture(service, f"copy {number}", {"traceparent": PARENT})
         service.await_verdicts(300)
         assert len({each.image_id for each in service.verdicts}) == 300
-        until(lambda: "traces are lost" in consumer.log.read_text(), 20, "nothing said")
+        until(lambda: "traces are lost" in consumer.log.read_text(), 20, "no warning in the log")
         began_s = time.monotonic()
         consumer.stop(timeout_s=30)
         assert time.monotonic() - began_s < 8
     lines = [json.loads(line) for line in consumer.log.read_text().splitlines() if line.startswith('{"time"')]
-    told = [line for line in lines if line["level"] not in ("info", "debug")]
-    assert [line["logger"] for line in told] == ["consumer.telemetry.otel"]
+    problems = [line for line in lines if line["level"] not in ("info", "debug")]
+    assert [line["logger"] for line in problems] == ["consumer.telemetry.otel"]
     assert "Traceback" not in consumer.log.read_text()
 
 

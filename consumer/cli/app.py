@@ -1,0 +1,101 @@
+"""The table of all `seenit` commands, and the entry point that runs one of them."""
+
+import signal
+import sys
+
+import typer
+
+from consumer.cli.console import err, plain
+from consumer.cli.lazy_group import CommandEntry, LazyGroup
+from consumer.errors import SeenitError
+
+COMMANDS = {
+    "run": CommandEntry(
+        "consumer.cli.service:run",
+        "Run the service, configured by SEENIT_* variables and the file that SEENIT_CONFIG names.",
+        "SEENIT_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 SEENIT_TRITON_URL=triton:8001 seenit run",
+    ),
+    "check": CommandEntry(
+        "consumer.cli.operations:check",
+        "Try Kafka, Redis, Triton and object stores as SEENIT_* and SEENIT_CONFIG name them; say how to mend what "
+        "fails.",
+        "SEENIT_CONFIG=seenit.toml seenit check",
+    ),
+    "topics": CommandEntry(
+        "consumer.cli.operations:topics",
+        "Check the topics (input, output, dead letters, and embeddings if they are published), and say what "
+        "differs from\nwhat they should be.",
+        "seenit topics --create --partitions 48 --replicas 3",
+    ),
+    "rebuild": CommandEntry(
+        "consumer.cli.operations:rebuild",
+        "Fill an empty Redis with the window again, from the topic that SEENIT_KAFKA_EMBEDDINGS_TOPIC names.",
+        "SEENIT_KAFKA_EMBEDDINGS_TOPIC=image-embeddings seenit rebuild",
+    ),
+    "up": CommandEntry(
+        "consumer.cli.stack:up",
+        "Start broker, Redis, Triton and a consumer on this machine, and leave them running.",
+        "seenit up --json | jq -r .kafka",
+    ),
+    "down": CommandEntry("consumer.cli.stack:down", "Stop what `seenit up` started.", "seenit down"),
+    "status": CommandEntry(
+        "consumer.cli.stack:status",
+        "Show what `seenit up` left running. Exits with 1 when there is nothing, or not all of it.",
+        "seenit status",
+    ),
+    "upload": CommandEntry(
+        "consumer.cli.uploads:upload",
+        "Send an upload event for each picture: files within the event, addresses as they are.",
+        "seenit upload holiday.jpg https://example.org/cat.png",
+    ),
+    "watch": CommandEntry(
+        "consumer.cli.uploads:watch",
+        "Follow the verdicts until Ctrl-C.",
+        "seenit watch --json | jq 'select(.verdict == \"duplicate\")'",
+    ),
+    "demo": CommandEntry(
+        "consumer.cli.stack:demo",
+        "Upload photographs, edited copies and unrelated pictures to a stack of its own; show each verdict.",
+        "seenit demo --images ~/Pictures",
+    ),
+    "compare": CommandEntry(
+        "consumer.cli.images:compare",
+        "The distance of two image files, whether B is a copy of A, and by which edit. Exits with 1 when it is not.",
+        "seenit compare original.jpg cropped.jpg --draw both.png",
+    ),
+    "embed": CommandEntry(
+        "consumer.cli.images:embed",
+        "The embedding of a picture, as JSON on standard output or as a .npy file.",
+        "seenit embed photo.jpg --out photo.npy",
+    ),
+    "calibrate": CommandEntry(
+        "triton_models.training.command:calibrate",
+        "The threshold for your own pictures, from edited copies of them, and the configurations that put it in force.",
+        "seenit calibrate --images ~/Pictures --fpr 1e-6",
+    ),
+}
+
+
+class SeenitGroup(LazyGroup):
+    entries = COMMANDS
+
+
+app = typer.Typer(
+    cls=SeenitGroup,
+    callback=lambda: None,  # Typer takes an app without a command of its own for a group only if it has one
+    help="Has this picture been uploaded before? Upload events in, one verdict for each out.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command; what can go wrong ends as one readable message and status 1, not as a traceback."""
+    # A polite kill stops what the command has started, as Ctrl-C does. `run` has a handler of its own.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        app()
+    except SeenitError as error:
+        err.print(f"[bold red]seenit:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(1)

@@ -1,0 +1,38 @@
+"""Which servers a command talks to: the ones that the settings name, else the ones that `seenit up` left running."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from consumer.encoder.image_encoder import ImageEncoder
+from consumer.local import stack, state
+from consumer.settings import KafkaSettings, Settings, TritonSettings
+
+
+def kafka_settings() -> KafkaSettings:
+    """Return the broker of the settings, or the one that `seenit up` left running when the settings name none."""
+    settings = Settings.load().kafka
+    running = state.load()
+    if "bootstrap_servers" in settings.model_fields_set or running is None or not running.alive:
+        return settings
+    return settings.model_copy(update={"bootstrap_servers": running.addresses.kafka})
+
+
+@contextmanager
+def triton_settings() -> Iterator[TritonSettings]:
+    """Give the encoder of the settings, else of the running stack, else one started for this command."""
+    settings = Settings.load().triton
+    running = state.load()
+    if "url" in settings.model_fields_set:
+        yield settings
+    elif running is not None and running.alive:
+        yield TritonSettings(url=running.addresses.triton_grpc)
+    else:
+        with stack.triton() as url:
+            yield TritonSettings(url=url)
+
+
+@contextmanager
+def open_encoder() -> Iterator[ImageEncoder]:
+    """Give a client of the encoder that `triton_settings` names, for as long as the block lasts."""
+    with triton_settings() as settings, ImageEncoder(settings=settings) as encoder:
+        yield encoder

@@ -1,0 +1,109 @@
+"""Commands that ask the encoder about image files: `seenit compare` and `embed`."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import typer
+from PIL import Image, ImageOps
+
+from consumer.cli.common import open_encoder
+from consumer.cli.console import out
+from consumer.encoder.contract import Encoded, ModelInfo
+from consumer.errors import Misconfigured
+from consumer.events import Edit
+from consumer.images.regions import Region
+from consumer.settings import Settings
+from consumer.verification.draw import side_by_side
+from consumer.verification.features import verify
+from consumer.verification.result import Verification
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
+    b: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
+    drawing: Annotated[
+        Path | None, typer.Option("--draw", help="Draw both, with boxes around what they share, into this file.")
+    ] = None,
+) -> None:
+    """The distance of two image files, whether B is a copy of A, and by which edit. Exits with 1 when it is not.
+
+    As in the service, B may also show A in a part of it, as a screenshot does.
+    """
+    with open_encoder() as encoder:
+        info, original = encoder.info, encoder.encode(a)
+        regions, views = encoder.encode_within(b, Settings.load().decode)
+    pair = _verify_pair(info, original, views, regions)
+    verification, rule = pair.verification, info.verification_rule
+    figures = (
+        f"l2 {pair.l2:.4f}{' of a picture within B' if pair.region_index else ''}, threshold_l2 {info.threshold_l2:g}"
+    )
+    if verification is not None and rule is not None:
+        figures += f", candidate_l2 {rule.candidate_l2:g}"
+        figures += f", score {verification.score:.3f} of {verification.inliers} inliers"
+    out.print(f"{'duplicates' if pair.duplicate else 'different'}: {figures}", highlight=False, soft_wrap=True)
+    if pair.duplicate and verification is not None and verification.edit is not None:
+        out.print(_in_words(verification.edit), highlight=False, soft_wrap=True)
+    if drawing is not None:
+        if verification is None:
+            raise Misconfigured("there is nothing to draw: the encoder gives no local features")
+        with Image.open(a) as left, Image.open(b) as right:
+            side_by_side(ImageOps.exif_transpose(left), ImageOps.exif_transpose(right), verification).save(drawing)
+    raise typer.Exit(0 if pair.duplicate else 1)
+
+
+def embed(
+    picture: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
+    file: Annotated[Path | None, typer.Option("--out", help="Write a .npy file instead of printing JSON.")] = None,
+) -> None:
+    """The embedding of a picture, as JSON on standard output or as a .npy file."""
+    with open_encoder() as encoder:
+        vector, info = encoder(picture), encoder.info
+    if file is None:
+        model = {"name": info.name, "version": info.version}
+        sys.stdout.write(json.dumps({"model": model, "embedding": [round(float(x), 6) for x in vector]}) + "\n")
+    else:
+        np.save(file, vector)
+        out.print(f"wrote float32 {list(vector.shape)} to {file}", highlight=False)
+
+
+class _PairResult(NamedTuple):
+    """Whether an upload is a copy of an original, and how far the view of it that decides is from the original."""
+
+    l2: float
+    region_index: int  # 0 is the whole upload, others are pictures within it
+    duplicate: bool
+    verification: Verification | None  # None for an encoder without local features
+
+
+def _verify_pair(info: ModelInfo, original: Encoded, views: Encoded, regions: Sequence[Region]) -> _PairResult:
+    """Compare an original [1] with the views of an upload [V], of which the first is the whole of it.
+
+    `regions` says where in the upload each view is.
+    """
+    each_l2: list[float] = np.linalg.norm(original.embeddings - views.embeddings, axis=1).tolist()
+    near, rule = each_l2[0] <= info.threshold_l2, info.verification_rule
+    if original.patches is None or views.patches is None or rule is None:
+        return _PairResult(each_l2[0], 0, near, None)
+    originals = np.broadcast_to(original.patches, views.patches.shape)
+    verifications = verify(views.patches, originals, rule.rotation_maps, rule.thumbnail_side)
+    verified = [view for view, each in enumerate(verifications) if rule.accepts(each_l2[view], each.score)]
+    view = min(verified, key=each_l2.__getitem__, default=0)
+    in_upload = verifications[view].in_whole_image(regions[view])
+    return _PairResult(each_l2[view], view, near or bool(verified), in_upload)
+
+
+def _in_words(edit: Edit) -> str:
+    """Describe what was done to the first picture to get the second."""
+    mirrored = "mirrored, " if edit.mirrored else ""
+    boxes = (
+        f"[{box.left:.2f}..{box.right:.2f}] x [{box.top:.2f}..{box.bottom:.2f}]"
+        for box in (edit.box_in_upload, edit.box_in_match)
+    )
+    return (
+        f"{mirrored}zoomed {edit.zoom:.2f} times, turned by {round(edit.rotation_deg)} degrees; "
+        f"{' of B shows '.join(boxes)} of A, overlap {edit.overlap:.2f}"
+    )

@@ -1,0 +1,44 @@
+"""A group of commands that imports the module of a command only when that command is run.
+
+A list of the commands needs their summaries alone, so `--help` and shell completion import none of the modules, and a
+service at work holds nothing in memory that only other commands need.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, ClassVar, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+
+class CommandEntry(NamedTuple):
+    """How a command is listed, and where its function is."""
+
+    function: str  # "module:function"; its parameters and its docstring are the command's
+    summary: str  # the first paragraph of that docstring
+    example: str  # ends the help text of the command
+
+
+class LazyGroup(TyperGroup):
+    """A group whose `entries` name its commands, in the order in which they are listed."""
+
+    entries: ClassVar[Mapping[str, CommandEntry]] = {}
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        for name, entry in self.entries.items():
+            self.add_command(TyperCommand(name, help=entry.summary))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the name, the command and its arguments, as the base class does, with the command loaded."""
+        name, command, remaining = super().resolve_command(ctx, args)
+        return name, command if name is None else self._load(name), remaining
+
+    def _load(self, name: str) -> Any:
+        entry = self.entries[name]
+        module, _, function = entry.function.partition(":")
+        app = typer.Typer(add_completion=False, rich_markup_mode=self.rich_markup_mode)
+        app.command(name, epilog=f"Example:  {entry.example}")(getattr(import_module(module), function))
+        return get_command(app)

@@ -1,0 +1,107 @@
+"""Tries Redis: connection, version, limits, and the scripts of the window."""
+
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import redis
+from redis.cluster import RedisCluster
+
+from consumer.cli.preflight.finding import Finding, one_line
+from consumer.encoder.contract import ModelInfo
+from consumer.errors import Misconfigured, Unavailable
+from consumer.settings import RedisSettings, WindowSettings
+from consumer.window.connection import REDIS_FAILURES, connect
+from consumer.window.records import NewRecord
+from consumer.window.window import RedisWindow
+
+# The scripts are tested from here on.
+OLDEST_REDIS = (7, 0)
+# The window that is written to Redis to try it; its keys expire by themselves, soon after this.
+TRIAL_RETENTION_S = 60.0
+TRIAL_MODEL = ModelInfo("check", "0", size=8, dim=8, threshold_l2=0.5, max_batch_size=1, patches=None)
+
+
+def check_redis(settings: RedisSettings) -> Iterator[Finding]:
+    """Try connection, server, limits, and the scripts."""
+    try:
+        client = connect(settings)
+        client.ping()
+    except Misconfigured:
+        form = "SEENIT_REDIS_URL: redis[s]://[user:password@]host:port/0, with user and password percent-encoded"
+        yield Finding("redis: connection", "failed", "the address has not the form of one", form)
+        return
+    except redis.AuthenticationError as error:
+        yield Finding("redis: connection", "failed", one_line(error), "user and password in SEENIT_REDIS_URL")
+        return
+    except (*REDIS_FAILURES, Unavailable) as error:
+        yield Finding(
+            "redis: connection",
+            "failed",
+            one_line(error),
+            "SEENIT_REDIS_URL must name a Redis that this machine reaches; rediss:// for TLS, with "
+            "SEENIT_REDIS_SSL_CA_FILE for an authority of your own; SEENIT_REDIS_CLUSTER for a cluster",
+        )
+        return
+    try:
+        yield from _server(client)
+        yield _window(client, settings.key_prefix)
+    finally:
+        client.close()
+
+
+def _server(client: Any) -> Iterator[Finding]:
+    """Ask the server for its version, and whether it keeps what it is given."""
+    options = {"target_nodes": RedisCluster.RANDOM} if isinstance(client, RedisCluster) else {}
+    try:
+        info = client.info(**options)
+    except REDIS_FAILURES as error:
+        detail = f"cannot be asked for its version and limits: {one_line(error)}"
+        yield Finding("redis: server", "warning", detail, "allow this user +info, or look yourself")
+        return
+    version = str(info["redis_version"])
+    name = f"{info.get('server_name', 'redis')} {info.get('valkey_version', version)}"
+    if tuple(map(int, version.split(".")[:2])) < OLDEST_REDIS:
+        oldest = ".".join(map(str, OLDEST_REDIS))
+        yield Finding("redis: server", "failed", f"{name} is too old", f"Redis {oldest} or newer")
+    else:
+        yield Finding("redis: server", "ok", name)
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        yield Finding(
+            "redis: eviction",
+            "failed",
+            f"maxmemory-policy is {policy}: whole windows would vanish when memory is short",
+            "CONFIG SET maxmemory-policy noeviction, and bound the windows by SEENIT_WINDOW_MAX_BYTES",
+        )
+    if not info.get("aof_enabled"):
+        yield Finding(
+            "redis: persistence",
+            "warning",
+            "no append-only file: a restart forgets what was seen since the last snapshot",
+            "appendonly yes, appendfsync everysec",
+        )
+
+
+def _window(client: Any, prefix: str) -> Finding:
+    """Append an upload, find its copy, forget it: every script, under the service's own keys."""
+    what = "redis: window"
+    tenant, digest = f"seenit-check-{uuid.uuid4()}", sha256(b"seenit check").digest()
+    now = datetime.now(UTC)
+    window = RedisWindow(client, TRIAL_MODEL, WindowSettings(retention_s=TRIAL_RETENTION_S), prefix)
+    began_s = time.perf_counter()
+    try:
+        window.append([NewRecord(tenant, "first", digest, np.eye(1, TRIAL_MODEL.dim, dtype=np.float32)[0], now)])
+        match = window.find_exact([(tenant, "copy", digest, now)])[0]
+        window.delete(tenant, "first")
+    except Unavailable as error:
+        remedy = f"the user needs the keys {prefix}:* and the commands of the scripts: see deploy/README.md"
+        return Finding(what, "failed", error.detail, remedy)
+    took_ms = (time.perf_counter() - began_s) * 1000
+    if match is None or match.image_id != "first":
+        return Finding(what, "failed", "an upload just written was not found", "ask for help: this should not happen")
+    return Finding(what, "ok", f"written, found and forgotten in {took_ms:.1f} ms")

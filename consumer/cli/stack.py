@@ -1,0 +1,66 @@
+"""Commands for the embedded stack: `seenit up`, `down`, `status` and `demo`."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from consumer.cli.console import err, out
+from consumer.local import stack, state
+from consumer.local.demo import demonstrate
+
+
+def up(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the addresses as one JSON object.")] = False,
+    consumer: Annotated[bool, typer.Option(help="Start a consumer too.")] = True,
+) -> None:
+    """Start broker, Redis, Triton and a consumer on this machine, and leave them running."""
+    running = stack.up(consumer=consumer, progress=lambda text: err.print(text, style="dim"))
+    if as_json:
+        sys.stdout.write(json.dumps(asdict(running.addresses)) + "\n")
+    else:
+        out.print(_address_table(running))
+
+
+def down() -> None:
+    """Stop what `seenit up` started."""
+    out.print("stopped" if stack.down() else "nothing was running")
+
+
+def status() -> None:
+    """Show what `seenit up` left running. Exits with 1 when there is nothing, or not all of it."""
+    running = state.load()
+    if running is None:
+        out.print("nothing is running; start it with: seenit up")
+        raise typer.Exit(1)
+    table = Table("process", "pid", "alive", "log")
+    for process in running.processes:
+        table.add_row(process.name, str(process.pid), "yes" if process.alive else "[red]no[/]", str(process.log))
+    out.print(table, _address_table(running))
+    raise typer.Exit(0 if running.alive else 1)
+
+
+def demo(
+    images: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Use the pictures in this folder.")
+    ] = None,
+    results: Annotated[Path, typer.Option("--out", help="Folder for the contact sheet.")] = Path("out/demo"),
+) -> None:
+    """Upload photographs, edited copies and unrelated pictures to a stack of its own; show each verdict.
+
+    Exits with 0 only when every copy is found and no unrelated picture is called a duplicate. Copies with lighting,
+    zoom and noise all at once are shown and counted, but do not decide.
+    """
+    if not demonstrate(images, results, out):
+        raise typer.Exit(1)
+
+
+def _address_table(running: state.State) -> Table:
+    table = Table("what", "where")
+    for name, value in asdict(running.addresses).items():
+        table.add_row(name, str(value or ""))
+    return table
