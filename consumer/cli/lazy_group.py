@@ -12,6 +12,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from consumer.errors import Misconfigured
+
 
 class CommandEntry(NamedTuple):
     """How a command is listed, and where its function is."""
@@ -38,7 +40,15 @@ class LazyGroup(TyperGroup):
 
     def _load(self, name: str) -> Any:
         entry = self.entries[name]
-        module, _, function = entry.function.partition(":")
+        module_name, _, function = entry.function.partition(":")
+        try:
+            module = import_module(module_name)
+        except ModuleNotFoundError as error:
+            if not module_name.startswith(str(error.name)):
+                raise
+            raise Misconfigured(
+                f"seenit {name} is not part of this installation, which lacks {error.name}: run it from a checkout"
+            ) from None
         app = typer.Typer(add_completion=False, rich_markup_mode=self.rich_markup_mode)
-        app.command(name, epilog=f"Example:  {entry.example}")(getattr(import_module(module), function))
+        app.command(name, epilog=f"Example:  {entry.example}")(getattr(module, function))
         return get_command(app)
