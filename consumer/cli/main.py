@@ -261,7 +261,7 @@ def compare(
     """
     with _encoder() as encoder:
         info, original = encoder.info, encoder.encode(a)
-        frames, copies = encoder.encode_within(b, Settings.load().decode)
+        frames, copies = encoder.encode_views(b, Settings.load().decode)
     each_l2: list[float] = np.linalg.norm(original.embeddings - copies.embeddings, axis=1).tolist()
     same, rule, look, which = each_l2[0] <= info.threshold_l2, info.verification_rule, None, 0
     if original.patches is not None and copies.patches is not None and rule is not None:
