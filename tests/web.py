@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Server:
-    """What stands behind an address: the requests it saw, and how many connections they came through."""
+    """A running server: its address, the requests it received, and how many connections they came through."""
 
     host: str
     port: int
@@ -22,12 +22,12 @@ class Server:
         return f"{self.scheme}://{host or self.host}:{self.port}{path}"
 
     def header(self, name: str) -> str:
-        """Of the latest request."""
+        """Return a header of the latest request."""
         lines = self.requests[-1].split("\r\n")[1:]
         return dict(line.split(": ", 1) for line in lines if line)[name]
 
 
-# Told the path and the connection, writes an answer; True to keep the connection.
+# Takes a request's path and its connection, writes an answer, and returns True to keep the connection.
 Handler = Callable[[str, socket.socket], bool | None]
 
 
@@ -38,6 +38,7 @@ def answer(
     headers: tuple[str, ...] = (),
     keep: bool = True,
 ) -> bool:
+    """Write a complete answer; return `keep`, as handlers do."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, *([] if keep else ["Connection: close"])]
     connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
     return keep
@@ -47,7 +48,7 @@ def answer(
 def serve(
     handle: Handler, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None, port: int = 0
 ) -> Iterator[Server]:
-    """Answers each request by `handle`, each connection in a thread of its own, until left."""
+    """Run a server that answers each request by `handle`, each connection in a thread of its own."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family)
     server = Server(host, listener.getsockname()[1], "https" if tls else "http")

@@ -35,7 +35,7 @@ def compare(
     """
     with open_encoder() as encoder:
         info, original = encoder.info, encoder.encode(a)
-        regions, views = encoder.encode_within(b, Settings.load().decode)
+        regions, views = encoder.encode_views(b, Settings.load().decode)
     pair = _verify_pair(info, original, views, regions)
     verification, rule = pair.verification, info.verification_rule
     figures = (

@@ -1,6 +1,6 @@
-"""What any image encoder promises the rest of the service; no client library is imported here.
+"""The interface of image encoders to the rest of the service; imports no client library.
 
-The contract of the served model itself (tensors, parameters) is read by `encoder.model_config`.
+`encoder.model_config` reads a served model's own contract (tensors, parameters) into a `ModelInfo`.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,12 @@ from consumer.encoder.patches import decode_rotation_maps
 
 @dataclass(frozen=True, slots=True)
 class VerificationRule:
-    """Decides which pairs of pictures the second look verifies, from their distance and their score.
+    """Decides by distance and score which pairs of pictures are duplicates although their vectors lie too far apart.
 
-    Pairs up to `candidate_l2` apart are looked at. At that distance the score must reach `min_score`; for nearer pairs
-    less is asked, by `score_per_l2` for each unit of distance. `rotation_map_bytes` and `thumbnail_side` tell how the
-    encoder's `patches` are to be read: see `encoder.patches`.
+    The score comes from `verification` (the second look), which compares the local features of pairs up to
+    `candidate_l2` apart. At that distance it must reach `min_score`; for nearer pairs less is enough, by `score_per_l2`
+    for each unit of distance. `rotation_map_bytes` and `thumbnail_side` tell how the encoder's `patches` are laid out:
+    see `encoder.patches`.
     """
 
     candidate_l2: float
@@ -31,7 +32,7 @@ class VerificationRule:
 
     @property
     def rotation_maps(self) -> NDArray[np.float32] | None:
-        """The rotation maps, float32 [T, C - 2, C - 2], or None for a model without them."""
+        """The model's rotation maps, float32 [T, C - 2, C - 2]; None for a model without them."""
         return decode_rotation_maps(self.rotation_map_bytes)
 
     @overload
@@ -39,31 +40,31 @@ class VerificationRule:
     @overload
     def accepts(self, l2: NDArray[np.float32], score: NDArray[np.float32]) -> NDArray[np.bool_]: ...
     def accepts(self, l2: Any, score: Any) -> Any:
-        """Tell whether a pair is verified, by its distance and score; for arrays, of each pair."""
+        """Tell whether a pair of this distance and score is verified; elementwise for arrays."""
         required_score = self.min_score - self.score_per_l2 * (self.candidate_l2 - l2)
         return (l2 <= self.candidate_l2) & (score >= required_score)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """Describes the served encoder."""
+    """The served encoder: its version, its shapes and the thresholds that go with its vectors."""
 
     name: str
     version: str
     size: int  # S: side of the square it takes, in pixels
-    dim: int  # D
+    dim: int  # D: length of its vectors
     threshold_l2: float  # distance of unit vectors up to which two pictures are duplicates
     max_batch_size: int
-    patches: tuple[int, int] | None  # (P, C) of the local features and the thumbnail, if the model gives any
+    patches: tuple[int, int] | None  # (P, C) of the local features and the thumbnail; None for a model without
     verification_rule: VerificationRule | None = None  # None: distance alone decides
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Holds what the encoder gave for N pictures."""
+    """The encoder's outputs for N pictures. Slices like an array of pictures."""
 
-    embeddings: NDArray[np.float32]  # [N, D], unit length
-    patches: NDArray[np.int8] | None  # [N, P, C]
+    embeddings: NDArray[np.float32]  # [N, D] unit vectors
+    patches: NDArray[np.int8] | None  # [N, P, C], laid out as `encoder.patches` says
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
@@ -80,7 +81,7 @@ class Encoder(Protocol):
 
     @property
     def info(self) -> ModelInfo:
-        """The model behind it. Raises Unavailable while it cannot be asked, Misconfigured if it does not fit."""
+        """The served model. Raises Unavailable while the server cannot be asked, Misconfigured if it does not fit."""
         ...
 
     def submit(self, pixels: NDArray[np.uint8]) -> Future[Encoded]:

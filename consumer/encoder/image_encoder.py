@@ -1,4 +1,4 @@
-"""The encoder as one call, for users in Python: a picture in, its vector out."""
+"""The encoder for users in Python, in one call: a picture in, its vector out."""
 
 import io
 from pathlib import Path
@@ -17,9 +17,9 @@ from consumer.settings import DecodeSettings, TritonSettings
 
 
 class ImageEncoder:
-    """Turns one picture into its vector: `ImageEncoder("localhost:8001")("photo.jpg")`.
+    """Encodes one picture at a time: `ImageEncoder("localhost:8001")("photo.jpg")` is its vector.
 
-    Decoding is the service's own, so that vectors compare with those in the window by Euclidean distance.
+    Pictures are decoded as in the service, so that the vectors compare with the service's by Euclidean distance.
     """
 
     def __init__(self, url: str = "localhost:8001", settings: TritonSettings | None = None) -> None:
@@ -27,10 +27,11 @@ class ImageEncoder:
 
     @property
     def info(self) -> ModelInfo:
+        """The served model. Raises Unavailable, Misconfigured."""
         return self._encoder.info
 
     def __call__(self, image: str | Path | bytes | Image.Image) -> NDArray[np.float32]:
-        """The unit vector, float32 [D], of a file, of a file's bytes or of a PIL image.
+        """Return the unit vector, float32 [D], of a file, of a file's bytes or of a PIL image.
 
         Raises OSError, Unprocessable for what is not a picture, Unavailable, Misconfigured.
         """
@@ -38,24 +39,29 @@ class ImageEncoder:
         return vector
 
     def encode(self, image: str | Path | bytes | Image.Image) -> Encoded:
-        """The same with the local features, for `consumer.verification.features`: [1, D] and [1, P, C]."""
+        """Return the unit vector [1, D] and the local features [1, P, C] (see `encoder.patches`) of a picture.
+
+        Raises what calling the encoder raises.
+        """
         picture = decode(_bytes(image), self.info.size, DecodeSettings())
         return self._encoder.submit(picture.pixels[np.newaxis]).result()
 
-    def encode_within(
+    def encode_views(
         self, image: str | Path | bytes | Image.Image, settings: DecodeSettings
     ) -> tuple[list[Region], Encoded]:
-        """The same of the picture and of those within it: [N, D] and [N, P, C], the whole first, and where they are.
+        """Encode the whole picture and the pictures within it, as of a collage: N regions, [N, D] and [N, P, C].
 
-        As in the service, there are none within it if the settings say so, or if the encoder has no second look.
+        The whole comes first. As in the service, it is the only view if the settings say so, or if the model has no
+        verification rule. Raises what calling the encoder raises.
         """
         picture = decode(_bytes(image), self.info.size, settings)
         within = settings.frames and self.info.verification_rule is not None
-        [seen] = make_views([picture.pixels], settings.min_detail, within)
-        parts = [self._encoder.submit(view.pixels[np.newaxis]) for view in seen]
-        return [view.region for view in seen], Encoded.concatenate([part.result() for part in parts])
+        [views] = make_views([picture.pixels], settings.min_detail, within)
+        parts = [self._encoder.submit(view.pixels[np.newaxis]) for view in views]
+        return [view.region for view in views], Encoded.concatenate([part.result() for part in parts])
 
     def close(self) -> None:
+        """Disconnect."""
         self._encoder.close()
 
     def __enter__(self) -> Self:
@@ -68,6 +74,7 @@ class ImageEncoder:
 
 
 def _bytes(image: str | Path | bytes | Image.Image) -> bytes:
+    """Return the bytes of an image file that holds the picture."""
     if isinstance(image, bytes):
         return image
     if isinstance(image, Image.Image):

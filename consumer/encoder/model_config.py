@@ -1,6 +1,6 @@
-"""The encoder's contract, read from the configuration of the served Triton model.
+"""Reading the encoder's contract from the configuration of the served Triton model.
 
-What there is to know of the encoder (S, D, version, threshold) stands in the model's `parameters`, nowhere else.
+The encoder's constants (S, D, version, thresholds) stand in the model's `parameters` and nowhere else.
 """
 
 import base64
@@ -54,6 +54,7 @@ def _parameter(config: ModelConfig, name: str) -> str:
 
 
 def _verification_rule(config: ModelConfig, count: int, channels: int) -> VerificationRule | None:
+    """Read the rule for `patches` of [count, channels]; None when the parameters have none."""
     if "candidate_l2" not in config.parameters:
         return None
     candidate_l2, min_score, score_per_l2 = (
@@ -73,6 +74,7 @@ def _verification_rule(config: ModelConfig, count: int, channels: int) -> Verifi
 
 
 def _rotation_map_bytes(config: ModelConfig, channels: int) -> bytes:
+    """Read the optional parameter `turns`; empty when the model has none."""
     encoded = config.parameters["turns"].string_value if "turns" in config.parameters else ""
     if not encoded:
         return b""
@@ -89,6 +91,7 @@ def _rotation_map_bytes(config: ModelConfig, channels: int) -> bytes:
 
 
 def _number(config: ModelConfig, name: str, kind: Callable[[str], _Number]) -> _Number:
+    """Read a parameter that is a finite number above 0."""
     value = _parameter(config, name)
     with suppress(ValueError):
         number = kind(value)

@@ -1,4 +1,4 @@
-"""The client of the served encoder: uint8 [N, S, S, 3] -> float32 [N, D] unit vectors, through Triton over gRPC.
+"""The client of the encoder that Triton serves, over gRPC: uint8 [N, S, S, 3] -> float32 [N, D] unit vectors.
 
 It does not retry: an error says whether the same call may succeed later.
 """
@@ -38,7 +38,7 @@ _CHANNEL = [
 
 
 class TritonEncoder:
-    """A client of the served encoder. Thread-safe; several requests may be under way at once."""
+    """An `Encoder` served by Triton. Thread-safe; several requests may be under way at once."""
 
     def __init__(self, settings: TritonSettings) -> None:
         """Does not connect yet. Raises Misconfigured when a certificate or key cannot be read."""
@@ -49,16 +49,16 @@ class TritonEncoder:
 
     @property
     def info(self) -> ModelInfo:
-        """The encoder served when this was first asked. Raises Unavailable; Misconfigured for one that does not fit."""
+        """The model that was served when this was first read. Raises Unavailable; Misconfigured if it does not fit."""
         if self._info is None:
-            self._info = self._served()
+            self._info = self._read_info()
         return self._info
 
     def submit(self, pixels: NDArray[np.uint8]) -> Future[Encoded]:
-        """Send [N, S, S, 3], N up to `info.max_batch_size`; waits while `max_in_flight` requests are under way.
+        """Encode uint8 [N, S, S, 3], N up to `info.max_batch_size`; waits while `max_in_flight` requests are under way.
 
         The future ends within `timeout_s`: with vectors, with Unavailable, with ValueError for pixels that do not fit
-        the model, or with Misconfigured when what comes back is not what the model promised.
+        the model, or with Misconfigured when the reply breaks the model's contract.
         """
         self._slots.acquire()
         future = self._infer(pixels)
@@ -66,11 +66,11 @@ class TritonEncoder:
         return future
 
     def check(self) -> None:
-        """Encode one picture. Triton's own readiness stays true when the process behind a model has died.
+        """Encode one picture, since Triton's own readiness stays true when the process behind a model has died.
 
         Raises Unavailable, or Misconfigured when another model is served by now: its vectors are not comparable.
         """
-        served = self._served()
+        served = self._read_info()
         if served != self.info:
             raise Misconfigured(
                 f"Triton at {self._settings.url} now serves {served.name} {served.version}, and this process began "
@@ -80,7 +80,7 @@ class TritonEncoder:
         self._infer(pixels.reshape(1, served.size, served.size, 3)).result()
 
     def close(self) -> None:
-        """Cancel what is under way and disconnect."""
+        """Cancel the requests under way and disconnect."""
         self._client.close()
 
     def __enter__(self) -> Self:
@@ -91,7 +91,7 @@ class TritonEncoder:
     ) -> None:
         self.close()
 
-    def _served(self) -> ModelInfo:
+    def _read_info(self) -> ModelInfo:
         try:
             response = self._client.get_model_config(self._settings.model, client_timeout=self._settings.timeout_s)
         except InferenceServerException as error:
@@ -99,15 +99,16 @@ class TritonEncoder:
         return read_model_info(response.config)
 
     def _infer(self, pixels: NDArray[np.uint8]) -> Future[Encoded]:
+        """Send one request; every error ends in the future."""
         future: Future[Encoded] = Future()
         future.set_running_or_notify_cancel()
 
-        # tritonclient passes both by these very names; what is raised in here would be lost.
+        # tritonclient passes both by these very names, and drops what is raised in here.
         def callback(result: InferResult | None, error: InferenceServerException | None) -> None:
             try:
                 if error is not None:
                     raise self._translate(error)
-                future.set_result(self._read(result, len(pixels)))
+                future.set_result(self._read_result(result, len(pixels)))
             except Exception as failure:
                 future.set_exception(failure)
 
@@ -142,7 +143,8 @@ class TritonEncoder:
         except ValueError:  # how gRPC says that the channel is closed
             raise Unavailable("triton", f"the connection to {self._settings.url} was closed") from None
 
-    def _read(self, result: Any, count: int) -> Encoded:
+    def _read_result(self, result: Any, count: int) -> Encoded:
+        """Check the model's reply for `count` pictures against its contract."""
         info = self.info
         embeddings = result.as_numpy(EMBEDDINGS)
         patches = None if info.patches is None else result.as_numpy(PATCHES)
@@ -156,6 +158,7 @@ class TritonEncoder:
         return Encoded(embeddings, patches)
 
     def _translate(self, error: InferenceServerException) -> Exception:
+        """Return the error as the contract names it, by who has to act."""
         code = (error.status() or "").removeprefix("StatusCode.")
         detail = f"{self._settings.url}: {' '.join(error.message().split())} ({code or 'no status'})"
         if code == "INVALID_ARGUMENT":

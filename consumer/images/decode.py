@@ -1,4 +1,4 @@
-"""Bytes of a picture -> uint8 [S, S, 3], safely: whatever the bytes are, they end as a `Picture` or a reason.
+"""Decoding the bytes of a picture to uint8 [S, S, 3], safely: whatever the bytes, they end as a `Picture` or a reason.
 
 The order matters. The announced type, the format's signature and the size that the header claims are checked before
 anything is decoded; JPEGs are decoded at a fraction of their size where that is enough; the picture is made small
@@ -21,35 +21,35 @@ from pillow_heif import register_heif_opener
 from consumer.errors import Unprocessable
 from consumer.settings import DecodeSettings
 
-# What is opened at all. Pillow knows some forty formats; each further decoder is one more way in for an attacker.
+# The formats that are opened. Pillow knows some forty; each further decoder is one more way in for an attacker.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "HEIF", "AVIF", "TIFF", "BMP")
 
-# Content types that say nothing about the content: what object stores and upload forms put when nobody knows.
+# Content types that say nothing about the content; object stores and upload forms put them when nobody knows.
 OPAQUE_TYPES = frozenset({"", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded"})
 
 # A progressive JPEG usually has ten scans. Each one passes over the whole picture however few bytes it has, so a file
 # of empty scans is a bomb of time: at 100 megapixels, 32 MiB of them keep a core busy for hours.
 MAX_JPEG_SCANS = 50
 START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
-MAX_JPEG_SEGMENTS = 10_000  # of up to 64 kB: a hundred are many
+MAX_JPEG_SEGMENTS = 10_000  # a segment has up to 64 kB: a hundred are many
 JPEG_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)  # markers that a length follows, and EOI
 
-# Pillow parses headers in Python, a read or more for each chunk, segment, block or tag, so that 32 MiB of empty ones
+# Pillow parses headers in Python, a read or more for each chunk, segment, block or tag, so that 32 MiB of empty chunks
 # take it up to minutes. A PNG of 100 megapixels with a chunk for each row needs some 50,000 reads.
 MAX_READS = 200_000
-# For each strip or tile of a TIFF Pillow makes a Python object, 350 bytes for the four in the file. One strip for each
-# row of the longest side that other formats have, in three planes, would be as many.
+# For each strip or tile of a TIFF Pillow makes a Python object, 350 bytes for the four in the file. The limit lets
+# through one strip for each row of the longest side that other formats have, in three planes.
 MAX_TIFF_VALUES = 200_000
-TIFF_BYTES = (1, 2, 6, 7)  # types of which a tag may have as many values as it likes: they stay bytes
+TIFF_BYTE_TYPES = (1, 2, 6, 7)  # a tag of these may have any number of values: Pillow keeps them as bytes
 
-# Above this size pictures are decoded one at a time. The worst (lossless WebP) take 16 bytes a pixel on the way: 1.6 GB
-# at the default limit, from 4 kB of input, and as many times that as there are threads if nothing held them back.
+# Above this size pictures are decoded one at a time. The worst (lossless WebP) take 16 bytes a pixel while they are
+# decoded: 1.6 GB at the default limit, from 4 kB of input, and in each thread if nothing held them back.
 LARGE_PIXELS = 16_000_000
 _one_large_picture = threading.Lock()
 
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # weights of R, G, B in the luminance (ITU-R BT.601)
 
-# EXIF orientation -> what undoes it.
+# EXIF orientation -> the transposition that makes the picture upright.
 EXIF_TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -60,8 +60,8 @@ EXIF_TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Thumbnails inside a HEIF file may show something else than the picture itself, and pictures are decoded in parallel
-# already. Both settings are the libraries' own, and hold for the process.
+# Thumbnails inside a HEIF file may show something else than the picture itself, and one thread a picture is enough,
+# since pictures are decoded in parallel already. Both libraries hold these settings for the whole process.
 register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
@@ -86,10 +86,10 @@ class Picture:
 
 
 def decode(data: bytes, size: int, settings: DecodeSettings, content_type: str | None = None) -> Picture:
-    """The picture in `data`, squashed to `size` x `size` pixels; of an animation or several pages, the first.
+    """Decode the picture in `data`, squashed to `size` x `size` pixels; of an animation or several pages, the first.
 
     Colour profiles are not applied. Safe to call from many threads; decoding itself does not hold the GIL.
-    Raises `Unprocessable`, and nothing else, for whatever may be wrong with the bytes.
+    Raises Unprocessable, and nothing else, for whatever may be wrong with the bytes.
     """
     _check_content_type(content_type)
     try:
@@ -97,13 +97,13 @@ def decode(data: bytes, size: int, settings: DecodeSettings, content_type: str |
         with Image.open(_Input(data), formats=FORMATS) as image:
             name, (width, height) = image.format or "", image.size
             _check_size(width, height, settings)
-            held = width * height
+            held_pixels = width * height
             if name in ("JPEG", "MPO"):
                 scans = _jpeg_scans(data)
                 image.draft(None, (size, size))  # the smallest of 1, 1/2, 1/4, 1/8 that still covers the square
                 if scans == 1:
-                    held = image.width * image.height  # else libjpeg holds the coefficients of the whole picture
-            with _one_large_picture if held > LARGE_PIXELS else nullcontext():
+                    held_pixels = image.width * image.height  # else libjpeg holds the whole picture's coefficients
+            with _one_large_picture if held_pixels > LARGE_PIXELS else nullcontext():
                 pixels = _upright_square(image, size)
     except UnidentifiedImageError:
         raise _unidentified(data) from None
@@ -116,18 +116,19 @@ def decode(data: bytes, size: int, settings: DecodeSettings, content_type: str |
         raise
     except Exception as error:  # decoders raise OSError, ValueError, SyntaxError, struct.error, KeyError and others
         raise Unprocessable(
-            "broken-image", f"The picture is cut short or damaged ({_said(error)}); send the whole file."
+            "broken-image", f"The picture is cut short or damaged ({_printable(error)}); send the whole file."
         ) from error
     return Picture(pixels, detail(pixels), width, height, name)
 
 
 def detail(pixels: NDArray[np.uint8]) -> float:
-    """How much there is to see in uint8 [S, S, 3], in grey levels: 0 for one flat colour, about 10 for photographs.
+    """Score how much uint8 [S, S, 3] shows, in grey levels: 0 for one flat colour, about 10 for photographs.
 
-    The mean absolute mixed difference, d2/dxdy, of the luminance averaged over some 24 x 24 cells. Whatever is a sum
-    of a function of x and one of y has none of it: blanks, gradients, stripes, a picture split in two, and frames but
-    for their corners. Averaging takes out sensor and compression noise. Both make it a better judge of such pictures
-    than deviation or entropy, which a gradient passes with ease, or the mean gradient, which a thin frame passes.
+    The score is the mean absolute mixed difference, d2/dxdy, of the luminance averaged over some 24 x 24 cells. It is 0
+    for whatever is a sum of a function of x and one of y: blanks, gradients, stripes, a picture split in two, and
+    frames but for their corners. Averaging takes out sensor and compression noise. Both make it a better judge of such
+    pictures than deviation or entropy, which a gradient passes with ease, or the mean gradient, which a thin frame
+    passes.
     """
     cell = max(1, pixels.shape[0] // 24)
     cells = pixels.shape[0] // cell
@@ -158,7 +159,7 @@ def _check_size(width: int, height: int, settings: DecodeSettings) -> None:
 
 
 class _Input(BytesIO):
-    """The data as a file that bears only so many reads."""
+    """The data as a file that allows at most MAX_READS reads."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -172,53 +173,53 @@ class _Input(BytesIO):
 
 
 def _jpeg_scans(data: bytes) -> int:
-    """Scans up to the end of the first image: what follows it (further pictures, a video) may hold any bytes."""
-    scans, at = 0, 2
+    """Count the scans up to the end of the first image; what follows it (pictures, a video) may hold any bytes."""
+    scans, offset = 0, 2
     for _ in range(MAX_JPEG_SEGMENTS):
-        marker = JPEG_SEGMENT.search(data, at)
+        marker = JPEG_SEGMENT.search(data, offset)
         if marker is None or marker[0] == END_OF_IMAGE:
             return scans
         scans += marker[0] == START_OF_SCAN
         if scans > MAX_JPEG_SCANS:
             break
-        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
+        offset = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
     raise Unprocessable("broken-image", "The JPEG has far too many scans or segments; save it again.")
 
 
 def _check_tiff(data: bytes) -> None:
-    """Looks at the first directory only, as decoding does."""
+    """Refuse a TIFF of too many strips, tiles or tags in its first directory, the only one that is decoded."""
     order = {b"II": "<", b"MM": ">"}.get(data[:2], "")
     if not order or data[2:4] not in (b"*\0", b"\0*", b"+\0", b"\0+"):
         return
     big = b"+" in data[2:4]
-    (at,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
-    (tags,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
+    (offset,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+    (tags,) = struct.unpack_from(order + ("Q" if big else "H"), data, offset)
     entry = struct.Struct(order + ("HHQ8x" if big else "HHI4x"))
-    at += 8 if big else 2
-    whole = min(tags, (len(data) - at) // entry.size)
-    if whole <= MAX_TIFF_VALUES and all(
-        kind in TIFF_BYTES or count <= MAX_TIFF_VALUES
-        for _, kind, count in entry.iter_unpack(data[at : at + whole * entry.size])
+    offset += 8 if big else 2
+    complete = min(tags, (len(data) - offset) // entry.size)
+    if complete <= MAX_TIFF_VALUES and all(
+        kind in TIFF_BYTE_TYPES or count <= MAX_TIFF_VALUES
+        for _, kind, count in entry.iter_unpack(data[offset : offset + complete * entry.size])
     ):
         return
     raise Unprocessable("broken-image", "The TIFF is cut into too many strips, tiles or tags; save it again.")
 
 
 def _upright_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """uint8 [size, size, 3], RGB. Decodes the image."""
+    """Decode the image to uint8 [size, size, 3], RGB, upright."""
     image.load()
-    turn = _turn(image)  # after loading, since Pillow turns a TIFF while loading it
+    transposition = _transposition(image)  # after loading, since Pillow turns a TIFF while loading it
     # Bilinear (a triangle as wide as the reduction asks for) is the cheapest of Pillow's filters but for the box, and
     # the one under which two versions of a picture, full and half size or recompressed, differ least.
     image = _resizable(image).resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
     image = _rgb(image)
-    if turn is not None:
-        image = image.transpose(turn)
+    if transposition is not None:
+        image = image.transpose(transposition)
     return np.ascontiguousarray(image)
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What makes the picture upright, by its EXIF orientation; damaged EXIF data counts as none, as in browsers."""
+def _transposition(image: Image.Image) -> Image.Transpose | None:
+    """Read from EXIF what makes the picture upright; damaged EXIF data counts as none, as in browsers."""
     try:
         return EXIF_TRANSPOSITIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
@@ -226,7 +227,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _resizable(image: Image.Image) -> Image.Image:
-    """The image in a mode that can be resized: no palette, no 16 bits, transparency only as RGBA."""
+    """Convert to a mode that can be resized: no palette, no 16 bits, transparency only as RGBA."""
     if image.mode.startswith("I;16"):  # Pillow resizes some of these wrongly, and clips at 255 when it converts them
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode == "RGBA":
@@ -239,9 +240,10 @@ def _resizable(image: Image.Image) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    """Convert to RGB, transparent parts on white."""
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    elif image.mode in ("I", "F"):  # no range is agreed upon: take the picture's own
+    elif image.mode in ("I", "F"):  # no range is agreed upon: stretch the picture's own
         values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
         values -= values.min()
         image = Image.fromarray((values * (255.0 / max(values.max(), 1e-9))).astype(np.uint8))
@@ -249,7 +251,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _unidentified(data: bytes) -> Unprocessable:
-    """No decoder took the data: was there at least the signature of one?"""
+    """Give the reason for data that no decoder took: damaged if it has the signature of a format, else no picture."""
     for name in FORMATS:
         _, accepts = Image.OPEN[name]
         if accepts is not None and accepts(data[:16]) is True:
@@ -263,6 +265,6 @@ def _unidentified(data: bytes) -> Unprocessable:
     )
 
 
-def _said(error: Exception) -> str:
-    """A decoder's words in one printable line; they may quote the file."""
+def _printable(error: Exception) -> str:
+    """Return a decoder's message as one printable line of bounded length; it may quote the file."""
     return "".join(c if c.isprintable() else "?" for c in str(error))[:120] or type(error).__name__

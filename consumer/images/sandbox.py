@@ -1,11 +1,11 @@
-"""Pictures fetched and decoded in a process of their own, which may die of them without harm.
+"""Fetching and decoding suspect pictures in a child process, which may die of them without harm.
 
-What the child found is what counts: nothing is fetched or decoded once more in the service, where a server could give
-other bytes, or a decoder fail only now. The child ends when its standard input does, so with the service, however that
-ends. A kernel short of memory takes the child first; and the child may have no more than is free, since the kernel may
+The child's result is final: nothing is fetched or decoded once more in the service, where a server could give other
+bytes, or a decoder fail only then. The child ends when its standard input does, and so with the service, however that
+ends. A kernel short of memory kills the child first; and the child may take no more than is free, since the kernel may
 also kill a control group as a whole.
 
-Over the pipes go lines of JSON, and after a line the bytes whose number it names.
+Each message over the pipes is a line of JSON, followed by as many bytes as its field `bytes` says.
 """
 
 import json
@@ -34,47 +34,48 @@ from consumer.settings import DecodeSettings, FetchSettings, Settings
 log = logging.getLogger(__name__)
 
 # A picture is poison when so many children died of it, one after the other: one may have been killed by mistake.
-DEATHS = 2
+POISON_DEATHS = 2
 START_TIMEOUT_S = 30
-# Beyond the bounds on fetching. Far more than the largest picture takes; one that takes more proves nothing.
+# On top of the bounds on fetching. Far more than the largest picture takes; one that takes longer proves nothing.
 DECODE_TIMEOUT_S = 60
-# Of the memory that is free, what a child may take: the service goes on meanwhile.
+# Share of the free memory that a child may take: the service goes on meanwhile.
 MEMORY_SHARE = 0.9
 # A picture that fails for want of memory proves nothing where everyday ones would.
-LEAST_FREE_BYTES = 256 << 20
+MIN_FREE_BYTES = 256 << 20
 
 
 class DecodeSandbox:
-    """At most one child, started when it is needed. Thread-safe: one picture goes after the other."""
+    """Fetches and decodes pictures in at most one child, started when needed. Thread-safe: one picture at a time."""
 
     def __init__(self, size: int, settings: Settings) -> None:
-        self._orders = {
+        self._configuration = {
             "size": size,
             "fetch": settings.fetch.model_dump(mode="json"),
             "decode": settings.decode.model_dump(mode="json"),
             "timeout_s": round(2 * settings.fetch.timeout_s) + DECODE_TIMEOUT_S,
         }
         self._child: subprocess.Popen[bytes] | None = None
-        self._at_work = threading.Lock()
+        self._busy = threading.Lock()
 
     def decode(self, upload: ImageUpload) -> tuple[bytes, Future[Picture]] | None:
-        """The SHA-256 of the upload's bytes, and the picture, or why they are none.
+        """Return the SHA-256 of the upload's bytes, and the picture or, in its future, why they are none.
 
-        None if it takes too long or cannot be tried, which says nothing about the upload. Raises Unprocessable when
-        there are no bytes, or `poison` when they bring the child down; Unavailable when a store cannot be asked.
+        Returns None if it takes too long or there can be no child, which says nothing about the upload. Raises
+        Unprocessable when there are no bytes to be had, and with the reason `poison` when they bring the child down;
+        Unavailable when a store cannot be asked.
         """
-        with self._at_work:
+        with self._busy:
             return self._decode({"url": upload.url, "content_type": upload.content_type}, upload.data_base64 or b"")
 
     def close(self) -> None:
-        """End a child that is not at work; one that is ends with this process."""
-        if self._at_work.acquire(blocking=False):
+        """End an idle child; a busy one ends with this process."""
+        if self._busy.acquire(blocking=False):
             self._end()
-            self._at_work.release()
+            self._busy.release()
 
     def _decode(self, task: dict[str, Any], data: bytes) -> tuple[bytes, Future[Picture]] | None:
         status = 0
-        for _ in range(DEATHS):
+        for _ in range(POISON_DEATHS):
             child = self._child or self._start()
             if child is None:
                 return None
@@ -86,12 +87,12 @@ class DecodeSandbox:
             status = child.wait()
             self._end()
             if status >= 0 or status == -signal.SIGALRM:  # its own decision, or time is up
-                log.error("a picture cannot be tried out: the process ended with %s", _said(status))
+                log.error("a picture cannot be tried out: the process ended with %s", _exit_cause(status))
                 return None
-            log.error("decoding a picture brought the process down: %s", _said(status))
+            log.error("decoding a picture brought the process down: %s", _exit_cause(status))
         raise Unprocessable(
             "poison",
-            f"Decoding the picture ends the process that does it ({_said(status)}); report the decoder's fault.",
+            f"Decoding the picture ends the process that does it ({_exit_cause(status)}); report the decoder's fault.",
         )
 
     def _end(self) -> None:
@@ -101,24 +102,24 @@ class DecodeSandbox:
             child.communicate()
 
     def _start(self) -> subprocess.Popen[bytes] | None:
-        """A child that is ready; None where there can be none."""
+        """Start a child and wait until it is ready; None where there can be none."""
         try:
             child = self._child = subprocess.Popen(
                 [sys.executable, "-P", "-m", "consumer.images.sandbox"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
-            _send(child.stdin, self._orders)
+            _send(child.stdin, self._configuration)
             if _receive(child.stdout) is not None:
                 return child
         except OSError as error:
             log.error("pictures cannot be tried out in another process: %s", error)
         else:
-            log.error("pictures cannot be tried out in another process: it ended with %s", _said(child.wait()))
+            log.error("pictures cannot be tried out in another process: it ended with %s", _exit_cause(child.wait()))
         self._end()
         return None
 
 
 def main() -> None:
-    """The child: do as ordered, one picture after the other, until there is no more input."""
+    """Run the child: decode one picture after the other, until there is no more input."""
     signal.alarm(START_TIMEOUT_S)
     # What stops the service, or switches its log, may be sent to its children too; they end with their input.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
@@ -127,38 +128,39 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
     tasks, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no reply
-    orders, _ = _receive(tasks) or sys.exit()
-    size, decoding = orders["size"], DecodeSettings.model_validate(orders["decode"])
+    configuration, _ = _receive(tasks) or sys.exit()
+    size, decode_settings = configuration["size"], DecodeSettings.model_validate(configuration["decode"])
     _limit_memory()
-    with Fetcher(FetchSettings.model_validate(orders["fetch"])) as fetcher, suppress(BrokenPipeError):
+    with Fetcher(FetchSettings.model_validate(configuration["fetch"])) as fetcher, suppress(BrokenPipeError):
         _send(replies, {})
         signal.alarm(0)
         while (received := _receive(tasks)) is not None:
-            signal.alarm(orders["timeout_s"])  # ends also a process whose service is gone and whose decoder hangs
-            _send(replies, *_try(*received, fetcher, size, decoding))
+            # Ends also a process whose service is gone and whose decoder hangs.
+            signal.alarm(configuration["timeout_s"])
+            _send(replies, *_run(*received, fetcher, size, decode_settings))
             signal.alarm(0)
 
 
-def _try(
+def _run(
     task: dict[str, Any], data: bytes, fetcher: Fetcher, size: int, settings: DecodeSettings
 ) -> tuple[dict[str, Any], bytes]:
-    """The reply to a task."""
-    about: dict[str, Any] = {}
+    """Fetch and decode as the task says; return the reply and the picture's pixels."""
+    reply: dict[str, Any] = {}
     try:
         if task["url"] is not None:
             data = fetcher.fetch(task["url"])
-        about["digest"] = sha256(data).hexdigest()
+        reply["digest"] = sha256(data).hexdigest()
         picture = decode(data, size, settings, task["content_type"])
     except Unprocessable as error:
-        return {**about, "reason": error.reason, "detail": error.detail}, b""
+        return {**reply, "reason": error.reason, "detail": error.detail}, b""
     except Unavailable as error:
         return {"dependency": error.dependency, "detail": error.detail}, b""
-    about["picture"] = [picture.detail, picture.width, picture.height, picture.format]
-    return about, picture.pixels.tobytes()
+    reply["picture"] = [picture.detail, picture.width, picture.height, picture.format]
+    return reply, picture.pixels.tobytes()
 
 
 def _result(reply: dict[str, Any], pixels: bytes) -> tuple[bytes, Future[Picture]]:
-    """A reply as the service wants it."""
+    """Turn a reply into what `DecodeSandbox.decode` returns or raises."""
     if "dependency" in reply:
         raise Unavailable(reply["dependency"], reply["detail"])
     failure = Unprocessable(reply["reason"], reply["detail"]) if "reason" in reply else None
@@ -181,7 +183,7 @@ def _send(pipe: IO[bytes] | None, message: dict[str, Any], data: bytes = b"") ->
 
 
 def _receive(pipe: IO[bytes] | None) -> tuple[dict[str, Any], bytes] | None:
-    """A message; None when its sender is gone."""
+    """Wait for a message and its bytes; None when the sender is gone."""
     assert pipe is not None  # noqa: S101 (narrows the type)
     line = pipe.readline()
     if not line.endswith(b"\n"):
@@ -192,30 +194,31 @@ def _receive(pipe: IO[bytes] | None) -> tuple[dict[str, Any], bytes] | None:
 
 
 def _limit_memory() -> None:
-    """Let allocations fail before the kernel kills."""
+    """Limit this process's memory, so that allocations fail before the kernel kills."""
     free = _free_bytes()
-    if free < LEAST_FREE_BYTES:
+    if free < MIN_FREE_BYTES:
         sys.exit(f"seenit: {free >> 20} MiB of free memory are too little to try out pictures")
     taken_kb = int(re.findall(r"VmData:\s+(\d+)", Path("/proc/self/status").read_text())[0])
     limit = (taken_kb << 10) + int(free * MEMORY_SHARE)
-    own, _ = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = limit if own == resource.RLIM_INFINITY else min(limit, own)
+    inherited, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = limit if inherited == resource.RLIM_INFINITY else min(limit, inherited)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def _free_bytes() -> int:
-    """Memory free on the machine and, by cgroup v2, which alone kills whole groups, in this process's group."""
+    """Return the memory free on the machine and in this process's cgroup; only cgroup v2 kills whole groups."""
     free = int(re.findall(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[0]) << 10
-    own = re.findall(r"^0::/(.*)$", Path("/proc/self/cgroup").read_text(), re.MULTILINE)
+    group_path = re.findall(r"^0::/(.*)$", Path("/proc/self/cgroup").read_text(), re.MULTILINE)
     with suppress(OSError, ValueError):  # there is no such file, or "max" in it
-        group = Path("/sys/fs/cgroup") / "".join(own)
-        most, taken = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        group = Path("/sys/fs/cgroup") / "".join(group_path)
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
         cached = sum(map(int, re.findall(r"^(?:in)?active_file (\d+)$", (group / "memory.stat").read_text(), re.M)))
-        free = min(free, most - taken + cached)
+        free = min(free, limit - used + cached)
     return max(0, free)
 
 
-def _said(status: int) -> str:
+def _exit_cause(status: int) -> str:
+    """Name the signal or the status that a process ended with."""
     return signal.Signals(-status).name if status < 0 else f"status {status}"
 
 

@@ -81,16 +81,17 @@ def test_encoding_leaves_nothing_in_the_servers_log(encoder: TritonEncoder, log_
 
 
 def test_what_the_model_does_not_take_is_refused_with_both_shapes(encoder: TritonEncoder) -> None:
-    size, most = encoder.info.size, encoder.info.max_batch_size
+    size, max_batch_size = encoder.info.size, encoder.info.max_batch_size
     wrong = [
-        np.zeros((most + 1, size, size, 3), np.uint8),
+        np.zeros((max_batch_size + 1, size, size, 3), np.uint8),
         np.zeros((0, size, size, 3), np.uint8),
         np.zeros((1, size, size + 1, 3), np.uint8),
         np.zeros((size, size, 3), np.uint8),
         np.zeros((1, size, size, 3), np.float32),
     ]
     for pixels in wrong:
-        with pytest.raises(ValueError, match=rf"uint8 \[1\.\.{most}, {size}, {size}, 3\], not {pixels.dtype}"):
+        takes = rf"uint8 \[1\.\.{max_batch_size}, {size}, {size}, 3\]"
+        with pytest.raises(ValueError, match=rf"{takes}, not {pixels.dtype}"):
             encoder.submit(pixels).result()
     encoder.submit(noise(1, size)).result()  # and no slot was lost
 
@@ -191,7 +192,7 @@ def test_a_model_replaced_under_a_running_service_is_noticed(binaries: Binaries,
             encoder.check()
 
 
-# Models of the same contract that do not keep it: the reply to pixels, after some milliseconds.
+# Models that break their contract, by name: code that computes the outputs, `replies`, from unit vectors, `unit`.
 ODD = {
     "slow": "time.sleep(0.4); replies = [unit]",
     "long_vectors": "replies = [2 * unit]",
@@ -204,13 +205,13 @@ ODD = {
 
 @pytest.fixture(scope="module")
 def odd_triton(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """gRPC address of a Triton whose models do what ODD says."""
+    """The gRPC address of a Triton that serves the models in ODD."""
     folder = tmp_path_factory.mktemp("odd")
     repository = folder / "repository"
     shutil.copytree(REPOSITORY, repository, ignore=shutil.ignore_patterns("*.onnx"))
     sound = repository / MODEL
     configuration = (sound / "configs" / "cpu.pbtxt").read_text().partition("model_warmup")[0].partition("instance_")[0]
-    # Local features of its own are not the file's, nor is what is known of turns.
+    # These models have local features of their own or none, so the parameters that go with the real ones must not stay.
     configuration = re.sub(
         r',\s*\{ name: "patches"[^}]*\}|parameters \{ key: "(turns|thumbnail_side)".*', "", configuration
     )
@@ -250,13 +251,13 @@ class TritonPythonModel:
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [("long_vectors", "length 2"), ("nothing", "length nan"), ("narrow", "gave no"), ("raising", "out of order")],
 )
-def test_an_answer_that_breaks_the_contract_is_never_taken(odd_triton: str, model: str, said: str) -> None:
+def test_an_answer_that_breaks_the_contract_is_never_taken(odd_triton: str, model: str, message: str) -> None:
     with TritonEncoder(TritonSettings(url=odd_triton, model=model)) as encoder:
         for ask in (encoder.check, encoder.submit(noise(2, encoder.info.size)).result):
-            with pytest.raises((Misconfigured, Unavailable), match=said):
+            with pytest.raises((Misconfigured, Unavailable), match=message):
                 ask()
 
 
@@ -361,7 +362,7 @@ def test_one_line_from_a_picture_to_its_vector(triton: str, tmp_path: Path) -> N
 
 
 class Forwarder:
-    """Passes connections on to an address, and can forget those it has: they stay open, and nothing gets through."""
+    """Forwards connections to an address, and can forget the open ones: they stay open, and nothing gets through."""
 
     def __init__(self, to: str) -> None:
         host, _, port = to.rpartition(":")
@@ -400,7 +401,7 @@ class Forwarder:
 
 
 def soon(ask: Any, within_s: float = 10.0) -> None:
-    """Ask until the answer is no longer an error, for a while."""
+    """Call `ask` again and again for `within_s` seconds, until it no longer raises."""
     deadline = time.monotonic() + within_s
     while True:
         try:
@@ -414,7 +415,8 @@ def soon(ask: Any, within_s: float = 10.0) -> None:
 
 
 def children(pid: int) -> list[int]:
+    """Return the process ids of a process's children, of which there must be some."""
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    found = [int(child) for task in tasks for child in task.read_text().split()]
-    assert found
-    return found
+    pids = [int(child) for task in tasks for child in task.read_text().split()]
+    assert pids
+    return pids

@@ -1,8 +1,8 @@
 """Damaged pictures by the hundred thousand: `python -m tests.faults.fuzz_images 100000`.
 
 Real pictures of every format are changed by a seeded mutator and decoded in child processes, so that a crash, a hang or
-an appetite for memory is seen as such, with the number that makes the same input again. The child tells which input it
-takes up; when it dies or falls silent, that input is noted and a new child goes on after it.
+an appetite for memory is recognised, with the number that makes the same input again. The child reports which input it
+begins with; when it dies or falls silent, that input is noted and a new child goes on after it.
 """
 
 import argparse
@@ -50,7 +50,7 @@ NUMBERS = (0, 1, 2, 3, 7, 8, 15, 16, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 
 
 @dataclass
 class Report:
-    """What became of the inputs. `faults` are crashes, hangs and exceptions that are no reason: (number, what)."""
+    """The outcomes of the inputs. `faults`, (number, what), are crashes, hangs and errors other than Unprocessable."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     by_form: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -61,7 +61,7 @@ class Report:
 
 @cache
 def originals() -> tuple[tuple[str, bytes], ...]:
-    """Small real pictures in every format and most of the forms each has: (name, bytes)."""
+    """Make small real pictures in every format and most forms of each: (name, bytes)."""
     photo = Image.fromarray(samples.astronaut()).resize((72, 64)).crop((4, 0, 68, 48))
     mask = photo.convert("L").point(lambda v: 255 if v > 90 else v)
     clear = photo.copy()
@@ -122,7 +122,7 @@ def originals() -> tuple[tuple[str, bytes], ...]:
 
 
 def mutant(seed: int, number: int) -> tuple[str, bytes]:
-    """The input of that number: the name of the picture it came from, and its bytes."""
+    """Make the input of that number: the name of the picture it comes from, and its bytes."""
     rng = random.Random(f"{seed}:{number}")
     name, original = rng.choice(originals())
     data = bytearray(original)
@@ -130,53 +130,53 @@ def mutant(seed: int, number: int) -> tuple[str, bytes]:
         if not data:
             break
         # Half of the changes hit the first bytes, where the sizes and tables are.
-        at = rng.randrange(min(len(data), 256)) if rng.random() < 0.5 else rng.randrange(len(data))
-        length = min(rng.choice((1, 2, 4, 8, 16, 64, 512)), len(data) - at)
+        offset = rng.randrange(min(len(data), 256)) if rng.random() < 0.5 else rng.randrange(len(data))
+        length = min(rng.choice((1, 2, 4, 8, 16, 64, 512)), len(data) - offset)
         match rng.randrange(10):
             case 0:
-                data[at] ^= 1 << rng.randrange(8)
+                data[offset] ^= 1 << rng.randrange(8)
             case 1:
-                data[at] = rng.choice((0, 1, 0x7F, 0x80, 0xFE, 0xFF))
+                data[offset] = rng.choice((0, 1, 0x7F, 0x80, 0xFE, 0xFF))
             case 2 | 3:
                 number_form = rng.choice(("<H", ">H", "<I", ">I"))
                 written = struct.pack(
                     number_form, rng.choice((*NUMBERS, len(data))) & (0xFFFF if "H" in number_form else -1)
                 )
-                data[at : at + len(written)] = written
+                data[offset : offset + len(written)] = written
             case 4:
-                data[at : at + length] = rng.randbytes(length)
+                data[offset : offset + length] = rng.randbytes(length)
             case 5:
-                data[at:at] = rng.randbytes(length)
+                data[offset:offset] = rng.randbytes(length)
             case 6:
-                del data[at : at + length]
+                del data[offset : offset + length]
             case 7:
-                data[at:at] = data[at : at + length] * rng.choice((1, 2, 50))
+                data[offset:offset] = data[offset : offset + length] * rng.choice((1, 2, 50))
             case 8:
-                del data[at:]
+                del data[offset:]
             case 9:
                 _, other = rng.choice(originals())
                 start = rng.randrange(len(other))
-                data[at : at + length] = other[start : start + length]
+                data[offset : offset + length] = other[start : start + length]
     if name.startswith(("png", "apng")) and rng.random() < 0.7:
         data = with_checksums(data)
     return name, bytes(data)
 
 
 def with_checksums(data: bytearray) -> bytearray:
-    """The PNG with each chunk's checksum made right, so that what was changed gets past it."""
-    at = 8
-    while at + 12 <= len(data):
-        length = int.from_bytes(data[at : at + 4])
-        end = at + 8 + length
+    """Correct the checksums of a PNG's chunks, so that the changes get past the check."""
+    offset = 8
+    while offset + 12 <= len(data):
+        length = int.from_bytes(data[offset : offset + 4])
+        end = offset + 8 + length
         if end + 4 > len(data):
             break
-        data[end : end + 4] = struct.pack(">I", zlib.crc32(data[at + 4 : end]))
-        at = end + 4
+        data[end : end + 4] = struct.pack(">I", zlib.crc32(data[offset + 4 : end]))
+        offset = end + 4
     return data
 
 
 def decoded(data: bytes) -> str:
-    """What becomes of the bytes: `picture` or a reason. Anything raised is a fault."""
+    """Decode the bytes; return `picture` or a reason. Anything raised is a fault."""
     try:
         picture = decode(data, SQUARE, SETTINGS)
     except Unprocessable as error:
@@ -188,7 +188,7 @@ def decoded(data: bytes) -> str:
 
 
 def crash_sometimes(data: bytes) -> str:
-    """For the test of this module itself."""
+    """Stand in for `decoded` in the test of this module: crash, raise or hang for some inputs."""
     match zlib.crc32(data) % 50:
         case 0:
             os.kill(os.getpid(), 11)
@@ -200,7 +200,7 @@ def crash_sometimes(data: bytes) -> str:
 
 
 def child(target: str, seed: int, numbers: range) -> None:
-    """Decodes; tells each number before, and what became of it after."""
+    """Run a child: decode the inputs, and print each number before and its outcome after."""
     module, _, name = target.partition(":")
     work: Callable[[bytes], str] = getattr(importlib.import_module(module), name)
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE_BYTES, ADDRESS_SPACE_BYTES))
@@ -232,30 +232,31 @@ class Fuzzer:
     report: Report = field(default_factory=Report)
 
     def run(self, count: int) -> Report:
-        """Inputs 0 .. count - 1."""
+        """Decode the inputs 0 .. count - 1."""
         with ThreadPoolExecutor(self.jobs) as pool:
             list(pool.map(self._share, [range(job, count, self.jobs) for job in range(self.jobs)]))
         self.report.faults.sort()
         return self.report
 
     def _share(self, numbers: range) -> None:
+        """Decode some of the inputs, with a new child after each that dies."""
         while numbers:
             arguments = [self.target, *map(str, (self.seed, numbers.start, numbers.stop, numbers.step))]
-            with tempfile.TemporaryFile() as said:  # no pipe, which would fill up
+            with tempfile.TemporaryFile() as errors:  # no pipe, which would fill up
                 process = subprocess.Popen(
                     [sys.executable, "-m", "tests.faults.fuzz_images", "--child", *arguments],
                     cwd=ROOT,
                     stdout=subprocess.PIPE,
-                    stderr=said,
+                    stderr=errors,
                     bufsize=0,
                 )
-                died_of = self._watch(process, said)
+                died_of = self._watch(process, errors)
             if died_of is None:
                 return
             numbers = range(died_of + numbers.step, numbers.stop, numbers.step)
 
-    def _watch(self, process: "subprocess.Popen[bytes]", said: IO[bytes]) -> int | None:
-        """The number that the child died of, if it did."""
+    def _watch(self, process: "subprocess.Popen[bytes]", errors: IO[bytes]) -> int | None:
+        """Note what a child prints until it ends; return the number of the input that it died of, if it did."""
         assert process.stdout
         taken: tuple[int, str] | None = None
         buffered = b""
@@ -278,8 +279,8 @@ class Fuzzer:
                 process.kill()
         process.stdout.close()
         process.wait()
-        said.seek(0)
-        last_words = said.read()[-2000:].decode(errors="replace")
+        errors.seek(0)
+        last_words = errors.read()[-2000:].decode(errors="replace")
         if taken:
             self._note(taken, 0, 0, f"fault process ended with status {process.returncode} {last_words[-300:]!r}")
             return taken[0]
@@ -288,6 +289,7 @@ class Fuzzer:
         return None
 
     def _note(self, taken: tuple[int, str], seconds: float, peak_kb: int, outcome: str) -> None:
+        """Add the outcome of an input (number, form) to the report."""
         number, form = taken
         report = self.report
         report.peak_kb = max(report.peak_kb, peak_kb)

@@ -34,7 +34,7 @@ def test_mutants_end_as_a_picture_or_a_reason() -> None:
     assert report.outcomes.total() == COUNT
     assert report.slow == []
     assert report.peak_kb < 1_000_000
-    # Not all are refused at the door, and not all pass: the mutator reaches the decoders.
+    # Not all are refused by their signature, and not all pass: the mutator reaches the decoders.
     share = {outcome: count / COUNT for outcome, count in report.outcomes.items()}
     assert share["picture"] > 0.1
     assert share["broken-image"] > 0.3
@@ -43,7 +43,7 @@ def test_mutants_end_as_a_picture_or_a_reason() -> None:
     assert len(forms) > len(originals()) * 0.8
 
 
-def test_a_crash_a_hang_and_a_surprise_are_seen_as_such() -> None:
+def test_a_crash_a_hang_and_a_surprise_are_told_apart() -> None:
     """The harness itself: some inputs kill, hang or raise, and the rest are still decoded."""
     report = Fuzzer(target="tests.faults.fuzz_images:crash_sometimes", hang_s=2.0, jobs=2).run(100)
     faults = [what for _, what in report.faults]

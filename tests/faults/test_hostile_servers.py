@@ -1,7 +1,7 @@
 """Servers and names that mean harm, as real servers on loopback.
 
-127.0.0.1 stands for the public Internet (it is allowed by `networks`), every other loopback address for what must not
-be reached: a server listens there as well, and must never see a connection.
+127.0.0.1 stands for the public Internet (`networks` allows it), every other loopback address for what must not be
+reached: a server listens there as well, and must never get a connection.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ class TestSlowness:
     """However a server dawdles, the fetch is over soon after its deadline."""
 
     def drips(self, *parts: bytes, pause_s: float = 0.02) -> Callable[[str, socket.socket], bool]:
-        """Sends the last of the parts for ever."""
+        """Return a handler that sends the parts, and the last of them for ever."""
 
         def handle(_: str, connection: socket.socket) -> bool:
             for part in parts[:-1]:
@@ -231,7 +231,7 @@ class TestForbiddenGround:
             "169.254.169.254",
             "[fe80::1%25lo]",
             "0.0.0.0",  # noqa: S104
-            "localhost",  # its ::1; 127.0.0.1 is asked on a port where nobody listens
+            "localhost",  # its ::1; on 127.0.0.1 nobody listens on that port
         ],
     )
     @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
@@ -266,7 +266,7 @@ class TestForbiddenGround:
             assert refused(fetcher, server.url()).reason in ("forbidden-address", "unreachable")
 
     def test_a_redirect_from_https_to_http_where_only_https_is_allowed(self) -> None:
-        """The check of each hop is the check of the first."""
+        """Each hop is checked as the first URL is."""
         with (
             serve(lambda _, connection: answer(connection, SECRET)) as server,
             Fetcher(FetchSettings(networks=SETTINGS.networks)) as fetcher,
@@ -288,35 +288,35 @@ class TestForbiddenGround:
 
 
 class TestRebinding:
-    """A name server that answers otherwise each time. The servers are real; only the names' answers are made up."""
+    """A name server that gives another answer each time. The servers are real; only name resolution is made up."""
 
     @pytest.fixture
     def names(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
         def install(*answers: list[str]) -> list[str]:
-            """Gives one answer after the other for rebound.example; returns the list of questions asked."""
-            asked: list[str] = []
-            left = iter(answers)
+            """Resolve rebound.example to one answer after the other; return the list of lookups, which grows."""
+            lookups: list[str] = []
+            remaining = iter(answers)
             real = socket.getaddrinfo
 
             def lookup(host: str, port: int, *args: object, **kwargs: object) -> list[tuple[object, ...]]:
                 if host != "rebound.example":
                     return real(host, port, *args, **kwargs)  # type: ignore[arg-type,return-value]
-                asked.append(host)
-                return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in next(left)]
+                lookups.append(host)
+                return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in next(remaining)]
 
             monkeypatch.setattr(socket, "getaddrinfo", lookup)
-            return asked
+            return lookups
 
         return install
 
     def test_public_when_checked_private_when_used(
         self, fetcher: Fetcher, inside: Server, names: Callable[..., list[str]]
     ) -> None:
-        """Asked once, the connection goes to the answer that was checked."""
-        asked = names([PUBLIC], *[[PRIVATE]] * 10)
+        """The name is resolved once, and the connection goes to the address that was checked."""
+        lookups = names([PUBLIC], *[[PRIVATE]] * 10)
         with same_port(inside) as outside:
             assert fetcher.fetch(f"http://rebound.example:{inside.port}/") == b"outside"
-            assert asked == ["rebound.example"]
+            assert lookups == ["rebound.example"]
             assert outside.header("Host") == f"rebound.example:{inside.port}"
 
     def test_private_the_next_time(self, fetcher: Fetcher, inside: Server, names: Callable[..., list[str]]) -> None:
@@ -324,7 +324,7 @@ class TestRebinding:
         url = f"http://rebound.example:{inside.port}/"
         with same_port(inside):
             assert fetcher.fetch(url) == b"outside"
-        assert refused(fetcher, url).reason == "forbidden-address"  # its connection is closed: asked anew
+        assert refused(fetcher, url).reason == "forbidden-address"  # its connection is closed: resolved anew
 
     def test_both_at_once(self, fetcher: Fetcher, inside: Server, names: Callable[..., list[str]]) -> None:
         names([PRIVATE, PUBLIC], [PRIVATE, PUBLIC], [PRIVATE, PUBLIC], [PRIVATE, PUBLIC])
@@ -347,7 +347,7 @@ class TestRebinding:
 
 @contextlib.contextmanager
 def same_port(inside: Server, handle: Callable[[str, socket.socket], bool] | None = None) -> Iterator[Server]:
-    """A server on the public address, on the port of the one inside: a name alone tells them apart."""
+    """Run a server on the public address, on the port of the one inside: only the address tells them apart."""
     with serve(handle or (lambda _, connection: answer(connection, b"outside")), PUBLIC, port=inside.port) as server:
         yield server
 

@@ -36,7 +36,7 @@ def pixels(data: bytes) -> NDArray[np.float64]:
 
 
 def apart(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Mean absolute difference, in grey levels."""
+    """Return the mean absolute difference, in grey levels."""
     return float(np.abs(a - b).mean())
 
 
@@ -97,7 +97,7 @@ class TestFormats:
         assert apart(pixels(data), REFERENCE) < 2.5
 
     def test_a_video_appended_to_a_jpeg_is_ignored(self) -> None:
-        """As phones do for moving photographs; their bytes may look like any number of JPEG markers."""
+        """Phones append videos to moving photographs; their bytes may look like any number of JPEG markers."""
         data = encoded(PHOTO, "JPEG", quality=95)
         assert np.array_equal(pixels(data), pixels(data + b"\xff\xda\x00\x02ab" * 1000))
 
@@ -146,7 +146,7 @@ class TestModes:
 
     @pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF", "AVIF"])
     def test_transparent_parts_are_white(self, form: str) -> None:
-        """Whatever colour hides under them."""
+        """The colour under a transparent part does not count."""
         mask = Image.new("L", PHOTO.size, 0)
         ImageDraw.Draw(mask).rectangle((0, 0, PHOTO.width // 2, PHOTO.height), fill=255)
         image = PHOTO.copy()
@@ -173,7 +173,7 @@ class TestOrientation:
     @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
     @pytest.mark.parametrize("orientation", range(1, 9))
     def test_pictures_are_turned_upright(self, form: str, orientation: int) -> None:
-        # Turned the other way first: each of these turns undoes itself but for the two quarter turns.
+        # Transposed the other way first: each transposition undoes itself but for the two quarter turns.
         undo = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}.get(
             orientation, EXIF_TRANSPOSITIONS.get(orientation)
         )
@@ -262,12 +262,12 @@ class TestRefusals:
         "content_type", [None, "", "image/png", "IMAGE/JPEG; q=1", "image/x-whatever", "application/octet-stream"]
     )
     def test_announced_as_some_picture(self, content_type: str | None) -> None:
-        """Which one is for the bytes to say: upload forms guess from the file's name."""
+        """The bytes decide on the format: upload forms guess the type from the file's name."""
         assert isinstance(decode(encoded(PHOTO, "WEBP"), S, SETTINGS, content_type), Picture)
 
 
 def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG that claims a size; grey, 8 bits."""
+    """Make a PNG that claims a size; grey, 8 bits."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -276,7 +276,7 @@ def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
 
 
 def tiff(width: int, height: int, **tags: int) -> bytes:
-    """A TIFF that claims a size; grey, 8 bits, one strip."""
+    """Make a TIFF that claims a size; grey, 8 bits, one strip."""
     entries = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: 100}
     entries |= {int(name[1:]): value for name, value in tags.items()}
     directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(entries.items()))
@@ -332,7 +332,7 @@ class TestBombs:
         decode(data[:-2] + last * 20 + data[-2:], S, SETTINGS)
 
     @pytest.mark.parametrize(
-        ("form", "at", "part"),
+        ("form", "offset", "part"),
         [
             ("JPEG", 2, b"\xff\xfe\0\2"),  # empty comments
             ("JPEG", 2, b"\xff\xe1\0\2"),  # empty EXIF
@@ -347,14 +347,14 @@ class TestBombs:
             ("GIF", 781, b"junk"),
         ],
     )
-    def test_headers_cut_into_countless_parts(self, form: str, at: int, part: bytes) -> None:
-        """They would keep Pillow's parsers, which hold the GIL, busy for up to minutes."""
+    def test_headers_cut_into_countless_parts(self, form: str, offset: int, part: bytes) -> None:
+        """So many parts would keep Pillow's parsers, which hold the GIL, busy for up to minutes."""
         data = encoded(PHOTO.resize((64, 64)), form)
-        cut = data[:at] + part * 250_000 + data[at:]
+        cut = data[:offset] + part * 250_000 + data[offset:]
         began = time.thread_time()
         assert "too many" in refused(cut).detail
         assert time.thread_time() - began < 3
-        decode(data[:at] + part * 5 + data[at:], S, SETTINGS)
+        decode(data[:offset] + part * 5 + data[offset:], S, SETTINGS)
 
     @pytest.mark.parametrize("big", [False, True])
     def test_a_tiff_of_countless_strips(self, big: bool) -> None:
@@ -369,7 +369,7 @@ class TestBombs:
         assert time.thread_time() - began < 1
 
     def test_a_png_of_a_chunk_for_each_row_is_a_picture(self) -> None:
-        """As some encoders write them."""
+        """Some encoders write such files."""
         rows = 12_000
         packed = zlib.compress(bytes(65 * rows), 0)
         step = len(packed) // rows + 1
@@ -398,15 +398,15 @@ class TestBombs:
 
     def test_large_pictures_are_decoded_one_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(decode_module, "LARGE_PIXELS", 1000)
-        inside, most = 0, 0
+        inside, most_inside = 0, 0
         lock = threading.Lock()
         real = decode_module._upright_square
 
         def counted(image: Image.Image, size: int) -> NDArray[np.uint8]:
-            nonlocal inside, most
+            nonlocal inside, most_inside
             with lock:
                 inside += 1
-                most = max(most, inside)
+                most_inside = max(most_inside, inside)
             time.sleep(0.02)
             try:
                 return real(image, size)
@@ -417,7 +417,7 @@ class TestBombs:
         monkeypatch.setattr(decode_module, "_upright_square", counted)
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(pixels, [encoded(PHOTO, "PNG")] * 8))
-        assert most == 1
+        assert most_inside == 1
 
     def test_the_worst_bomb_stays_within_its_memory(self) -> None:
         """Some 100 bytes that unpack to 17 megapixels, in six threads at once, in a process of its own."""

@@ -1,4 +1,4 @@
-"""What is refused before anything is asked: addresses, schemes, hosts, buckets and folders; and what errors may say."""
+"""What is refused before any server is asked: URLs, schemes, hosts, buckets, folders; and what errors may say."""
 
 import contextlib
 import ipaddress
@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.errors import Unprocessable
-from consumer.images import fetch as fetch_module
+from consumer.images import fetch_http
 from consumer.images.egress_guard import is_public
-from consumer.images.fetch import Fetcher, _shown
+from consumer.images.fetch import Fetcher
+from consumer.images.fetch_rules import redacted
 from consumer.settings import FetchSettings
 
 
@@ -116,7 +117,7 @@ class TestForbiddenAddresses:
             raise socket.gaierror("nothing is looked up here")
 
         monkeypatch.setattr(socket, "getaddrinfo", no_names)
-        monkeypatch.setattr(fetch_module, "ATTEMPTS", 1)
+        monkeypatch.setattr(fetch_http, "ATTEMPTS", 1)
         with Fetcher(FetchSettings(schemes=("https", "http"))) as fetcher:
 
             @given(
@@ -188,7 +189,7 @@ class TestFiles:
             assert refused(f"file://{folder}/{path}", FetchSettings(folders=(folder,))).reason == "forbidden-address"
 
     def test_no_escape_by_a_link_put_there_between_check_and_use(self, folder: Path, tmp_path: Path) -> None:
-        """One thread swaps a folder for a link to the outside and back; no read ever sees the outside."""
+        """One thread swaps a folder for a link to the outside and back; no read ever reaches the outside."""
         inside = folder / "swap"
         aside, link = tmp_path / "aside", tmp_path / "link"
         inside.mkdir()
@@ -205,7 +206,7 @@ class TestFiles:
 
         swapper = threading.Thread(target=swap)
         swapper.start()
-        seen: dict[str, int] = {}
+        outcomes: dict[str, int] = {}
         try:
             with Fetcher(FetchSettings(folders=(folder,))) as fetcher:
                 until = time.monotonic() + 2
@@ -214,12 +215,12 @@ class TestFiles:
                         outcome = fetcher.fetch(f"file://{inside}/secret.jpg").decode()
                     except Unprocessable as error:
                         outcome = error.reason
-                    seen[outcome] = seen.get(outcome, 0) + 1
+                    outcomes[outcome] = outcomes.get(outcome, 0) + 1
         finally:
             stop.set()
             swapper.join()
-        assert set(seen) <= {"harmless", "not-found", "forbidden-address"}
-        assert len(seen) >= 2, "the swapping was never seen"
+        assert set(outcomes) <= {"harmless", "not-found", "forbidden-address"}
+        assert len(outcomes) >= 2, "no read met the swapping"
 
     def test_only_regular_files(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         os.mkfifo(folder / "pipe")
@@ -278,4 +279,4 @@ class TestWhatErrorsSay:
         ],
     )
     def test_an_address_is_shown_without_secrets_in_one_bounded_line(self, url: str, shown: str) -> None:
-        assert _shown(url) == shown
+        assert redacted(url) == shown

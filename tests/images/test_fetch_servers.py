@@ -1,4 +1,4 @@
-"""Fetching from real servers on loopback: web servers, with and without TLS, S3 (moto), and what speaks gs and az."""
+"""Fetching from real servers on loopback: web servers, with and without TLS, S3 (moto), and stand-ins for gs and az."""
 
 import json
 import socket
@@ -112,13 +112,13 @@ class TestWeb:
     ) -> None:
         """A name with an IPv6 address that refuses and an IPv4 address that answers."""
         with serve(lambda _, connection: answer(connection, BODY)) as server:
-            found = [
+            addresses = [
                 (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", server.port, 0, 0)),
                 (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.port)),
             ]
             real = socket.getaddrinfo
             monkeypatch.setattr(
-                socket, "getaddrinfo", lambda host, *a, **k: found if host == "two.example" else real(host, *a, **k)
+                socket, "getaddrinfo", lambda host, *a, **k: addresses if host == "two.example" else real(host, *a, **k)
             )
             assert fetcher.fetch(f"http://two.example:{server.port}/") == BODY
 
@@ -284,19 +284,19 @@ class TestS3:
         with Fetcher(settings) as fetcher:
             with pytest.raises(Unavailable, match="object-store"):
                 fetcher.fetch("s3://pictures/a.jpg")
-            with relay(port, int(bucket.rpartition(":")[2])):
+            with Relay(port, int(bucket.rpartition(":")[2])):
                 assert fetcher.fetch("s3://pictures/a.jpg") == b"a.jpg"
 
 
-class relay:  # noqa: N801
-    """Passes what comes to one port on to another."""
+class Relay:
+    """Forwards the connections of one loopback port to another."""
 
     def __init__(self, port: int, to: int) -> None:
         self._listener = socket.create_server(("127.0.0.1", port))
         self._to = to
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def __enter__(self) -> "relay":
+    def __enter__(self) -> "Relay":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -324,7 +324,7 @@ OBJECT = ('ETag: "1"', "Last-Modified: Wed, 21 Oct 2015 07:28:00 GMT")
 
 @pytest.mark.usefixtures("aws")
 class TestStoreFaults:
-    """A store that answers as told: which answers are about the object, and which about the store."""
+    """Which answers of a store are about the object, and which about the store."""
 
     @pytest.mark.parametrize(
         ("status", "code"),
@@ -432,7 +432,7 @@ def gs_account(server: Server) -> str:
 
 
 class TestOtherStores:
-    """As far as the wire goes: no emulator of them is to be had here."""
+    """The requests that gs and az get, checked on the wire: there is no emulator of either here."""
 
     def test_gs(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with serve(lambda _, connection: answer(connection, BODY, headers=OBJECT)) as server:

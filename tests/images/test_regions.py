@@ -21,34 +21,40 @@ PHOTOGRAPHS = [
 
 
 def upon(place: tuple[int, int, int, int], small: int, ground: int) -> NDArray[np.uint8]:
-    """One photograph upon another, in a box (left, top, right, bottom) of pixels."""
+    """Paste one photograph upon another, in a box (left, top, right, bottom) of pixels."""
     left, top, right, bottom = place
     canvas = Image.fromarray(PHOTOGRAPHS[ground])
     canvas.paste(Image.fromarray(PHOTOGRAPHS[small]).resize((right - left, bottom - top)), (left, top))
     return np.asarray(canvas)
 
 
-def nearest(found: list[Region], place: tuple[int, int, int, int]) -> float:
-    """How far the sides of the frame nearest to a box are from it, in pixels."""
-    return min((max(abs(side * SIZE - edge) for side, edge in zip(f, place, strict=True)) for f in found), default=SIZE)
+def deviation_px(regions: list[Region], place: tuple[int, int, int, int]) -> float:
+    """Return how far the sides of the region nearest to a box are from the box, at most."""
+    return min(
+        (max(abs(side * SIZE - edge) for side, edge in zip(region, place, strict=True)) for region in regions),
+        default=SIZE,
+    )
 
 
 @pytest.mark.parametrize("place", [(0, 0, 96, 96), (96, 0, 192, 192), (0, 96, 192, 192), (40, 31, 131, 150)])
 def test_most_pictures_within_others_are_found_where_they_are(place: tuple[int, int, int, int]) -> None:
     pairs = permutations(range(len(PHOTOGRAPHS)), 2)
     assert (
-        np.mean([nearest(found, place) <= 3 for found in find_regions([upon(place, *pair) for pair in pairs])]) >= 0.6
+        np.mean([deviation_px(each, place) <= 3 for each in find_regions([upon(place, *pair) for pair in pairs])])
+        >= 0.6
     )
 
 
 def test_most_quarters_of_collages_are_found() -> None:
-    random, found = np.random.default_rng(0), []
+    random, hits = np.random.default_rng(0), []
     for _ in range(100):
         a, b, c, d = (PHOTOGRAPHS[place][::2, ::2] for place in random.permutation(len(PHOTOGRAPHS))[:4])
         [within] = find_regions([np.concatenate([np.concatenate([a, b], axis=1), np.concatenate([c, d], axis=1)])])
         assert len(within) <= MAX_REGIONS
-        found += [nearest(within, (left, top, left + 96, top + 96)) <= 2 for left, top in product((0, 96), repeat=2)]
-    assert np.mean(found) >= 0.6
+        hits += [
+            deviation_px(within, (left, top, left + 96, top + 96)) <= 2 for left, top in product((0, 96), repeat=2)
+        ]
+    assert np.mean(hits) >= 0.6
 
 
 def test_photographs_do_not_seem_framed() -> None:
@@ -59,28 +65,28 @@ def test_photographs_do_not_seem_framed() -> None:
 def test_what_fills_most_of_a_picture_is_no_picture_within(side: int, within: bool) -> None:
     ground, left = np.full((SIZE, SIZE, 3), 255, np.uint8), (SIZE - side) // 2
     place = (left, left, left + side, left + side)
-    found = []
+    hits = []
     for photograph in PHOTOGRAPHS:
         canvas = Image.fromarray(ground)
         canvas.paste(Image.fromarray(photograph).resize((side, side)), (left, left))
-        found.append(nearest(find_regions([np.asarray(canvas)])[0], place) <= 3)
-    assert np.mean(found) >= 0.6 if within else not any(found)
+        hits.append(deviation_px(find_regions([np.asarray(canvas)])[0], place) <= 3)
+    assert np.mean(hits) >= 0.6 if within else not any(hits)
 
 
 @pytest.mark.parametrize(("covered", "within"), [(0.8, 0), (1.0, 2)])
 def test_one_line_across_a_picture_has_to_be_nearly_whole(covered: float, within: int) -> None:
-    """The rest of it fades from one side to the other."""
+    """The line's other part is no step: the grey fades out there."""
     pixels, sharp = np.full((SIZE, SIZE, 3), 120, np.uint8), round(covered * SIZE)
     pixels[SIZE // 2 :, :sharp] = 100
     pixels[:, sharp:] = np.linspace(120, 100, SIZE)[:, np.newaxis, np.newaxis]
     assert len(find_regions([pixels])[0]) == within
 
 
-def test_pictures_together_are_seen_as_each_by_itself() -> None:
+def test_pictures_searched_together_give_what_each_gives_by_itself() -> None:
     pictures = [upon((40, 31, 131, 150), small, (small + 7) % len(PHOTOGRAPHS)) for small in range(len(PHOTOGRAPHS))]
-    found = find_regions(pictures)
-    assert any(found)
-    assert found == [find_regions([picture])[0] for picture in pictures]
+    regions = find_regions(pictures)
+    assert any(regions)
+    assert regions == [find_regions([picture])[0] for picture in pictures]
     assert find_regions([]) == []
 
 
@@ -96,9 +102,9 @@ def test_what_is_cut_out_is_what_is_there() -> None:
 @settings(deadline=None)
 @given(hnp.arrays(np.uint8, (48, 48, 3), elements=st.sampled_from([0, 90, 255])))
 def test_no_pixels_are_too_odd(pixels: NDArray[np.uint8]) -> None:
-    [found] = find_regions([pixels])
-    assert len(found) <= MAX_REGIONS
-    for frame in found:
-        assert 0 <= frame.left < frame.right <= 1
-        assert 0 <= frame.top < frame.bottom <= 1
-        assert frame.crop(pixels).shape == pixels.shape
+    [regions] = find_regions([pixels])
+    assert len(regions) <= MAX_REGIONS
+    for region in regions:
+        assert 0 <= region.left < region.right <= 1
+        assert 0 <= region.top < region.bottom <= 1
+        assert region.crop(pixels).shape == pixels.shape

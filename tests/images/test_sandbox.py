@@ -1,4 +1,4 @@
-"""Pictures decoded in a real process of their own, which dies of some."""
+"""Pictures decoded in a real child process, which dies of some."""
 
 import os
 import resource
@@ -15,7 +15,7 @@ import pytest
 
 from consumer.errors import Unavailable, Unprocessable
 from consumer.events import ImageUpload
-from consumer.images import sandbox as quarantine
+from consumer.images import sandbox as sandbox_module
 from consumer.images.decode import decode
 from consumer.images.sandbox import DecodeSandbox
 from consumer.local.pictures import photographs
@@ -25,6 +25,7 @@ from tests.faults.deadly_decoder import deadly_picture, python_path
 from tests.processes import until
 
 SIZE = 64
+CLIENTS = ("grpc", "tritonclient", "redis", "confluent_kafka")
 CAT = dict(photographs())["chelsea.png"]
 
 
@@ -44,7 +45,7 @@ def opened(fetch: FetchSettings | None = None) -> Iterator[DecodeSandbox]:
 
 
 @pytest.fixture
-def apart() -> Iterator[DecodeSandbox]:
+def sandbox() -> Iterator[DecodeSandbox]:
     with opened() as new:
         yield new
 
@@ -53,24 +54,31 @@ def upload(data: bytes, content_type: str | None = None) -> ImageUpload:
     return ImageUpload(image_id="a", data_base64=data, content_type=content_type)
 
 
-def works(apart: DecodeSandbox) -> bool:
-    found = apart.decode(upload(CAT))
-    return found is not None and found[1].result().format == "PNG"
+def works(sandbox: DecodeSandbox) -> bool:
+    result = sandbox.decode(upload(CAT))
+    return result is not None and result[1].result().format == "PNG"
+
+
+def child_of(parent: int) -> int:
+    """Return the process id of the one sandbox that a process runs."""
+    children = " ".join(task.read_text() for task in Path(f"/proc/{parent}/task").glob("*/children")).split()
+    [pid] = [int(pid) for pid in children if b"consumer.images.sandbox" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return pid
 
 
 def runs(pid: int) -> bool:
-    """Whether there is such a process, dead ones that nobody buried left aside."""
+    """Tell whether there is such a process, other than a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 
 
-def test_pictures_are_what_they_are_here(apart: DecodeSandbox) -> None:
+def test_pictures_are_what_they_are_here(sandbox: DecodeSandbox) -> None:
     for name, data in photographs():
-        found = apart.decode(upload(data))
-        assert found is not None
-        digest, decoding = found
+        result = sandbox.decode(upload(data))
+        assert result is not None
+        digest, decoding = result
         here, there = decode(data, SIZE, DecodeSettings()), decoding.result()
         assert np.array_equal(here.pixels, there.pixels), name
         assert (here.detail, here.width, here.height, here.format) == (
@@ -82,100 +90,108 @@ def test_pictures_are_what_they_are_here(apart: DecodeSandbox) -> None:
         assert len(digest) == 32
 
 
-def test_what_is_no_picture_says_why(apart: DecodeSandbox) -> None:
+def test_what_is_no_picture_says_why(sandbox: DecodeSandbox) -> None:
     for bad, reason in ((upload(b"text"), "not-an-image"), (upload(CAT, "text/html"), "wrong-content-type")):
-        found = apart.decode(bad)
-        assert found is not None
+        result = sandbox.decode(bad)
+        assert result is not None
         with pytest.raises(Unprocessable, match=reason):
-            found[1].result()
+            result[1].result()
 
 
 def test_what_cannot_be_fetched_says_why() -> None:
     [port] = free_ports(1)
     settings = FetchSettings(s3_endpoint=f"http://127.0.0.1:{port}", timeout_s=1)
-    with opened(settings) as apart:
+    with opened(settings) as sandbox:
         with pytest.raises(Unprocessable, match="forbidden-address"):
-            apart.decode(ImageUpload(image_id="a", url="file:///etc/passwd"))
+            sandbox.decode(ImageUpload(image_id="a", url="file:///etc/passwd"))
         with pytest.raises(Unavailable, match="object-store"):
-            apart.decode(ImageUpload(image_id="a", url="s3://bucket/key"))
-        assert works(apart)
+            sandbox.decode(ImageUpload(image_id="a", url="s3://bucket/key"))
+        assert works(sandbox)
 
 
 @pytest.mark.parametrize("deed", ["abrt", "kill"])
-def test_a_deadly_picture_is_poison_and_the_next_is_not(apart: DecodeSandbox, deed: str) -> None:
+def test_a_deadly_picture_is_poison_and_the_next_is_not(sandbox: DecodeSandbox, deed: str) -> None:
     with pytest.raises(Unprocessable, match=r"poison: .*SIG(ABRT|KILL)"):
-        apart.decode(upload(deadly_picture(deed)))
-    assert works(apart)
+        sandbox.decode(upload(deadly_picture(deed)))
+    assert works(sandbox)
 
 
-def test_a_picture_that_takes_all_memory_is_poison(apart: DecodeSandbox) -> None:
+def test_a_picture_that_takes_all_memory_is_poison(sandbox: DecodeSandbox) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, hard))
     try:
         with pytest.raises(Unprocessable, match=r"poison: .*SIGABRT"):
-            apart.decode(upload(deadly_picture("grow")))
-        assert works(apart)
+            sandbox.decode(upload(deadly_picture("grow")))
+        assert works(sandbox)
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-def test_one_death_may_be_a_mistake(apart: DecodeSandbox) -> None:
-    found = apart.decode(upload(deadly_picture("once")))
-    assert found is not None
-    assert found[1].result().format == "BMP"
+def test_the_child_loads_no_client_of_a_server() -> None:
+    """It would take memory from the pictures, and time at each start."""
+    code = "import consumer.images.sandbox, sys; print([m for m in sys.modules if m.split('.')[0] in sys.argv[1:]])"
+    process = subprocess.run([sys.executable, "-P", "-c", code, *CLIENTS], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"
+
+
+def test_one_death_may_be_a_mistake(sandbox: DecodeSandbox) -> None:
+    result = sandbox.decode(upload(deadly_picture("once")))
+    assert result is not None
+    assert result[1].result().format == "BMP"
 
 
 def test_a_decoder_that_hangs_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quarantine, "DECODE_TIMEOUT_S", 1)
-    with opened(FetchSettings(timeout_s=0.5)) as apart:
-        assert apart.decode(upload(deadly_picture("hang"))) is None
-        assert works(apart)
+    monkeypatch.setattr(sandbox_module, "DECODE_TIMEOUT_S", 1)
+    with opened(FetchSettings(timeout_s=0.5)) as sandbox:
+        assert sandbox.decode(upload(deadly_picture("hang"))) is None
+        assert works(sandbox)
 
 
-def test_without_a_process_nothing_is_proved(apart: DecodeSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_process_nothing_is_proved(sandbox: DecodeSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    assert apart.decode(upload(CAT)) is None
+    assert sandbox.decode(upload(CAT)) is None
     monkeypatch.setattr(sys, "executable", "/nowhere")
-    assert apart.decode(upload(CAT)) is None
+    assert sandbox.decode(upload(CAT)) is None
 
 
-def test_a_stop_of_everybody_does_not_look_like_poison(apart: DecodeSandbox) -> None:
-    assert works(apart)
-    assert apart._child is not None
+def test_a_stop_of_everybody_does_not_look_like_poison(sandbox: DecodeSandbox) -> None:
+    assert works(sandbox)
+    pid = child_of(os.getpid())
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-        os.kill(apart._child.pid, number)
-    assert works(apart)
-    assert Path(f"/proc/{apart._child.pid}/oom_score_adj").read_text().strip() == "1000"
+        os.kill(pid, number)
+    assert works(sandbox)
+    assert Path(f"/proc/{child_of(os.getpid())}/oom_score_adj").read_text().strip() == "1000"
 
 
-def test_nothing_is_left_after_closing(apart: DecodeSandbox) -> None:
-    assert works(apart)
-    assert apart._child is not None
-    pid = apart._child.pid
-    apart.close()
+def test_nothing_is_left_after_closing(sandbox: DecodeSandbox) -> None:
+    assert works(sandbox)
+    pid = child_of(os.getpid())
+    sandbox.close()
     assert not Path(f"/proc/{pid}").exists()
 
 
 def test_closing_does_not_disturb_it_at_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A stop that has waited long enough must not make an upload look like poison."""
-    monkeypatch.setattr(quarantine, "DECODE_TIMEOUT_S", 1)
-    with opened(FetchSettings(timeout_s=0.5)) as apart, ThreadPoolExecutor() as pool:
-        found = pool.submit(apart.decode, upload(deadly_picture("hang")))
+    """A stop that waits no longer must not make the upload at work count as poison."""
+    monkeypatch.setattr(sandbox_module, "DECODE_TIMEOUT_S", 1)
+    with opened(FetchSettings(timeout_s=0.5)) as sandbox, ThreadPoolExecutor() as pool:
+        decoding = pool.submit(sandbox.decode, upload(deadly_picture("hang")))
         until((tmp_path / "mark").exists, 20, "the child does not decode")
-        apart.close()
-        assert found.result() is None
+        sandbox.close()
+        assert decoding.result() is None
 
 
+# Prints a line once its sandbox runs.
 PARENT = """
 import sys
-from consumer.images import sandbox as quarantine
+from consumer.images import sandbox as sandbox_module
 from consumer.events import ImageUpload
 from consumer.settings import FetchSettings, Settings
-quarantine.DECODE_TIMEOUT_S = 2
-apart = quarantine.DecodeSandbox(64, Settings(fetch=FetchSettings(timeout_s=0.5)))
-print(apart._start().pid, flush=True)
+sandbox_module.DECODE_TIMEOUT_S = 2
+sandbox = sandbox_module.DecodeSandbox(64, Settings(fetch=FetchSettings(timeout_s=0.5)))
+assert sandbox.decode(ImageUpload(image_id="a", data_base64=b"text")) is not None
+print(flush=True)
 if len(sys.argv) > 1:
-    apart.decode(ImageUpload(image_id="a", data_base64=open(sys.argv[1], "rb").read()))
+    sandbox.decode(ImageUpload(image_id="a", data_base64=open(sys.argv[1], "rb").read()))
 sys.stdin.read()
 """
 
@@ -189,7 +205,8 @@ def test_it_ends_with_its_parent_however_that_ends(tmp_path: Path, busy: bool) -
         stdout=subprocess.PIPE,
     ) as parent:
         assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
+        assert parent.stdout.readline() == b"\n"
+        pid = child_of(parent.pid)
         assert runs(pid)
         if busy:
             until((tmp_path / "mark").exists, 20, "the child does not decode")

@@ -1,6 +1,6 @@
 """Gives Pillow a deadly fault, in every Python that has this folder on its PYTHONPATH.
 
-What the decoder of BMP files does before it decodes stands in the file's four reserved bytes.
+The four reserved bytes of a BMP file name what its decoder does before it decodes: see DEEDS.
 """
 
 import ctypes
@@ -25,19 +25,20 @@ def grow() -> None:
 
 
 def die_once() -> None:
-    """Be killed, but by somebody who does so only once."""
+    """Be killed the first time, and not again."""
     if not mark().exists():
         mark().touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def hang() -> None:
-    """Do nothing more, and let it be seen."""
+    """Leave a mark and do nothing more."""
     mark().touch()
     time.sleep(3600)
 
 
 def mark() -> Path:
+    """Return the file that marks a deed as done."""
     return Path(os.environ["DEADLY_DECODER_MARK"])
 
 
@@ -51,6 +52,7 @@ DEEDS = {
 
 
 def deadly(file: IO[bytes], name: str) -> Any:
+    """Open a BMP as Pillow does, after the deed that it names."""
     DEEDS.get(file.read(10)[6:], lambda: None)()
     file.seek(0)
     return harmless(file, name)

@@ -1,3 +1,5 @@
+"""The encoder's contract as its configuration says it, and the configurations, model files and code that are served."""
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ ELEMENTS = {"TYPE_UINT8": "UINT8", "TYPE_FP32": "FLOAT", "TYPE_INT8": "INT8"}
 
 
 def config(path: Any = CPU) -> Any:
+    """Read a configuration of the repository."""
     return text_format.Parse(path.read_text(), ModelConfig())
 
 
@@ -56,40 +59,41 @@ def test_the_configuration_describes_the_model_file(path: Path) -> None:
             kind = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
             assert ELEMENTS[DataType.Name(tensor.data_type)] == kind
             # A dimension without a number is one that the exporter could not infer.
-            for wanted, dim in zip(tensor.dims, value.type.tensor_type.shape.dim[1:], strict=True):
-                assert dim.dim_value in {0, wanted}
-    info, known = read_model_info(served), {each.key: each.value for each in model.metadata_props}
-    assert known["model_version"] == info.version
-    assert int(known["input_size"]) == info.size
-    assert int(known["embedding_dim"]) == info.dim
-    assert float(known["threshold_l2"]) == pytest.approx(info.threshold_l2)
-    # Else the configuration may have kept what was true of the model before.
-    assert known["turns"] == served.parameters["turns"].string_value
-    assert known.get("thumbnail_side", "") == served.parameters["thumbnail_side"].string_value
+            for expected, dim in zip(tensor.dims, value.type.tensor_type.shape.dim[1:], strict=True):
+                assert dim.dim_value in {0, expected}
+    info, metadata = read_model_info(served), {each.key: each.value for each in model.metadata_props}
+    assert metadata["model_version"] == info.version
+    assert int(metadata["input_size"]) == info.size
+    assert int(metadata["embedding_dim"]) == info.dim
+    assert float(metadata["threshold_l2"]) == pytest.approx(info.threshold_l2)
+    # The configuration may have been written for an earlier model.
+    assert metadata["turns"] == served.parameters["turns"].string_value
+    assert metadata.get("thumbnail_side", "") == served.parameters["thumbnail_side"].string_value
 
 
-def test_what_is_known_of_turns_is_read_and_optional() -> None:
+def test_rotation_maps_are_read_and_optional() -> None:
     served = config()
-    look = read_model_info(served).verification_rule
-    assert look is not None
-    assert look.rotation_maps is not None
-    assert look.rotation_maps.shape == (3, 22, 22)
-    assert 0.5 < np.abs(look.rotation_maps).max() <= 2
+    rule = read_model_info(served).verification_rule
+    assert rule is not None
+    assert rule.rotation_maps is not None
+    assert rule.rotation_maps.shape == (3, 22, 22)
+    assert 0.5 < np.abs(rule.rotation_maps).max() <= 2
     served.parameters["turns"].string_value = ""
-    look = read_model_info(served).verification_rule
-    assert look is not None
-    assert look.rotation_maps is None
+    rule = read_model_info(served).verification_rule
+    assert rule is not None
+    assert rule.rotation_maps is None
 
 
-@pytest.mark.parametrize("said", ["AAAA", "no base64"])
-def test_turns_of_another_form_are_refused(said: str) -> None:
+@pytest.mark.parametrize("turns", ["AAAA", "no base64"])
+def test_turns_of_another_form_are_refused(turns: str) -> None:
     served = config()
-    served.parameters["turns"].string_value = said
+    served.parameters["turns"].string_value = turns
     with pytest.raises(Misconfigured, match="'turns'"):
         read_model_info(served)
 
 
 def with_thumbnails(side: str, count: int) -> Any:
+    """Configure `patches` of [count, 24], with thumbnails of a side."""
     served = config()
     del served.output[1:]
     served.output.add(name="patches", data_type=DataType.TYPE_INT8, dims=[count, 24])
@@ -97,16 +101,16 @@ def with_thumbnails(side: str, count: int) -> Any:
     return served
 
 
-def test_thumbnails_are_told_by_their_side_and_optional() -> None:
+def test_thumbnails_are_configured_by_their_side_and_optional() -> None:
     for side, count in (("24", 76), ("24", 14), ("48", 60)):
-        look = read_model_info(with_thumbnails(side, count)).verification_rule
-        assert look is not None
-        assert look.thumbnail_side == int(side)
+        rule = read_model_info(with_thumbnails(side, count)).verification_rule
+        assert rule is not None
+        assert rule.thumbnail_side == int(side)
     served = with_thumbnails("24", 76)
     del served.parameters["thumbnail_side"]
-    look = read_model_info(served).verification_rule
-    assert look is not None
-    assert look.thumbnail_side == 0
+    rule = read_model_info(served).verification_rule
+    assert rule is not None
+    assert rule.thumbnail_side == 0
 
 
 @pytest.mark.parametrize(("side", "count"), [("24", 13), ("25", 76), ("20", 76), ("none", 76)])
@@ -124,7 +128,7 @@ def test_local_features_are_optional() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (lambda served: served.parameters.pop("threshold_l2"), "lacks the parameter 'threshold_l2'"),
         (lambda served: served.parameters["input_size"].ParseFromString(b""), "lacks the parameter 'input_size'"),
@@ -148,13 +152,15 @@ def test_local_features_are_optional() -> None:
         ),
     ],
 )
-def test_a_model_without_the_contract_is_refused_with_what_is_wrong(spoil: Callable[[Any], object], said: str) -> None:
+def test_a_model_without_the_contract_is_refused_with_what_is_wrong(
+    spoil: Callable[[Any], object], message: str
+) -> None:
     served = config()
     del served.output[1:]
     spoil(served)
     with pytest.raises(Misconfigured) as refusal:
         read_model_info(served)
-    assert said in str(refusal.value)
+    assert message in str(refusal.value)
     assert "image_encoder" in str(refusal.value)
 
 
