@@ -12,8 +12,6 @@ from consumer.images.fetch_http import HttpFetcher
 from consumer.images.fetch_stores import STORES, StoreFetcher
 from consumer.settings import FetchSettings
 
-__all__ = ["STORES", "Fetcher"]
-
 
 class Fetcher:
     """Fetches pictures by URL; safe to use from many threads, which share its connections.

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 from consumer.cli.preflight.finding import Finding, one_line
 from consumer.errors import Unavailable, Unprocessable
-from consumer.images.fetch import STORES, Fetcher
+from consumer.images.fetch import Fetcher
+from consumer.images.fetch_stores import STORES
 from consumer.settings import FetchSettings
 
 
