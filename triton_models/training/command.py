@@ -35,8 +35,8 @@ def calibrate(
             encoder.client.close()
     low, high = fitted.threshold_interval
     out.print(
-        f"threshold_l2 {fitted.threshold_l2:.4f} (95%: {low:.4f} to {high:.4f}) at {rate:g} of {fitted.pairs:.2g} pairs, "
-        f"finding {fitted.recall:.3f} of copies",
+        f"threshold_l2 {fitted.threshold_l2:.4f} (95%: {low:.4f} to {high:.4f}) "
+        f"at {rate:g} of {fitted.pairs:.2g} pairs, finding {fitted.recall:.3f} of copies",
         highlight=False,
     )
     for path in calibration.write(fitted, measured, results):
