@@ -136,7 +136,7 @@ def channels_first(pixels: Tensor) -> Tensor:
 
 
 def recall_at(copies: Tensor, references: Tensor, rate: float) -> float:
-    """Compute the share of `copies` [N, D] nearer to their own row of `references` than a false positive rate allows."""
+    """Compute the share of `copies` that are nearer to their own row of `references` than `rate` of all others."""
     cosines = copies @ references.T
     others = cosines[~torch.eye(len(copies), dtype=torch.bool)]
     threshold = others.topk(max(1, int(rate * len(others)))).values[-1]
@@ -255,7 +255,7 @@ class Run:
         return recall_at(copies, references, VALIDATION_RATE)
 
     def finish(self, size: int) -> None:
-        """Write the checkpoint for the export: the averaged weights, their embeddings whitened on the training's pictures.
+        """Write the checkpoint for the export: averaged weights, with embeddings whitened on the training's pictures.
 
         A run that began with a model writes the mean of the weights that it began with and the weights that it reached
         (Wortsman et al., Model soups, 2022).
