@@ -76,7 +76,7 @@ def report(
         f"{some.copies.shape[1]} pictures, {len(edits)} kinds of copies, {some.pairs:.2g} other pairs. "
         "Share of copies found at a pairwise false positive rate of 1e-6; in brackets 95% intervals.",
         "",
-        _row("", names),
+        "| | " + " | ".join(names) + " |",
         "|---|" + "---|" * len(names),
     ]
     thresholds = {name: m.threshold(1e-6) for name, m in measured.items()}
