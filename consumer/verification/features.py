@@ -207,7 +207,7 @@ def _undo_rotations(
 
 
 def _match_strength(cosines: Floats) -> Floats:
-    """Sum up how similar the most similar feature of the upload is to each of the candidate's: [M]."""
+    """Sum up, over the candidate's features, the cosine of the best match of each above the least allowed: [M]."""
     strength: Floats = np.maximum(cosines.max(axis=1) - MIN_COSINE, 0).sum(axis=1)
     return strength
 

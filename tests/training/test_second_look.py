@@ -140,7 +140,7 @@ def test_the_most_likely_of_the_nearest_is_verified(monkeypatch: pytest.MonkeyPa
             (3, 0): 2,
             (3, 3): 1,
             (4, 0): 2,
-            (4, 2): 2,  # of two alike the nearer one
+            (4, 2): 2,  # of two equal scores the nearer one
         }
     )
     originals = np.array([0, 1])

@@ -14,8 +14,7 @@ from PIL import Image
 from consumer.events import Match
 from consumer.local.binaries import Binaries
 from consumer.local.pictures import photographs
-from consumer.local.servers import TritonServer
-from consumer.local.stack import REPOSITORY
+from consumer.local.servers import REPOSITORY, TritonServer
 from tests.service_fixtures import Service, new_service
 from tests.stack_fixtures import serving
 

@@ -115,9 +115,8 @@ def measure(
         cosines = queries[rows] @ references.T
         own[rows] = cosines[np.arange(len(rows)), owners[rows]]
         for place, row in enumerate(rows):
-            left_out = {int(owners[row]), *duplicates.get(int(owners[row]), ())}
-            if inside[row] >= 0:
-                left_out |= {int(inside[row]), *duplicates.get(int(inside[row]), ())}
+            members = [int(index) for index in (owners[row], inside[row]) if index >= 0]
+            left_out = {reference for index in members for reference in (index, *duplicates.get(index, ()))}
             cosines[place, list(left_out)] = -2.0
             pairs += len(references) - len(left_out)
         ranked_first[rows] = own[rows] >= cosines.max(axis=1)
@@ -128,14 +127,9 @@ def measure(
             tails = [_nearest(tails, keep)]
             held, cut = keep, float(tails[0][0][-1])
     nearest, picture, reference = _nearest(tails, keep)
-    return Measured(
-        distance(own).reshape(kinds, count),
-        ranked_first.reshape(kinds, count),
-        distance(nearest),
-        picture,
-        reference,
-        pairs,
-    )
+    shape = kinds, count
+    own_l2, others_l2 = distance(own), distance(nearest)
+    return Measured(own_l2.reshape(shape), ranked_first.reshape(shape), others_l2, picture, reference, pairs)
 
 
 def _nearest(
