@@ -1,4 +1,4 @@
-"""Pictures of what the second look found: boxes around what two pictures share, and lines between their parts."""
+"""Draw what a verification says: boxes around what two pictures share, and lines between their matching features."""
 
 from typing import cast
 
@@ -20,20 +20,20 @@ def draw_box(picture: Image.Image, box: Box, width: int = 2) -> None:
     ImageDraw.Draw(picture).rectangle(corners, outline=BOX_COLOUR, width=width)
 
 
-def side_by_side(match: Image.Image, upload: Image.Image, look: Verification, height: int = 480) -> Image.Image:
-    """RGB: both pictures at one height, the match on the left, with the boxes of the edit and some lines of inliers."""
-    left, right = (_fitted(picture, height) for picture in (match, upload))
-    if look.edit is not None:
-        draw_box(left, look.edit.box_in_match, 3)
-        draw_box(right, look.edit.box_in_upload, 3)
+def side_by_side(match: Image.Image, upload: Image.Image, verification: Verification, height: int = 480) -> Image.Image:
+    """Draw both pictures, RGB, at one height, the match on the left: the edit's boxes, and lines for some inliers."""
+    left, right = (_resized(picture, height) for picture in (match, upload))
+    if verification.edit is not None:
+        draw_box(left, verification.edit.box_in_match, 3)
+        draw_box(right, verification.edit.box_in_upload, 3)
     canvas = Image.new("RGB", (left.width + GAP + right.width, height), "white")
     canvas.paste(left, (0, 0))
     canvas.paste(right, (left.width + GAP, 0))
     draw = ImageDraw.Draw(canvas)
-    for number, link in enumerate(look.links[:MAX_LINES]):
-        in_upload_x, in_upload_y, in_match_x, in_match_y = cast(list[float], link.tolist())
-        start = (in_match_x * left.width, in_match_y * height)
-        end = (left.width + GAP + in_upload_x * right.width, in_upload_y * height)
+    for number, link in enumerate(verification.links[:MAX_LINES]):
+        upload_x, upload_y, match_x, match_y = cast(list[float], link.tolist())
+        start = (match_x * left.width, match_y * height)
+        end = (left.width + GAP + upload_x * right.width, upload_y * height)
         colour = LINE_COLOURS[number % len(LINE_COLOURS)]
         draw.line((start, end), fill=colour, width=2)
         for x, y in (start, end):
@@ -41,6 +41,7 @@ def side_by_side(match: Image.Image, upload: Image.Image, look: Verification, he
     return canvas
 
 
-def _fitted(picture: Image.Image, height: int) -> Image.Image:
+def _resized(picture: Image.Image, height: int) -> Image.Image:
+    """Resize a picture to a height, and to a width of at most twice that."""
     width = min(max(1, round(picture.width * height / picture.height)), 2 * height)
     return picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0)

@@ -1,4 +1,4 @@
-"""Which of the pictures near an upload, and near a picture within it, get a second look, and what `verify` finds."""
+"""Choose which candidates near an upload, or near a region of it, get a second look, and collect the evidence."""
 
 from collections.abc import Sequence
 from itertools import compress, groupby
@@ -7,162 +7,190 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from consumer.encoder.contract import ModelInfo
+from consumer.encoder.contract import ModelInfo, VerificationRule
 from consumer.events import Evidence
 from consumer.images.regions import Region
 from consumer.verification.features import candidate_scores, verify
+from consumer.verification.result import Verification
 from consumer.window.records import AppendResult, NearMatch, Position
 from consumer.window.window import RedisWindow
 
-MAX_CANDIDATES = (
-    4  # candidates of an upload, or a picture within it, the nearest; beyond the threshold one of them is looked at
-)
+Patches = NDArray[np.int8]
+
+# Nearest candidates of a view that are considered. Beyond the threshold only one of them is verified.
+MAX_CANDIDATES = 4
 
 
 class VerificationRequest(NamedTuple):
-    """An upload to look at: where it was placed, and what was encoded of it, the whole and the pictures within.
+    """Asks for a second look at what is near an appended upload.
 
-    `patches` are the local features in each of `regions`, int8 [N, P, C].
+    `patches` int8 [N, P, C] are the local features of each of the N views `regions`: the whole upload, then the regions
+    in it.
     """
 
     tenant: str
     appended: AppendResult
     regions: Sequence[Region]
-    patches: NDArray[np.int8] | None
+    patches: Patches | None
 
 
 class VerificationOutcome(NamedTuple):
-    """What was found: evidence on candidates that count, by their positions, and the candidates `near` the upload.
+    """Holds the evidence on candidates that count, by their positions, and the candidates `near` the upload.
 
-    The latter are where it was placed, and what a picture within it was verified to show. Evidence and distance of each
-    are of one view: of those that verify it the nearest, else the whole.
+    The latter are the near matches of the whole upload and those of its regions that are verified. Evidence and
+    distance of each candidate are of one view: of those that verify it the nearest, else the whole.
     """
 
     evidence: dict[Position, Evidence]
     near: tuple[NearMatch, ...]
 
 
-class _Pair(NamedTuple):
-    """An upload and a candidate, by which of what was encoded of the upload: 0 is all of it."""
+class _Candidate(NamedTuple):
+    """A near match of one view of an upload: `request` and `view` are indexes, and view 0 is the whole upload."""
 
-    upload: int
+    request: int
     view: int
-    near: NearMatch
+    match: NearMatch
 
 
-class _Known(NamedTuple):
-    """The same with the local features of both, int8 [P, C]."""
+class _Comparison(NamedTuple):
+    """A candidate with the local features to compare, int8 [P, C] each."""
 
-    pair: _Pair
-    upload: NDArray[np.int8]
-    candidate: NDArray[np.int8]
+    candidate: _Candidate
+    upload_patches: Patches
+    match_patches: Patches
 
 
 class Verifier:
-    """Second looks at the candidates that the window reports."""
+    """Takes a second look at the candidates that the window reports."""
 
     def __init__(self, window: RedisWindow, model: ModelInfo) -> None:
         self._window = window
         self._model = model
 
-    def verify(self, asked: Sequence[VerificationRequest]) -> list[VerificationOutcome]:
-        """Look twice at those candidates of each upload, and of each picture within it, that are worth it.
+    def verify(self, requests: Sequence[VerificationRequest]) -> list[VerificationOutcome]:
+        """Verify the candidates of each upload, and of each region of it, that are worth it.
 
         Uploads and candidates are read back from the window, in one round trip, so that a repeat is judged by what was
-        judged at first; what is within an upload is not kept there. Candidates deleted meanwhile are left out. Raises
-        Unavailable("redis", ...).
+        judged at first; regions are not stored, so their local features are those of the request. Candidates deleted
+        meanwhile are left out. Raises Unavailable("redis", ...).
         """
         rule, shape = self._model.verification_rule, self._model.patches
         if rule is None or shape is None:
-            return [VerificationOutcome({}, each.appended.near) for each in asked]
-        pairs = [
-            _Pair(index, view, near)
-            for index, each in enumerate(asked)
-            for view, near in _candidates(each.appended, self._model.threshold_l2)
+            return [VerificationOutcome({}, request.appended.near) for request in requests]
+        comparisons = _most_likely(self._comparisons(requests, shape), self._model.threshold_l2, rule.thumbnail_side)
+        verifications: list[Verification] = []
+        if comparisons:
+            verifications = verify(*_stack_patches(comparisons), rule.rotation_maps, rule.thumbnail_side)
+        verified = [
+            (comparison.candidate, verification)
+            for comparison, verification in zip(comparisons, verifications, strict=True)
         ]
-        stored = self._stored(asked, pairs, shape)
-        known = []
-        for pair in pairs:
-            tenant, placed, _, patches = asked[pair.upload]
-            whole = stored.get((tenant, placed.position))
-            upload = whole if pair.view == 0 else None if patches is None else patches[pair.view]
-            candidate = stored.get((tenant, pair.near.position))
-            if upload is not None and candidate is not None:
-                known.append(_Known(pair, upload, candidate))
-        evidence: list[dict[Position, Evidence]] = [{} for _ in asked]
-        candidates = [{near.position: near for near in each.appended.near} for each in asked]
-        known = _most_promising(known, self._model.threshold_l2, rule.thumbnail_side)
-        if known:
-            looks = verify(*_stacked(known), rule.rotation_maps, rule.thumbnail_side)
-            for ((index, view, near), _, _), look in zip(known, looks, strict=True):
-                said, at = evidence[index], near.position
-                accepted = rule.accepts(near.l2, look.score)
-                nearer = at not in said or not said[at].verified or near.l2 < candidates[index][at].l2
-                if view == 0 and (accepted or near.l2 <= self._model.threshold_l2):
-                    said[at] = look.to_evidence(accepted)
-                elif accepted and nearer:
-                    said[at] = look.in_whole_image(asked[index].regions[view]).to_evidence(True)
-                    candidates[index][at] = near
-        return [
-            VerificationOutcome(said, tuple(each.values())) for said, each in zip(evidence, candidates, strict=True)
-        ]
+        return self._outcomes(requests, verified, rule)
 
-    def _stored(
-        self, asked: Sequence[VerificationRequest], pairs: Sequence[_Pair], shape: tuple[int, int]
-    ) -> dict[tuple[str, Position | None], NDArray[np.int8]]:
-        """Local features that the window holds of uploads and candidates, int8 [P, C], by tenant and position."""
+    def _comparisons(self, requests: Sequence[VerificationRequest], shape: tuple[int, int]) -> list[_Comparison]:
+        """List the candidates of all requests, in order, whose local features int8 `shape` (P, C) are known."""
+        candidates = [
+            _Candidate(index, view, match)
+            for index, request in enumerate(requests)
+            for view, match in _candidates(request.appended, self._model.threshold_l2)
+        ]
+        stored = self._read_patches(requests, candidates, shape)
+        comparisons = []
+        for candidate in candidates:
+            tenant, appended, _, patches = requests[candidate.request]
+            whole = stored.get((tenant, appended.position))
+            upload = whole if candidate.view == 0 else None if patches is None else patches[candidate.view]
+            match = stored.get((tenant, candidate.match.position))
+            if upload is not None and match is not None:
+                comparisons.append(_Comparison(candidate, upload, match))
+        return comparisons
+
+    def _read_patches(
+        self, requests: Sequence[VerificationRequest], candidates: Sequence[_Candidate], shape: tuple[int, int]
+    ) -> dict[tuple[str, Position | None], Patches]:
+        """Read local features of uploads and candidates from the window: int8 [P, C], by tenant and position."""
         wanted: dict[tuple[str, Position], None] = {}
-        for index, view, near in pairs:
-            tenant, placed, _, _ = asked[index]
-            if view == 0 and placed.position is not None:
-                wanted[tenant, placed.position] = None
-            wanted[tenant, near.position] = None
+        for index, view, match in candidates:
+            tenant, appended, _, _ = requests[index]
+            if view == 0 and appended.position is not None:
+                wanted[tenant, appended.position] = None
+            wanted[tenant, match.position] = None
         return {
-            row: np.frombuffer(patches, np.int8).reshape(shape)
-            for row, patches in zip(wanted, self._window.read_patches(list(wanted)), strict=True)
+            record: np.frombuffer(patches, np.int8).reshape(shape)
+            for record, patches in zip(wanted, self._window.read_patches(list(wanted)), strict=True)
             if patches is not None and len(patches) == shape[0] * shape[1]
         }
 
+    def _outcomes(
+        self,
+        requests: Sequence[VerificationRequest],
+        verified: Sequence[tuple[_Candidate, Verification]],
+        rule: VerificationRule,
+    ) -> list[VerificationOutcome]:
+        """Collect for each request its evidence and its near matches, those of its regions among them."""
+        evidence: list[dict[Position, Evidence]] = [{} for _ in requests]
+        near = [{match.position: match for match in request.appended.near} for request in requests]
+        for (index, view, match), verification in verified:
+            position, previous = match.position, evidence[index].get(match.position)
+            accepted = rule.accepts(match.l2, verification.score)
+            if view == 0 and (accepted or match.l2 <= self._model.threshold_l2):
+                evidence[index][position] = verification.to_evidence(accepted)
+            elif accepted and (previous is None or not previous.verified or match.l2 < near[index][position].l2):
+                region = requests[index].regions[view]
+                evidence[index][position] = verification.in_whole_image(region).to_evidence(True)
+                near[index][position] = match
+        return [
+            VerificationOutcome(of_request, tuple(matches.values()))
+            for of_request, matches in zip(evidence, near, strict=True)
+        ]
 
-def _candidates(placed: AppendResult, threshold_l2: float) -> list[tuple[int, NearMatch]]:
-    """Those near an upload that may get a look, and those near each picture within it.
 
-    The nearest that count by distance alone, for their evidence, with the one that will be named; of a picture within
-    the upload only one. Where none counts so, the nearest ones.
+def _candidates(appended: AppendResult, threshold_l2: float) -> list[tuple[int, NearMatch]]:
+    """Choose the near matches of an upload, and of each region of it, that may be verified, with their view.
+
+    Of the whole upload these are the nearest within the threshold, for their evidence, and the oldest of them, which
+    the verdict will name; if there is none within the threshold, the nearest ones. Of a region it is the nearest one if
+    that is within the threshold, else the nearest ones.
     """
-    counting = [near for near in placed.near if near.l2 <= threshold_l2]
-    named = min(counting, key=lambda near: near.position, default=None)
-    chosen = sorted(counting or placed.near, key=_nearness)[:MAX_CANDIDATES]
-    if named is not None and named not in chosen:
-        chosen.append(named)
-    found = [(0, near) for near in chosen]
-    for view, within in enumerate(placed.region_matches, 1):
-        nearest = sorted(within, key=_nearness)[:MAX_CANDIDATES]
-        found += [(view, near) for near in nearest if near is nearest[0] or nearest[0].l2 > threshold_l2]
-    return found
+    within_threshold = [match for match in appended.near if match.l2 <= threshold_l2]
+    oldest = min(within_threshold, key=lambda match: match.position, default=None)
+    chosen = sorted(within_threshold or appended.near, key=_nearness)[:MAX_CANDIDATES]
+    if oldest is not None and oldest not in chosen:
+        chosen.append(oldest)
+    candidates = [(0, match) for match in chosen]
+    for view, matches in enumerate(appended.region_matches, 1):
+        nearest = sorted(matches, key=_nearness)[:MAX_CANDIDATES]
+        candidates += [(view, match) for match in nearest if match is nearest[0] or nearest[0].l2 > threshold_l2]
+    return candidates
 
 
-def _most_promising(known: list[_Known], threshold_l2: float, thumbnail_side: int) -> list[_Known]:
-    """Of what is near a view but beyond the threshold, the one that promises most; all of what is within it.
+def _most_likely(comparisons: list[_Comparison], threshold_l2: float, thumbnail_side: int) -> list[_Comparison]:
+    """Leave of each view whose candidates are beyond the threshold only the one of the highest candidate score.
 
-    One look each: each is one more chance for a stranger. But the original is not always the nearest.
+    Each further one would be one more chance for a stranger. But the original is not always the nearest.
     """
-    views = [list(view) for _, view in groupby(known, lambda each: (each.pair.upload, each.pair.view))]
-    contested = [len(view) > 1 and view[0].pair.near.l2 > threshold_l2 for view in views]
-    rivals = [each for view in compress(views, contested) for each in view]
+    views = [list(view) for _, view in groupby(comparisons, lambda each: (each.candidate.request, each.candidate.view))]
+    contested = [len(view) > 1 and view[0].candidate.match.l2 > threshold_l2 for view in views]
+    rivals = [comparison for view in compress(views, contested) for comparison in view]
     if not rivals:
-        return known
-    l2 = np.array([each.pair.near.l2 for each in rivals], np.float32)
-    promised = iter(candidate_scores(*_stacked(rivals), l2, thumbnail_side).tolist())
-    chosen: list[_Known] = []
-    for view, several in zip(views, contested, strict=True):
-        chosen += [max(view, key=lambda _: next(promised))] if several else view  # of two alike the nearer
+        return comparisons
+    l2 = np.array([rival.candidate.match.l2 for rival in rivals], np.float32)
+    scores = iter(candidate_scores(*_stack_patches(rivals), l2, thumbnail_side).tolist())
+    chosen: list[_Comparison] = []
+    for view, is_contested in zip(views, contested, strict=True):
+        # Of two with the same score the nearer.
+        chosen += [max(view, key=lambda _: next(scores))] if is_contested else view
     return chosen
 
 
-def _stacked(known: list[_Known]) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
-    return np.stack([each.upload for each in known]), np.stack([each.candidate for each in known])
+def _stack_patches(comparisons: list[_Comparison]) -> tuple[Patches, Patches]:
+    """Stack the local features of uploads and of candidates, int8 [M, P, C] each."""
+    return (
+        np.stack([comparison.upload_patches for comparison in comparisons]),
+        np.stack([comparison.match_patches for comparison in comparisons]),
+    )
 
 
-def _nearness(near: NearMatch) -> tuple[float, Position]:
-    return near.l2, near.position
+def _nearness(match: NearMatch) -> tuple[float, Position]:
+    return match.l2, match.position

@@ -31,7 +31,7 @@ PRECISE = {"ReduceMean", "Pow", "Gemm", "MatMul", "ReduceL2", "QuantizeLinear", 
 
 
 def half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph with float16 from its first convolution on, up to what is PRECISE; its ends keep their types."""
+    """Cast a graph to float16 from its first convolution up to the PRECISE steps; its inputs and outputs stay."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
@@ -41,70 +41,91 @@ def half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
         for each in (*inferred.input, *inferred.value_info, *inferred.output)
         if each.type.tensor_type.elem_type == TensorProto.FLOAT
     }
-    first = next(index for index, node in enumerate(graph.node) if node.op_type == "Conv")
-    precise = {output.name for output in graph.output}
-    trunk = []
-    for node in list(graph.node)[first:]:
-        if node.op_type in PRECISE or not precise.isdisjoint([*node.input, *node.output]):
-            precise.update(node.output)
-        else:
-            trunk.append(node)
-    inside = {id(node) for node in trunk}
-    made_inside = {name for node in trunk for name in node.output if node.op_type != "Constant" and name in floats}
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    constants |= {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
-    nodes: list[onnx.NodeProto] = []
-    halved: dict[str, str] = {}
-    single: dict[str, str] = {}
-
-    def half(name: str) -> str:
-        if not name or name in made_inside:
-            return name
-        if name not in halved:
-            constant = constants.get(name)
-            if constant.data_type != TensorProto.FLOAT if constant is not None else name not in floats:
-                return name  # indices and shapes
-            halved[name] = f"{name}_half"
-            if constant is not None:
-                values = numpy_helper.to_array(constant).astype(np.float16)
-                graph.initializer.append(numpy_helper.from_array(values, halved[name]))
-            else:
-                nodes.append(helper.make_node("Cast", [name], [halved[name]], to=TensorProto.FLOAT16))
-        return halved[name]
-
-    def whole(name: str) -> str:
-        if name not in made_inside:
-            return name
-        if name not in single:
-            single[name] = f"{name}_single"
-            nodes.append(helper.make_node("Cast", [name], [single[name]], to=TensorProto.FLOAT))
-        return single[name]
-
-    for node in graph.node:
-        rename = half if id(node) in inside and node.op_type != "Constant" else whole
-        node.input[:] = [rename(name) for name in node.input]
-        nodes.append(node)
-    ordered = [_copy(node) for node in nodes]
+    nodes = _HalfPrecisionCast(graph, floats).nodes
     del graph.node[:]
-    graph.node.extend(ordered)
-    used = {name for node in ordered for name in node.input}
+    graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input}
     initializers = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
     graph.initializer.extend(initializers)
-    del graph.value_info[:]  # named the types as they were
+    del graph.value_info[:]  # still names the types before the cast
     onnx.checker.check_model(result, full_check=True)
     return result
 
 
+class _HalfPrecisionCast:
+    """Rewrites the nodes of a graph for float16, with casts wherever a value enters or leaves it.
+
+    Constants in half precision are added to the graph's initializers. `floats` names the values of type float.
+    """
+
+    def __init__(self, graph: onnx.GraphProto, floats: set[str]) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self._graph = graph
+        self._floats = floats
+        self._constants = {tensor.name: tensor for tensor in graph.initializer}
+        self._constants |= {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
+        self._halved: dict[str, str] = {}
+        self._widened: dict[str, str] = {}
+        to_halve = _half_precision_nodes(graph)
+        ids = {id(node) for node in to_halve}
+        self._half_values = {
+            name for node in to_halve for name in node.output if node.op_type != "Constant" and name in floats
+        }
+        for node in graph.node:
+            rename = self._half if id(node) in ids and node.op_type != "Constant" else self._single
+            node.input[:] = [rename(name) for name in node.input]
+            self.nodes.append(_copy(node))
+
+    def _half(self, name: str) -> str:
+        """Name a value in half precision, with a cast of it where none is there; indices and shapes stay."""
+        if not name or name in self._half_values:
+            return name
+        if name not in self._halved:
+            constant = self._constants.get(name)
+            if constant.data_type != TensorProto.FLOAT if constant is not None else name not in self._floats:
+                return name
+            self._halved[name] = f"{name}_half"
+            if constant is not None:
+                values = numpy_helper.to_array(constant).astype(np.float16)
+                self._graph.initializer.append(numpy_helper.from_array(values, self._halved[name]))
+            else:
+                self.nodes.append(helper.make_node("Cast", [name], [self._halved[name]], to=TensorProto.FLOAT16))
+        return self._halved[name]
+
+    def _single(self, name: str) -> str:
+        """Name a value in single precision, with a cast of it where none is there."""
+        if name not in self._half_values:
+            return name
+        if name not in self._widened:
+            self._widened[name] = f"{name}_single"
+            self.nodes.append(helper.make_node("Cast", [name], [self._widened[name]], to=TensorProto.FLOAT))
+        return self._widened[name]
+
+
+def _half_precision_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """List the nodes from the first convolution on that neither are PRECISE nor depend on those that are."""
+    nodes = list(graph.node)
+    first = next(index for index, node in enumerate(nodes) if node.op_type == "Conv")
+    precise = {output.name for output in graph.output}
+    to_halve = []
+    for node in nodes[first:]:
+        if node.op_type in PRECISE or not precise.isdisjoint([*node.input, *node.output]):
+            precise.update(node.output)
+        else:
+            to_halve.append(node)
+    return to_halve
+
+
 def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
-    """A node of its own: those of a graph go with the graph."""
+    """Copy a node, which else belongs to its graph and is deleted with it."""
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
     return copy
 
 
 def command(trtexec: str, version: int, *, graph: Path, plan: Path, size: int, max_batch: int) -> list[str]:
-    """trtexec in the dialect of TensorRT `version` (10, 11)."""
+    """Compose the call of trtexec in the dialect of TensorRT `version` (10, 11)."""
     shapes = {"min": 1, "opt": min(TUNED_BATCH, max_batch), "max": max_batch}
     return [
         trtexec,
@@ -117,11 +138,11 @@ def command(trtexec: str, version: int, *, graph: Path, plan: Path, size: int, m
 
 
 def tensorrt_version(banner: str) -> int:
-    """The major version that trtexec names: `[TensorRT v101000]` is 10.10.0. Raises ValueError."""
-    named = re.search(r"TensorRT v(\d{5,6})\b", banner)
-    if named is None:
+    """Read the major version that trtexec names: `[TensorRT v101000]` is 10.10.0. Raises ValueError."""
+    match = re.search(r"TensorRT v(\d{5,6})\b", banner)
+    if match is None:
         raise ValueError(f"trtexec does not say which TensorRT it is: {banner[:200]}")
-    return int(named[1]) // 10_000
+    return int(match[1]) // 10_000
 
 
 def main() -> int:

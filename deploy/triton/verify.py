@@ -25,16 +25,16 @@ from consumer.verification.features import verify
 
 ONNX = Path(__file__).parents[2] / "triton_models" / "repository" / "image_encoder" / "1" / "model.onnx"
 MIN_COSINE = 0.999
-# Half precision moves a distance by about so much; a verdict that it turns was a toss-up.
+# Half precision moves a distance by about so much: a verdict on a pair this close to the threshold is a toss-up.
 TOSS_UP_L2 = 0.005
-MAX_SCORE_LOSS = 0.05  # by local features that are rounded otherwise
+MAX_SCORE_LOSS = 0.05  # since local features are rounded differently
 IN_FLIGHT = 4
 Float32 = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
 
 def load(folder: Path, size: int) -> Pixels:
-    """All pictures of a folder as uint8 [N, S, S, 3]; what is no picture is left out."""
+    """Decode all pictures of a folder as uint8 [N, S, S, 3]. Print and leave out files that are no pictures."""
     pictures = []
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
@@ -45,59 +45,62 @@ def load(folder: Path, size: int) -> Pixels:
 
 
 def served(encoder: TritonEncoder, pixels: Pixels, batch: int) -> Encoded:
-    """What Triton makes of the pictures."""
-    return Encoded.concatenate(
-        [encoder.submit(pixels[at : at + batch]).result() for at in range(0, len(pixels), batch)]
-    )
+    """Encode the pictures by Triton."""
+    starts = range(0, len(pixels), batch)
+    return Encoded.concatenate([encoder.submit(pixels[start : start + batch]).result() for start in starts])
 
 
 def reference(onnx: Path, pixels: Pixels, batch: int) -> Encoded:
-    """What ONNX Runtime makes of them, in single precision on the CPU."""
+    """Encode the pictures by ONNX Runtime, in single precision on the CPU."""
     session = onnxruntime.InferenceSession(str(onnx), providers=["CPUExecutionProvider"])
     names = ["embeddings", *(each.name for each in session.get_outputs() if each.name == "patches")]
-    found = (session.run(names, {"images": pixels[at : at + batch]}) for at in range(0, len(pixels), batch))
-    return Encoded.concatenate([Encoded(embeddings, *patches or [None]) for embeddings, *patches in found])
+    starts = range(0, len(pixels), batch)
+    outputs = (session.run(names, {"images": pixels[start : start + batch]}) for start in starts)
+    return Encoded.concatenate([Encoded(embeddings, *patches or [None]) for embeddings, *patches in outputs])
 
 
 def distances(vectors: Float32) -> Float32:
-    """Euclidean distances [N * (N - 1) / 2] of all pairs."""
-    rows, columns = np.triu_indices(len(vectors), 1)
-    apart: Float32 = np.linalg.norm(vectors[rows] - vectors[columns], axis=1)
-    return apart
+    """Compute the Euclidean distances [N * (N - 1) / 2] of all pairs."""
+    first, second = np.triu_indices(len(vectors), 1)
+    all_l2: Float32 = np.linalg.norm(vectors[first] - vectors[second], axis=1)
+    return all_l2
 
 
-def turned(expected: Float32, found: Float32, threshold_l2: float) -> int:
-    """Pairs whose verdict differs although they do not lie on the threshold."""
-    before, after = distances(expected), distances(found)
+def changed_verdicts(expected: Float32, actual: Float32, threshold_l2: float) -> int:
+    """Count the pairs whose verdict differs although they do not lie on the threshold."""
+    before, after = distances(expected), distances(actual)
     return int(
         np.sum(((before <= threshold_l2) != (after <= threshold_l2)) & (abs(before - threshold_l2) > TOSS_UP_L2))
     )
 
 
-def score_loss(expected: Encoded, found: Encoded, look: VerificationRule | None) -> float:
-    """The most that a second look at any picture, as both see it, scores below one at what is expected alone."""
-    if look is None or expected.patches is None or found.patches is None:
+def score_loss(expected: Encoded, actual: Encoded, rule: VerificationRule | None) -> float:
+    """Compare the expected local features of each picture with the actual ones, and with themselves.
+
+    Return the largest difference of both scores: how much the second look at a picture loses at most.
+    """
+    if rule is None or expected.patches is None or actual.patches is None:
         return 0.0
-    alone, both = (
-        np.array([seen.score for seen in verify(patches, expected.patches, look.rotation_maps, look.thumbnail_side)])
-        for patches in (expected.patches, found.patches)
+    with_itself, with_actual = (
+        np.array([each.score for each in verify(patches, expected.patches, rule.rotation_maps, rule.thumbnail_side)])
+        for patches in (expected.patches, actual.patches)
     )
-    return float((alone - both).max())
+    return float((with_itself - with_actual).max())
 
 
 def images_per_second(encoder: TritonEncoder, pixels: Pixels, batch: int, seconds: float) -> float:
-    """Through the client, with IN_FLIGHT requests under way, as the service sends them."""
-    sent = pixels[np.arange(batch) % len(pixels)]
-    encoder.submit(sent).result()
-    under_way = deque(encoder.submit(sent) for _ in range(IN_FLIGHT - 1))
-    done, began_s = 0, time.perf_counter()
-    while (elapsed_s := time.perf_counter() - began_s) < seconds:
-        under_way.append(encoder.submit(sent))
+    """Measure the rate through the client, with IN_FLIGHT requests under way, as the service sends them."""
+    request = pixels[np.arange(batch) % len(pixels)]
+    encoder.submit(request).result()
+    under_way = deque(encoder.submit(request) for _ in range(IN_FLIGHT - 1))
+    encoded, started_s = 0, time.perf_counter()
+    while (elapsed_s := time.perf_counter() - started_s) < seconds:
+        under_way.append(encoder.submit(request))
         under_way.popleft().result()
-        done += batch
-    for each in under_way:
-        each.result()
-    return done / elapsed_s
+        encoded += batch
+    for future in under_way:
+        future.result()
+    return encoded / elapsed_s
 
 
 def main() -> int:
@@ -113,13 +116,13 @@ def main() -> int:
         expected = reference(arguments.onnx, pixels, info.max_batch_size)
         good = True
         for batch in sorted({1, info.max_batch_size}):
-            found = served(encoder, pixels, batch)
-            cosine = float(np.sum(expected.embeddings * found.embeddings, axis=1).min())
-            flips = turned(expected.embeddings, found.embeddings, info.threshold_l2)
-            loss = score_loss(expected, found, info.verification_rule)
-            good &= cosine >= MIN_COSINE and flips == 0 and loss <= MAX_SCORE_LOSS
+            actual = served(encoder, pixels, batch)
+            cosine = float(np.sum(expected.embeddings * actual.embeddings, axis=1).min())
+            changed = changed_verdicts(expected.embeddings, actual.embeddings, info.threshold_l2)
+            loss = score_loss(expected, actual, info.verification_rule)
+            good &= cosine >= MIN_COSINE and changed == 0 and loss <= MAX_SCORE_LOSS
             print(
-                f"batch {batch}: {len(pixels)} pictures, least cosine {cosine:.6f}, verdicts turned {flips}, "
+                f"batch {batch}: {len(pixels)} pictures, least cosine {cosine:.6f}, verdicts turned {changed}, "
                 f"most lost of a second look's score {loss:.4f}"
             )
         for batch in sorted({1, 8, info.max_batch_size}):

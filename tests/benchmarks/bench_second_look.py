@@ -1,11 +1,11 @@
-"""What the second look costs: uploads a second with it and without it, in turn, on a stream with near copies.
+"""Measure the cost of the second look: uploads a second with and without it, in turn, on a stream with near copies.
 
-With it, once with and once without a look at pictures within pictures (`SEENIT_DECODE_FRAMES`).
+With it, once with and once without the pictures within uploads (`SEENIT_DECODE_FRAMES`).
 
     python -m tests.benchmarks.bench_second_look [--images 2000] [--copies 0.1] [--rounds 3] [--folder ~/Pictures]
 
-Without it means an encoder of the same weights whose configuration has neither local features nor a rule for them: it
-computes, sends and stores none, and decides by distance alone.
+Without it the encoder has the same weights but neither local features nor a rule for them in its configuration: none
+are computed, sent or stored, and distance alone decides.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from tests.benchmarks.bench_service import BATCH, SIZE, pictures, service_rate
 from tests.service_fixtures import new_service
 from tests.stack_fixtures import serving
 
-WITHIN, WITH, WITHOUT = "with, and pictures within", "with", "without"
-LOOK_KEYS = ("candidate_l2", "min_score", "score_per_l2")
+WITH_REGIONS, WITH, WITHOUT = "with, and pictures within", "with", "without"
+RULE_KEYS = ("candidate_l2", "min_score", "score_per_l2")
 
 
 def stream(images: list[bytes], copies: float) -> list[bytes]:
-    """The images, with a share of `copies` of them followed, some time later, by a brighter crop of themselves."""
+    """Mix brighter crops of some images into them, each some time after its original: a share of `copies` of all."""
     random = np.random.default_rng(1)
     uploads: list[tuple[float, bytes]] = [(float(place), data) for place, data in enumerate(images)]
     for place in random.choice(len(images), round(copies * len(images) / (1 - copies)), replace=False).tolist():
@@ -46,23 +46,23 @@ def stream(images: list[bytes], copies: float) -> list[bytes]:
 
 
 def from_folder(folder: Path, count: int) -> list[bytes]:
-    """The same form of pictures that are there."""
+    """Draw `count` pictures of a folder, as JPEGs of the size of the made-up ones."""
     paths = pictures_in(folder)
-    made = []
+    images = []
     for place in np.random.default_rng(0).choice(len(paths), min(count, len(paths)), replace=False).tolist():
         out = io.BytesIO()
         with Image.open(paths[place]) as image:
             image.convert("RGB").resize(SIZE).save(out, "JPEG", quality=90)
-        made.append(out.getvalue())
-    return made
+        images.append(out.getvalue())
+    return images
 
 
-def without_look(folder: Path) -> Path:
-    """A model repository whose encoder gives vectors alone."""
+def without_second_look(folder: Path) -> Path:
+    """Make a model repository whose encoder gives vectors alone."""
     shutil.copytree(REPOSITORY / MODEL, folder / MODEL)
     config = folder / MODEL / "configs" / "cpu.pbtxt"
     text = re.sub(r',?\s*\{ name: "patches"[^}]*\}', "", config.read_text())
-    config.write_text("".join(line for line in text.splitlines(True) if not any(key in line for key in LOOK_KEYS)))
+    config.write_text("".join(line for line in text.splitlines(True) if not any(key in line for key in RULE_KEYS)))
     return folder
 
 
@@ -76,18 +76,18 @@ def main() -> None:
     count = round(arguments.images * (1 - arguments.copies))
     images = pictures(count) if arguments.folder is None else from_folder(arguments.folder, count)
     uploads = stream(images, arguments.copies)
-    rates: dict[str, list[float]] = {WITHIN: [], WITH: [], WITHOUT: []}
-    found: dict[str, int] = {}
+    rates: dict[str, list[float]] = {WITH_REGIONS: [], WITH: [], WITHOUT: []}
+    duplicates: dict[str, int] = {}
     match_us: dict[str, list[float]] = {name: [] for name in rates}
     with ExitStack() as stack:
         binaries = find_binaries()
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         broker = stack.enter_context(serving(tansu(binaries, folder)))
         redis = stack.enter_context(serving(valkey(binaries, folder)))
-        plain = without_look(folder / "plain")
+        plain = without_second_look(folder / "plain")
         whole = stack.enter_context(serving(TritonServer(binaries, folder)))
         tritons = {
-            WITHIN: whole,
+            WITH_REGIONS: whole,
             WITH: whole,
             WITHOUT: stack.enter_context(serving(TritonServer(binaries, folder, repository=plain))),
         }
@@ -95,21 +95,21 @@ def main() -> None:
         for _ in range(arguments.rounds):
             for name, triton in tritons.items():
                 with new_service(kafka, store, f"127.0.0.1:{triton.ports[0]}", folder) as service:
-                    consumer = service.consumer({"SEENIT_DECODE_FRAMES": str(name == WITHIN)})
+                    consumer = service.consumer({"SEENIT_DECODE_FRAMES": str(name == WITH_REGIONS)})
                     service_rate(service, consumer, uploads[:BATCH])
                     load = service_rate(service, consumer, uploads[BATCH:])
                     rates[name].append(load.rate)
                     match_us[name].append(load.cpu_us["match"])
-                    found[name] = sum(verdict.verdict == "duplicate" for verdict in service.verdicts)
+                    duplicates[name] = sum(verdict.verdict == "duplicate" for verdict in service.verdicts)
                     consumer.stop()
     print(f"{len(uploads)} JPEGs of 640 x 480, {arguments.copies:.0%} of them near copies, {arguments.rounds} rounds\n")
     print("| second look | uploads/s, median | each round | match, us an upload | duplicates |\n|---|---|---|---|---|")
     for name, each in rates.items():
-        told = ", ".join(f"{rate:.0f}" for rate in each)
+        each_round = ", ".join(f"{rate:.0f}" for rate in each)
         matching = statistics.median(match_us[name])
-        print(f"| {name} | {statistics.median(each):.0f} | {told} | {matching:.0f} | {found[name]} |")
+        print(f"| {name} | {statistics.median(each):.0f} | {each_round} | {matching:.0f} | {duplicates[name]} |")
     print()
-    for name in (WITH, WITHIN):
+    for name in (WITH, WITH_REGIONS):
         ratios = sorted(a / b for a, b in zip(rates[name], rates[WITHOUT], strict=True))
         print(f"{name}, over without: {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})")
 

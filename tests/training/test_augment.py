@@ -1,4 +1,4 @@
-"""Views: their form, their repeatability, and that their geometry is what they say it is."""
+"""Views have one form, repeat by their seed, and have the geometry that they say."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,9 @@ def test_the_homography_leads_back_to_the_spot_in_the_picture(monkeypatch: pytes
     checked = 0
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        if rng.random() < augment.AT_ONCE:  # the branch with lighting and noise, which would change the coordinates
+        if (
+            rng.random() < augment.COMBINED_SHARE
+        ):  # the branch with lighting and noise, which would change the coordinates
             continue
         view = strong_view(np.random.default_rng(seed), charted, 1.0, lambda rng: np.zeros_like(charted), SIZE)
         checked += _check(view)
@@ -62,13 +64,13 @@ def _untouched(rng: Rng, pixels: Pixels, other: augment.Other) -> Pixels:
 
 
 def _check(view: View) -> int:
-    """Compare pixels inside the picture with what the homography says; returns how many were compared."""
-    at = (np.stack(np.meshgrid(np.arange(SIZE), np.arange(SIZE)), axis=-1).reshape(-1, 2) + 0.5) / SIZE
-    mapped = np.c_[at, np.ones(len(at))] @ view.to_source.T
+    """Compare pixels inside the picture with their places by the homography. Return how many were compared."""
+    centres = (np.stack(np.meshgrid(np.arange(SIZE), np.arange(SIZE)), axis=-1).reshape(-1, 2) + 0.5) / SIZE
+    mapped = np.c_[centres, np.ones(len(centres))] @ view.to_source.T
     expected = mapped[:, :2] / mapped[:, 2:]
-    found = view.pixels.reshape(-1, 3)
-    inside = ((expected > 0.08) & (expected < 0.92)).all(axis=1) & (np.abs(found[:, 2].astype(int) - 77) < 2)
-    error = np.abs(found[inside, :2] / 255 - expected[inside]).max(axis=1)
+    pixels = view.pixels.reshape(-1, 3)
+    inside = ((expected > 0.08) & (expected < 0.92)).all(axis=1) & (np.abs(pixels[:, 2].astype(int) - 77) < 2)
+    error = np.abs(pixels[inside, :2] / 255 - expected[inside]).max(axis=1)
     if inside.sum() > 50:
         assert np.quantile(error, 0.9) < 0.06
     return int(inside.sum())

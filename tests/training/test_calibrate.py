@@ -24,9 +24,9 @@ def test_calibration_writes_what_puts_its_threshold_in_force(folder: Path, tmp_p
     assert json.loads((tmp_path / "calibration.json").read_text())["threshold_l2"] == calibration.threshold_l2
     for name in ("config.pbtxt", "configs/cpu.pbtxt"):
         for key in ("threshold_l2", "candidate_l2"):  # the vector decides alone
-            found = re.search(rf'"{key}".*?"([\d.]+)"', (tmp_path / name).read_text())
-            assert found is not None
-            assert float(found[1]) == calibration.threshold_l2
+            value = re.search(rf'"{key}".*?"([\d.]+)"', (tmp_path / name).read_text())
+            assert value is not None
+            assert float(value[1]) == calibration.threshold_l2
 
 
 def test_too_few_pictures_for_the_rate_are_refused(folder: Path) -> None:

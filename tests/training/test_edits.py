@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.training.conftest import draw_picture
+from tests.training.drawings import draw_picture
 from triton_models.training.edits import EDITS, library_edits
 
 ALL = {**EDITS, **library_edits()}

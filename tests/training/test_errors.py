@@ -18,7 +18,7 @@ def test_sheets_show_each_wrong_pair_once_and_the_misses_first_that_should_be_ea
     width = 2 * errors.SIDE + 10
     assert drawn[: errors.SIDE, : 2 * width].any()
     assert not drawn[: errors.SIDE, 2 * width :].any()
-    found = np.ones((kinds, count), bool)
-    found[3, 0] = False
-    assert (np.asarray(errors.misses(bench, found)) < 250)[:, :width].any()
-    assert not (np.asarray(errors.misses(bench, np.ones_like(found))) < 250).any()
+    detected = np.ones((kinds, count), bool)
+    detected[3, 0] = False
+    assert (np.asarray(errors.misses(bench, detected)) < 250)[:, :width].any()
+    assert not (np.asarray(errors.misses(bench, np.ones_like(detected))) < 250).any()

@@ -1,4 +1,4 @@
-"""The served graph: that it says what torch says, holds what TensorRT can build, and tells its parameters."""
+"""The served graph computes what torch computes, holds only what TensorRT can build, and carries its parameters."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from consumer.encoder.patches import split_features, unpack_thumbnails
-from tests.training.conftest import draw_picture
+from tests.training.drawings import draw_picture
 from triton_models.training.encoders import OnnxEncoder, make_encoder, squares
 from triton_models.training.export import PATCHES, THUMBNAIL_SIDE, Served, patches_shape, to_onnx
 from triton_models.training.network import MIN_DETAIL, Network, load_imagenet, load_served
@@ -81,15 +81,15 @@ def test_onnx_and_torch_agree_for_any_batch(network: Network, file: Path) -> Non
             shared = ours.keys() & theirs.keys()
             assert len(shared) >= PATCHES - 2  # the last ones may be tied
             assert max(np.abs(ours[place] - theirs[place]).max() for place in shared) <= 1.01
-        shown, theirs_shown = (
+        thumbnails, expected_thumbnails = (
             unpack_thumbnails(each, THUMBNAIL_SIDE) for each in (patches, expected_patches.astype(np.int8))
         )
-        assert np.abs(shown - theirs_shown).max() <= 1  # a level that lies between two
-        assert np.abs(shown - theirs_shown).mean() < 0.01
+        assert np.abs(thumbnails - expected_thumbnails).max() <= 1  # a level that lies between two
+        assert np.abs(thumbnails - expected_thumbnails).mean() < 0.01
 
 
 def _by_place(patches: np.ndarray) -> list[dict[tuple[int, ...], np.ndarray]]:
-    """The local features of each picture by their place: equal detail may come in any order."""
+    """Key the local features of each picture by their place: features of equal detail may come in any order."""
     return [
         {tuple(np.rint(row[-2:]).astype(int)): row[:-2].astype(float) for row in rows[:PATCHES]} for rows in patches
     ]
@@ -101,17 +101,17 @@ def test_the_thumbnail_is_the_picture_in_grey_whatever_its_contrast(file: Path) 
     dark = (bright // 4 + 10).astype(np.uint8)
     blank = np.full((1, SIZE, SIZE, 3), 200, np.uint8)
     (patches,) = session.run(["patches"], {"images": np.concatenate([bright, dark, blank])})
-    features, shown = split_features(patches, THUMBNAIL_SIDE), unpack_thumbnails(patches, THUMBNAIL_SIDE)
+    features, thumbnails = split_features(patches, THUMBNAIL_SIDE), unpack_thumbnails(patches, THUMBNAIL_SIDE)
     assert features.shape[1] == PATCHES
-    assert shown.shape == (7, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    assert ((shown >= 0) & (shown <= 15)).all()
+    assert thumbnails.shape == (7, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    assert ((thumbnails >= 0) & (thumbnails <= 15)).all()
     cell = SIZE // THUMBNAIL_SIDE
     small = bright.astype(float).mean(3).reshape(3, THUMBNAIL_SIDE, cell, THUMBNAIL_SIDE, cell).mean((2, 4))
-    for ours, night, theirs in zip(shown[:3], shown[3:6], small, strict=True):
+    for ours, night, theirs in zip(thumbnails[:3], thumbnails[3:6], small, strict=True):
         assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.98
         assert ours.max() - ours.min() >= 10
         assert np.abs(ours - night).mean() < 0.5
-    assert np.ptp(shown[6]) == 0
+    assert np.ptp(thumbnails[6]) == 0
 
 
 def test_patches_are_sorted_by_detail_placed_and_silent_where_there_is_nothing(file: Path) -> None:
@@ -159,9 +159,9 @@ def test_an_export_can_be_taken_up_again(network: Network, file: Path) -> None:
     load_served(again, path)
     pixels = torch.from_numpy(squares([draw_picture(seed) for seed in range(4)], SIZE)).permute(0, 3, 1, 2)
     with torch.inference_mode():
-        expected, found, untrained = trained(pixels), again(pixels), network(pixels)
-    torch.testing.assert_close(found.embeddings, expected.embeddings, atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(found.tokens, expected.tokens, atol=1e-3, rtol=1e-3)
+        expected, actual, untrained = trained(pixels), again(pixels), network(pixels)
+    torch.testing.assert_close(actual.embeddings, expected.embeddings, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(actual.tokens, expected.tokens, atol=1e-3, rtol=1e-3)
     assert (untrained.embeddings - expected.embeddings).abs().max() > 0.01
 
 

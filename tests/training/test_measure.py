@@ -1,4 +1,4 @@
-"""Thresholds, recall and precision against a plain computation of the same."""
+"""Thresholds, recall and precision agree with a plain computation."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_distances_agree_with_a_plain_computation() -> None:
     flat = np.sort(others[~np.isnan(others)])
     assert measured.pairs == len(flat)
     np.testing.assert_allclose(measured.others, flat[: len(measured.others)], atol=1e-3)
-    np.testing.assert_array_equal(measured.first, own <= np.nanmin(others, axis=2))
+    np.testing.assert_array_equal(measured.ranked_first, own <= np.nanmin(others, axis=2))
 
 
 def test_the_threshold_lets_through_the_rate_asked_for() -> None:

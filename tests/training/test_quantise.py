@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import torch
 
-from tests.training.conftest import draw_picture
+from tests.training.drawings import draw_picture
 from triton_models.training.encoders import OnnxEncoder
 from triton_models.training.export import to_onnx
 from triton_models.training.network import Network, load_imagenet

@@ -130,8 +130,8 @@ def test_a_run_that_began_with_a_model_ends_between_both(pictures: Pictures, tmp
     with torch.no_grad():
         run.average.head.weight += 0.5
     run.finish(96)
-    found = load_checkpoint(tmp_path / "on" / "encoder.pt")
-    torch.testing.assert_close(found.head.weight, before + 0.25, atol=1e-4, rtol=1e-3)
+    exported = load_checkpoint(tmp_path / "on" / "encoder.pt")
+    torch.testing.assert_close(exported.head.weight, before + 0.25, atol=1e-4, rtol=1e-3)
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Two views of a picture for contrastive training: wide, cheap, and with known geometry.
+"""Make two views of a picture for contrastive training: varied, cheap, and with known geometry.
 
 All geometry of a view (crop, zoom, aspect, rotation, flips, perspective, its place on a larger canvas) is one
 homography, so that a view costs one resampling, at the size of training; then colours, noise, blur, compression and
@@ -18,7 +18,7 @@ Matrix = NDArray[np.float64]
 Rng = np.random.Generator
 Other = Callable[[Rng], Pixels]  # another picture, for backgrounds and blends
 
-AT_ONCE = 0.4  # of the strong views, those with lighting, zoom and noise at once
+COMBINED_SHARE = 0.4  # of the strong views, those with lighting, zoom and noise at once
 
 cv2.setNumThreads(0)  # the loader's processes are the parallelism
 
@@ -31,8 +31,8 @@ class View(NamedTuple):
 
 
 def strong_view(rng: Rng, picture: Pixels, aspect: float, other: Other, size: int) -> View:
-    """An edited copy: one of the kinds of geometry, then up to four other edits."""
-    if rng.random() < AT_ONCE:
+    """Make an edited copy: one of the kinds of geometry, then up to four other edits."""
+    if rng.random() < COMBINED_SHARE:
         matrix = _crop(rng, 1 / 1.7)
         edits = [_lighting, _colour, _noise]
         background, box = None, _FULL
@@ -48,7 +48,7 @@ def strong_view(rng: Rng, picture: Pixels, aspect: float, other: Other, size: in
 
 
 def light_view(rng: Rng, picture: Pixels, aspect: float, other: Other, size: int) -> View:
-    """The picture as first uploaded: mostly untouched, else lightly edited, sometimes as strongly as a copy."""
+    """Make a picture as first uploaded: mostly untouched, else lightly edited, sometimes as strongly as a copy."""
     kind = rng.random()
     if kind < 0.15:
         return strong_view(rng, picture, aspect, other, size)
@@ -78,16 +78,16 @@ def _about_centre(matrix: Matrix) -> Matrix:
     return _shift_scale(0.5, 0.5, 1, 1) @ matrix @ _shift_scale(-0.5, -0.5, 1, 1)
 
 
-def _crop(rng: Rng, least_side: float) -> Matrix:
-    """A crop whose sides are at least `least_side` of the picture's, anywhere in it."""
-    side = math.exp(rng.uniform(math.log(least_side), 0))
+def _crop(rng: Rng, min_side: float) -> Matrix:
+    """Draw a crop whose sides are at least `min_side` of the picture's, anywhere in it."""
+    side = math.exp(rng.uniform(math.log(min_side), 0))
     stretch = math.exp(rng.normal(0, 0.12))
     width, height = min(side * stretch, 1.0), min(side / stretch, 1.0)
     return _shift_scale(rng.uniform(0, 1 - width), rng.uniform(0, 1 - height), width, height)
 
 
 def _rotation(rng: Rng, aspect: float) -> Matrix:
-    """A rotation as seen in the picture's true proportions, between cut off and shown whole with corners to fill."""
+    """Draw a rotation in the picture's true proportions, between cut off and shown whole with corners to fill."""
     angle = math.radians(rng.uniform(4, 45) * rng.choice((-1, 1)))
     cos, sin = math.cos(angle), math.sin(angle)
     proportions = np.diag((aspect, 1.0, 1.0))
@@ -112,27 +112,27 @@ def _quarter_turn(rng: Rng) -> Matrix:
 
 
 def _geometry(rng: Rng, picture: Pixels, aspect: float, other: Other, size: int) -> tuple[Matrix, Pixels | None, Box]:
-    """A view's map into the picture, what lies around the picture, and the box that the picture takes."""
+    """Draw a view's map into the picture, the background around the picture, and the box that the picture takes."""
     matrix = np.eye(3)
     if rng.random() < 0.45:
         matrix = _crop(rng, 0.38)
     if rng.random() < 0.2:
         matrix = matrix @ _mirror(rng)
-    turned = rng.random()
-    if turned < 0.16:
+    distortion = rng.random()
+    if distortion < 0.16:
         matrix = matrix @ _quarter_turn(rng)
-    elif turned < 0.28:
+    elif distortion < 0.28:
         matrix = matrix @ _rotation(rng, aspect)
-    elif turned < 0.35:
+    elif distortion < 0.35:
         matrix = matrix @ _perspective(rng)
-    placed = rng.random()
-    if placed < 0.13:
+    surroundings = rng.random()
+    if surroundings < 0.13:
         return matrix, *_padding(rng, picture, size)
-    if placed < 0.22:
+    if surroundings < 0.22:
         return matrix, *_collage(rng, other, size)
-    if placed < 0.31:
+    if surroundings < 0.31:
         return matrix, *_inset(rng, other, size)
-    if placed < 0.37:
+    if surroundings < 0.37:
         return matrix, *_screenshot(rng, size)
     return matrix, _flat(rng, size), _FULL
 
@@ -155,7 +155,7 @@ def _flat(rng: Rng, size: int) -> Pixels:
 
 
 def _padding(rng: Rng, picture: Pixels, size: int) -> tuple[Pixels, Box]:
-    """Bars on two sides or all round, of one colour or of the picture blurred."""
+    """Make bars on two sides or all round, of one colour or of the blurred picture."""
     canvas = _flat(rng, size)
     if rng.random() < 0.25:
         canvas = cv2.GaussianBlur(_fit(picture, size, size), (0, 0), size / 16)
@@ -171,7 +171,7 @@ def _padding(rng: Rng, picture: Pixels, size: int) -> tuple[Pixels, Box]:
 
 
 def _collage(rng: Rng, other: Other, size: int) -> tuple[Pixels, Box]:
-    """A grid of up to 3 x 2 pictures, ours one of them."""
+    """Make a grid of up to 3 x 2 pictures, one of them ours."""
     columns, rows = ((1, 2), (2, 1), (2, 2), (2, 2), (3, 1), (3, 2))[rng.integers(6)]
     canvas = _flat(rng, size)
     xs, ys = np.linspace(0, size, columns + 1).astype(int), np.linspace(0, size, rows + 1).astype(int)
@@ -186,7 +186,7 @@ def _collage(rng: Rng, other: Other, size: int) -> tuple[Pixels, Box]:
 
 
 def _inset(rng: Rng, other: Other, size: int) -> tuple[Pixels, Box]:
-    """Ours lies upon another picture."""
+    """Put ours upon another picture."""
     width, height = rng.uniform(0.4, 0.8) * np.exp(rng.normal(0, 0.1, 2))
     x, y = rng.random(2)
     width, height = min(width, 1.0), min(height, 1.0)
@@ -194,7 +194,7 @@ def _inset(rng: Rng, other: Other, size: int) -> tuple[Pixels, Box]:
 
 
 def _screenshot(rng: Rng, size: int) -> tuple[Pixels, Box]:
-    """Ours in the window of an application: bars and lines of text about it."""
+    """Put ours into the window of an application: bars and lines of text about it."""
     dark = rng.random() < 0.4
     canvas = np.full((size, size, 3), rng.integers(0, 50) if dark else rng.integers(225, 256), np.uint8)
     ink = rng.integers(150, 256, 3) if dark else rng.integers(0, 110, 3)
@@ -213,7 +213,7 @@ class _Canvas(NamedTuple):
 
 
 def _render(rng: Rng, picture: Pixels, matrix: Matrix, canvas: _Canvas, size: int) -> Pixels:
-    """Resample once; what lies outside the picture shows the canvas."""
+    """Resample the picture once; the canvas shows wherever the picture does not."""
     background, box = canvas
     level = picture
     shrink = math.sqrt(abs(np.linalg.det(matrix[:2, :2]) / (box[2] * box[3]))) * picture.shape[0] / size
@@ -241,11 +241,11 @@ def _render(rng: Rng, picture: Pixels, matrix: Matrix, canvas: _Canvas, size: in
 
 
 def _centres(matrix: Matrix) -> Matrix:
-    """The same map between pixel indices, which name pixel centres, as between coordinates."""
+    """Express a map between coordinates as a map between pixel indices, which name pixel centres."""
     return _shift_scale(-0.5, -0.5, 1, 1) @ matrix @ _shift_scale(0.5, 0.5, 1, 1)
 
 
-# Edits of the finished view: uint8 [S, S, 3] to the same.
+# Edits of the finished view, uint8 [S, S, 3].
 
 
 def _table(values: NDArray[np.floating]) -> Pixels:
@@ -253,7 +253,7 @@ def _table(values: NDArray[np.floating]) -> Pixels:
 
 
 def _lighting(rng: Rng, pixels: Pixels, other: Other) -> Pixels:
-    """Brightness, contrast, gamma; sometimes as a gradient over the picture, sometimes contrast by neighbourhood."""
+    """Change brightness, contrast, gamma; sometimes as a gradient over the picture, sometimes local contrast."""
     if rng.random() < 0.2:
         light, *rest = cv2.split(cv2.cvtColor(pixels, cv2.COLOR_RGB2Lab))
         cells = int(rng.integers(2, 9))
@@ -273,7 +273,7 @@ def _lighting(rng: Rng, pixels: Pixels, other: Other) -> Pixels:
 
 
 def _colour(rng: Rng, pixels: Pixels, other: Other) -> Pixels:
-    """Saturation, hue and white balance, as one matrix."""
+    """Change saturation, hue and white balance, as one matrix."""
     grey = np.full((3, 3), 1 / 3)
     saturation = rng.uniform(0, 2.2)
     angle = rng.normal(0, 0.5) if rng.random() < 0.5 else 0.0
@@ -289,7 +289,7 @@ def _grey(rng: Rng, pixels: Pixels, other: Other) -> Pixels:
 
 
 def _colour_map(rng: Rng, pixels: Pixels, other: Other) -> Pixels:  # noqa: PLR0911 (a return a kind)
-    """Sepia-like tints, posters, solarisation, negatives, equalisation, false colours, swapped channels."""
+    """Apply a tint, posterisation, solarisation, negative, equalisation, false colours, or swapped channels."""
     kind = rng.integers(8)
     if kind == 0:
         shades = np.linspace(rng.integers(0, 90, 3), rng.integers(150, 256, 3), 256)
@@ -312,7 +312,7 @@ def _colour_map(rng: Rng, pixels: Pixels, other: Other) -> Pixels:  # noqa: PLR0
 
 
 def _noise(rng: Rng, pixels: Pixels, other: Other) -> Pixels:
-    """Gaussian noise, salt and pepper, or both."""
+    """Add Gaussian noise, salt and pepper, or both."""
     kind = rng.random()
     if kind < 0.7:
         shape = pixels.shape if rng.random() < 0.7 else (*pixels.shape[:2], 1)
@@ -358,16 +358,16 @@ def _jpeg(rng: Rng, pixels: Pixels, other: Other) -> Pixels:
     return cv2.imdecode(data, cv2.IMREAD_COLOR)
 
 
-def _write(rng: Rng, pixels: Pixels, at: tuple[int, int], ink: list[int], scale: float) -> None:
+def _write(rng: Rng, pixels: Pixels, corner: tuple[int, int], ink: list[int], scale: float) -> None:
     text = "".join(chr(c) for c in rng.integers(33, 123, int(rng.integers(3, 18))))
     scale *= pixels.shape[0] / 128
     cv2.putText(
-        pixels, text, at, int(rng.integers(0, 8)), scale, ink, max(1, round(scale * rng.uniform(1, 4))), cv2.LINE_AA
+        pixels, text, corner, int(rng.integers(0, 8)), scale, ink, max(1, round(scale * rng.uniform(1, 4))), cv2.LINE_AA
     )
 
 
 def _text(rng: Rng, pixels: Pixels, other: Other) -> Pixels:
-    """Words upon the picture, sometimes on a bar as in a captioned joke."""
+    """Write words upon the picture, sometimes on a bar as in a captioned joke."""
     pixels = pixels.copy()
     size = pixels.shape[0]
     if rng.random() < 0.3:
@@ -375,13 +375,13 @@ def _text(rng: Rng, pixels: Pixels, other: Other) -> Pixels:
         top = 0 if rng.random() < 0.5 else size - bar
         pixels[top : top + bar] = _any_colour(rng)
     for _ in range(int(rng.integers(1, 5))):
-        at = (int(rng.integers(-size // 4, size // 2)), int(rng.integers(5, size)))
-        _write(rng, pixels, at, _any_colour(rng).tolist(), rng.uniform(0.3, 1.5))
+        corner = (int(rng.integers(-size // 4, size // 2)), int(rng.integers(5, size)))
+        _write(rng, pixels, corner, _any_colour(rng).tolist(), rng.uniform(0.3, 1.5))
     return pixels
 
 
 def _shapes(rng: Rng, pixels: Pixels, other: Other) -> Pixels:
-    """Faces, discs, boxes and strokes, as emoji, stickers and redactions are."""
+    """Draw faces, discs, boxes and strokes, as emoji, stickers and redactions are."""
     size = pixels.shape[0]
     drawn = pixels.copy()
     for _ in range(int(rng.integers(1, 5))):
@@ -407,7 +407,7 @@ def _shapes(rng: Rng, pixels: Pixels, other: Other) -> Pixels:
 
 
 def _blend(rng: Rng, pixels: Pixels, other: Other) -> Pixels:
-    """Another picture shines through, or lies upon a part of ours."""
+    """Let another picture shine through, or cover a part of ours with it."""
     size = pixels.shape[0]
     if rng.random() < 0.6:
         share = rng.uniform(0.1, 0.5)
@@ -420,7 +420,7 @@ def _blend(rng: Rng, pixels: Pixels, other: Other) -> Pixels:
 
 
 def _haze(rng: Rng, pixels: Pixels, other: Other) -> Pixels:
-    """Mist: a pale veil, thicker here than there, over a picture slightly blurred."""
+    """Add mist: a pale veil, thicker here than there, over a slightly blurred picture."""
     size = pixels.shape[0]
     coarse = rng.random((int(rng.integers(2, 6)), int(rng.integers(2, 6)), 1), dtype=np.float32)
     veil = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)[..., None]

@@ -2,10 +2,10 @@
 
     python -m triton_models.training.calibrate --images FOLDER --fpr 1e-6
 
-Copies of the pictures are made in many ways and compared with all other pictures of the folder. Written are the
+Copies of the pictures are made in many ways and compared with all other pictures of the folder. The results are the
 figures (`calibration.json`), a plot when matplotlib is there, and both Triton configurations with the threshold in
-them: putting these in the place of the model's own puts it in force. The vector then decides alone, since a second look
-at farther pairs would let further ones through; `second_look --write` fits a rule for both to a rate.
+them: they put it in force in the place of the model's own. The vector then decides alone, since a second look at
+farther pairs would let further ones through; `second_look --write` fits a rule for both to a rate.
 """
 
 import argparse
@@ -30,7 +30,7 @@ SAME_CORRELATION = 0.98  # of two thumbnails: the same picture twice in the fold
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A threshold with what it rests on. Intervals hold 95%; `recall` is of copies, on the mean and by kind."""
+    """A threshold with the figures that it rests on. Intervals hold 95%; `recall` is the mean over kinds of copies."""
 
     threshold_l2: float
     threshold_interval: tuple[float, float]
@@ -47,7 +47,7 @@ class Calibration:
 def calibrate(
     paths: list[Path], encoder: Encoder, false_positive_rate: float, pictures: int = 500, seed: int = 0
 ) -> tuple[Calibration, Measured]:
-    """Make copies of at most `pictures` of the pictures at `paths` and compare them with all of those.
+    """Make copies of at most `pictures` of the pictures at `paths` and compare them with all pictures there.
 
     Raises ValueError when the pictures are too few to tell so low a rate.
     """
@@ -97,7 +97,7 @@ def calibrate(
 
 
 def _references(paths: list[Path], encoder: Encoder) -> tuple[Floats, Floats]:
-    """Vectors and thumbnails, each [N, .] of unit length, of unedited pictures."""
+    """Make vectors and thumbnails of unedited pictures, each [N, .] of unit length."""
     vectors, thumbnails = [], []
     for start in range(0, len(paths), BATCH):
         pictures = [_open(path) for path in paths[start : start + BATCH]]
@@ -118,14 +118,14 @@ def _open(path: Path) -> Image.Image:
 
 
 def write(calibration: Calibration, measured: Measured, output: Path, model: Path = MODEL_FOLDER) -> list[Path]:
-    """Write figures, configurations with the threshold, and a plot when matplotlib is there. Returns the files."""
+    """Write figures, configurations with the threshold, and a plot when matplotlib is there. Return the files."""
     output.mkdir(parents=True, exist_ok=True)
     figures = output / "calibration.json"
     figures.write_text(json.dumps(asdict(calibration), indent=2) + "\n")
-    alone = (
-        ("threshold_l2", "candidate_l2") if "candidate_l2" in (model / CONFIGS[0]).read_text() else ("threshold_l2",)
-    )
-    set_parameters(model, output, dict.fromkeys(alone, f"{calibration.threshold_l2:.4f}"))
+    keys = ["threshold_l2"]
+    if "candidate_l2" in (model / CONFIGS[0]).read_text():
+        keys.append("candidate_l2")  # no farther than the threshold, so that the vector decides alone
+    set_parameters(model, output, dict.fromkeys(keys, f"{calibration.threshold_l2:.4f}"))
     written = [figures, output / "config.pbtxt", output / "configs" / "cpu.pbtxt"]
     try:
         import matplotlib  # noqa: PLC0415 (an optional dependency)
@@ -149,6 +149,7 @@ def write(calibration: Calibration, measured: Measured, output: Path, model: Pat
 
 
 def _shares(count: int) -> NDArray[np.float64]:
+    """Weigh the values of a histogram so that its bars are shares of `count`."""
     return np.full(count, 1 / count)
 
 

@@ -1,4 +1,4 @@
-"""Pictures for training: decoded once into one memory-mapped array, and split by the hash of their names."""
+"""Load pictures for training: decoded once into one memory-mapped array, and split by the hash of their names."""
 
 import hashlib
 from collections.abc import Iterable
@@ -32,17 +32,17 @@ class Pictures:
 
 
 def list_pictures(folder: Path) -> list[Path]:
-    """All picture files below `folder`, sorted, so that a run can be repeated."""
+    """List all picture files below `folder`, sorted, so that a run can be repeated."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
 def is_validation(name: str) -> bool:
-    """Whether a picture is held out: one in ten, by the hash of its name, the same on every machine."""
+    """Tell whether a picture is held out: one in ten, by the hash of its name, the same on every machine."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % 10 == 0
 
 
 def load(folder: Path, cache: Path) -> Pictures:
-    """Pictures below `folder`, through a cache of decoded pixels beside `cache` that is made on the first call.
+    """Load the pictures below `folder`, from decoded pixels in the folder `cache`, which are made on the first call.
 
     Raises ValueError when the folder holds no pictures.
     """

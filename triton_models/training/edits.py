@@ -1,7 +1,7 @@
-"""Copies as re-uploaders make them, for evaluation and calibration.
+"""Edit pictures as re-uploaders do, for evaluation and calibration.
 
-Made with Pillow on the whole picture, as a person with an editor does, and sharing no code with the augmentation of
-the training, so that what is measured is not what was practised. `library_edits()` adds kinds of albumentations.
+Edits are made with Pillow on the whole picture, as by a person with an editor, and share no code with the augmentation
+of the training, so that what is measured is not what was practised. `library_edits()` adds kinds of albumentations.
 
 An edit is `(picture, strength, rng, other) -> picture`: RGB pictures of any size; `strength` in 0..1 goes from hardly
 visible to the worst that still leaves the picture recognisable; `other` is another picture, for collages and overlays.
@@ -188,8 +188,8 @@ def rotate(picture: Picture, strength: float, rng: Rng, other: Picture) -> Pictu
 
 
 def quarter_turn(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture:
-    turns = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
-    return picture.transpose(turns[rng.integers(3)])
+    rotations = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
+    return picture.transpose(rotations[rng.integers(3)])
 
 
 def mirror(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture:
@@ -372,10 +372,10 @@ EDITS: Mapping[str, Edit] = {
 
 
 def library_edits() -> dict[str, Edit]:
-    """Further kinds, of albumentations: another hand than ours. Needs the `train` extra."""
+    """Make further kinds, with albumentations: another hand than ours. Needs the `train` extra."""
     import albumentations  # noqa: PLC0415 (an optional dependency)
 
-    def made(*transforms: albumentations.BasicTransform) -> Apply:
+    def edit_with(*transforms: albumentations.BasicTransform) -> Apply:
         pipeline = albumentations.Compose(list(transforms))
 
         def apply(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture:
@@ -387,16 +387,16 @@ def library_edits() -> dict[str, Edit]:
     library = "albumentations"
     return {
         "sensor noise": Edit(
-            library, made(albumentations.ISONoise(color_shift=(0.02, 0.1), intensity=(0.2, 0.9), p=1))
+            library, edit_with(albumentations.ISONoise(color_shift=(0.02, 0.1), intensity=(0.2, 0.9), p=1))
         ),
-        "motion blur": Edit(library, made(albumentations.MotionBlur(blur_limit=(5, 15), p=1))),
-        "local contrast": Edit(library, made(albumentations.CLAHE(clip_limit=(2, 6), p=1))),
-        "fog": Edit(library, made(albumentations.RandomFog(alpha_coef=0.2, fog_coef_range=(0.2, 0.6), p=1))),
-        "shadow": Edit(library, made(albumentations.RandomShadow(p=1))),
-        "elastic": Edit(library, made(albumentations.ElasticTransform(alpha=60, sigma=8, p=1))),
+        "motion blur": Edit(library, edit_with(albumentations.MotionBlur(blur_limit=(5, 15), p=1))),
+        "local contrast": Edit(library, edit_with(albumentations.CLAHE(clip_limit=(2, 6), p=1))),
+        "fog": Edit(library, edit_with(albumentations.RandomFog(alpha_coef=0.2, fog_coef_range=(0.2, 0.6), p=1))),
+        "shadow": Edit(library, edit_with(albumentations.RandomShadow(p=1))),
+        "elastic": Edit(library, edit_with(albumentations.ElasticTransform(alpha=60, sigma=8, p=1))),
         "holes": Edit(
             library,
-            made(
+            edit_with(
                 albumentations.CoarseDropout(
                     num_holes_range=(3, 8), hole_height_range=(0.08, 0.2), hole_width_range=(0.08, 0.2), p=1
                 )
@@ -404,7 +404,7 @@ def library_edits() -> dict[str, Edit]:
         ),
         "affine + colour + JPEG": Edit(
             library,
-            made(
+            edit_with(
                 albumentations.Affine(
                     scale=(0.7, 1.4), translate_percent=(-0.15, 0.15), rotate=(-20, 20), shear=(-12, 12), p=1
                 ),

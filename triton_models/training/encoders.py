@@ -1,6 +1,6 @@
-"""Encoders to compare, all as functions from pictures to unit vectors whose L2 distances rank alike.
+"""Encoders to compare, all as functions from pictures to unit vectors.
 
-Hashes take part as vectors too: bits as plus and minus one, so that L2 grows with the Hamming distance.
+Hashes are vectors too: bits as plus and minus one, so that the L2 distance grows with the Hamming distance.
 """
 
 import base64
@@ -21,7 +21,7 @@ Floats = NDArray[np.float32]
 
 
 class Encoder(Protocol):
-    """`name` for tables; calling it gives float32 [N, D] unit vectors of N RGB pictures of any size."""
+    """Makes float32 [N, D] unit vectors of N RGB pictures of any size. `name` is for tables."""
 
     name: str
 
@@ -29,7 +29,7 @@ class Encoder(Protocol):
 
 
 def squares(pictures: list[Image.Image], size: int) -> NDArray[np.uint8]:
-    """uint8 [N, size, size, 3], resized as the service does when it decodes."""
+    """Resize pictures to uint8 [N, size, size, 3], as the service does when it decodes."""
     resized = (picture.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0) for picture in pictures)
     return np.stack([np.asarray(picture) for picture in resized])
 
@@ -46,30 +46,29 @@ class OnnxEncoder:
         self.size = int(self.session.get_inputs()[0].shape[1])
         self.name = name or path.stem
         metadata = self.session.get_modelmeta().custom_metadata_map
-        self.turns = decode_rotation_maps(base64.b64decode(metadata.get("turns", "")))
+        self.rotation_maps = decode_rotation_maps(base64.b64decode(metadata.get("turns", "")))
         self.thumbnail_side = int(metadata.get("thumbnail_side", 0))
         self.outputs = [
             output.name for output in self.session.get_outputs() if output.name in ("embeddings", "patches")
         ]
 
     def __call__(self, pictures: list[Image.Image]) -> Floats:
-        found: Floats = self.session.run(["embeddings"], {"images": squares(pictures, self.size)})[0]
-        return found
+        vectors: Floats = self.session.run(["embeddings"], {"images": squares(pictures, self.size)})[0]
+        return vectors
 
     def features(self, pictures: list[Image.Image]) -> tuple[Floats, NDArray[np.int8] | None]:
-        """The vectors with the local features int8 [N, P, C], or None from a model that gives none."""
-        found = dict(
-            zip(self.outputs, self.session.run(self.outputs, {"images": squares(pictures, self.size)}), strict=True)
-        )
-        return found["embeddings"], found.get("patches")
+        """Make the vectors and the local features int8 [N, P, C], or None from a model that gives none."""
+        tensors = self.session.run(self.outputs, {"images": squares(pictures, self.size)})
+        by_name = dict(zip(self.outputs, tensors, strict=True))
+        return by_name["embeddings"], by_name.get("patches")
 
     def candidate_scores(self, uploads: NDArray[np.int8], candidates: NDArray[np.int8], l2: Floats) -> Floats:
-        """Which of the candidates of one upload is worth a look, see `consumer.verification.features`."""
+        """Score how likely each candidate shows its upload, see `consumer.verification.features`."""
         return candidate_scores(uploads, candidates, l2, self.thumbnail_side)
 
     def verify(self, uploads: NDArray[np.int8], candidates: NDArray[np.int8]) -> list[Verification]:
-        """A second look at each upload and the candidate beside it, by their local features, int8 [M, P, C]."""
-        return verify(uploads, candidates, self.turns, self.thumbnail_side)
+        """Verify each upload against the candidate beside it, by their local features, int8 [M, P, C]."""
+        return verify(uploads, candidates, self.rotation_maps, self.thumbnail_side)
 
 
 class ServedEncoder:
@@ -82,8 +81,8 @@ class ServedEncoder:
     def __call__(self, pictures: list[Image.Image]) -> Floats:
         step = self.client.info.max_batch_size
         pixels = squares(pictures, self.size)
-        parts = [self.client.submit(pixels[at : at + step]).result().embeddings for at in range(0, len(pixels), step)]
-        return np.concatenate(parts)
+        starts = range(0, len(pixels), step)
+        return np.concatenate([self.client.submit(pixels[i : i + step]).result().embeddings for i in starts])
 
 
 class PerceptualHash:
@@ -113,7 +112,10 @@ def _from_bits(bits: NDArray[np.generic]) -> Floats:
 
 
 def make_encoder(spec: str) -> Encoder:
-    """`phash`, `pdq`, `triton:HOST:PORT`, or the path of an ONNX file, `NAME=PATH` to name it."""
+    """Make the encoder of a spec: `phash`, `pdq`, `triton:HOST:PORT`, or `[NAME=]PATH` of an ONNX file.
+
+    Raises ValueError for any other spec.
+    """
     if spec == "phash":
         return PerceptualHash()
     if spec == "pdq":

@@ -1,4 +1,4 @@
-"""Sheets of what an encoder gets most wrong: other pictures taken for copies, and copies not found."""
+"""Contact sheets of an encoder's worst errors: other pictures taken for copies, and copies not detected."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from triton_models.training.bench import Bench, open_picture
 SIDE, CAPTION, COLUMNS, PAIRS = 150, 20, 6, 36
 
 
-def false_positives(bench: Bench, of: NDArray[np.int64], to: NDArray[np.int64]) -> Image.Image:
-    """Pairs of an original and another picture that copies of it were taken for, the most frequent first.
+def false_positives(bench: Bench, copies: NDArray[np.int64], references: NDArray[np.int64]) -> Image.Image:
+    """Show originals beside other pictures that copies of them were taken for, the most frequent pairs first.
 
-    `of` [T] are places of copies among K * N, `to` [T] references.
+    `copies` [T] are places of copies among K * N, `references` [T] the pictures that they were taken for.
     """
     pairs: dict[tuple[int, int], list[int]] = {}
-    for copy, other in zip(of.tolist(), to.tolist(), strict=True):
+    for copy, other in zip(copies.tolist(), references.tolist(), strict=True):
         kind, place = divmod(copy, len(bench.originals))
         pairs.setdefault((place, other), []).append(kind)
     names = list(bench.edits)
@@ -28,23 +28,30 @@ def false_positives(bench: Bench, of: NDArray[np.int64], to: NDArray[np.int64]) 
     return _sheet(cells)
 
 
-def misses(bench: Bench, found: NDArray[np.bool_]) -> Image.Image:
-    """Copies [K, N] not `found`, of the kinds that are found most often: what should have been easy."""
+def misses(bench: Bench, detected: NDArray[np.bool_]) -> Image.Image:
+    """Show copies not `detected` [K, N], those of the easiest kinds first."""
     cells: list[tuple[list[Image.Image], str]] = []
-    for kind in np.argsort(-found.mean(axis=1), kind="stable").tolist():
-        for place in np.flatnonzero(~found[kind]).tolist()[: PAIRS - len(cells)]:
+    for kind in np.argsort(-detected.mean(axis=1), kind="stable").tolist():
+        for place in np.flatnonzero(~detected[kind]).tolist()[: PAIRS - len(cells)]:
             original = open_picture(bench.paths[int(bench.originals[place])])
             cells.append(([original, bench.copies(place)[kind]], list(bench.edits)[kind]))
     return _sheet(cells)
 
 
-def save(bench: Bench, of: NDArray[np.int64], to: NDArray[np.int64], found: NDArray[np.bool_], folder: Path) -> None:
+def save(
+    bench: Bench,
+    copies: NDArray[np.int64],
+    references: NDArray[np.int64],
+    detected: NDArray[np.bool_],
+    folder: Path,
+) -> None:
     """Write both sheets. They show the pictures of the evaluation: mind their licence before you pass them on."""
-    false_positives(bench, of, to).save(folder / "false-positives.png")
-    misses(bench, found).save(folder / "misses.png")
+    false_positives(bench, copies, references).save(folder / "false-positives.png")
+    misses(bench, detected).save(folder / "misses.png")
 
 
 def _sheet(cells: list[tuple[list[Image.Image], str]]) -> Image.Image:
+    """Lay out cells, each some pictures side by side over a caption."""
     rows = max(1, -(-len(cells) // COLUMNS))
     sheet = Image.new("RGB", (COLUMNS * (2 * SIDE + 10), rows * (SIDE + CAPTION)), "white")
     draw = ImageDraw.Draw(sheet)

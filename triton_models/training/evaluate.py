@@ -11,6 +11,7 @@ distractors. Pairs of references that PDQ calls the same at its recommended dist
 import argparse
 import json
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +19,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from triton_models.training import second_look
-from triton_models.training.bench import PDQ_SAME, duplicates, make_bench, open_picture, vectors_of
+from triton_models.training.bench import PDQ_SAME, Bench, duplicates, make_bench, open_picture, vectors_of
 from triton_models.training.edits import Edit, screenshot
 from triton_models.training.encoders import Encoder, Floats, OnnxEncoder, Pdq, make_encoder
 from triton_models.training.measure import Measured, measure
+from triton_models.training.scores import score_pairs
 
 RATES = (1e-4, 1e-5, 1e-6, 1e-7)
 LOOK_ALIKES = 10  # nearest references of a picture that count as its look-alikes
 
 
 def look_alikes(vectors: Floats, originals: NDArray[np.int64], excluded: set[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Each original with its nearest other references."""
+    """Pair each original with its nearest other references."""
     pairs = []
     for original in originals:
         order = np.argsort(-(vectors @ vectors[original]))[: LOOK_ALIKES + 8]
@@ -38,18 +40,18 @@ def look_alikes(vectors: Floats, originals: NDArray[np.int64], excluded: set[tup
 
 
 def framed_apart(paths: list[Path], originals: NDArray[np.int64], encoders: list[Encoder]) -> dict[str, Floats]:
-    """L2 between screenshots of two different pictures in the very same window, by encoder: [N - 1]."""
+    """Measure L2 between screenshots of two different pictures in the very same window, by encoder: [N - 1]."""
     framed: dict[str, list[Floats]] = {encoder.name: [] for encoder in encoders}
     for original in originals:
         picture = open_picture(paths[original]).resize((256, 256))
         shot = screenshot(picture, 0.5, np.random.default_rng(0), picture)
         for encoder in encoders:
             framed[encoder.name].append(encoder([shot])[0])
-    return {name: np.linalg.norm(np.diff(np.stack(found), axis=0), axis=1) for name, found in framed.items()}
+    return {name: np.linalg.norm(np.diff(np.stack(vectors), axis=0), axis=1) for name, vectors in framed.items()}
 
 
 def time_side_by_side(encoders: list[Encoder], pictures: list[Image.Image], rounds: int = 15) -> dict[str, float]:
-    """Median milliseconds a picture, each encoder in turn on the same pictures, so that all meet the same load."""
+    """Measure the median milliseconds a picture, each encoder in turn on the same pictures and so under one load."""
     spent: dict[str, list[float]] = {encoder.name: [] for encoder in encoders}
     for _ in range(rounds):
         for encoder in encoders:
@@ -63,7 +65,11 @@ def report(
     edits: dict[str, Edit], measured: dict[str, Measured], times: dict[str, float],
     alike: dict[str, Floats], framed: dict[str, Floats],
 ) -> str:  # fmt: skip
-    """The tables, in Markdown."""
+    """Write the tables, in Markdown.
+
+    `times` are milliseconds a picture by encoder, `alike` and `framed` distances of look-alikes and of other pictures
+    in one frame, see `look_alikes` and `framed_apart`.
+    """
     names = list(measured)
     some = next(iter(measured.values()))
     lines = [
@@ -73,47 +79,48 @@ def report(
         "| | " + " | ".join(names) + " |",
         "|---|" + "---|" * len(names),
     ]
-    at = {name: m.threshold(1e-6) for name, m in measured.items()}
-    recalls = {name: m.recall(at[name]) for name, m in measured.items()}
+    thresholds = {name: m.threshold(1e-6) for name, m in measured.items()}
+    recalls = {name: m.recall(thresholds[name]) for name, m in measured.items()}
     intervals = {name: m.interval(1e-6) for name, m in measured.items()}
     for kind, (label, edit) in enumerate(edits.items()):
-        lines.append(f"| {edit.family}: {label} | " + " | ".join(f"{recalls[n][kind]:.3f}" for n in names) + " |")
-    mean = " | ".join(
-        f"**{recalls[n].mean():.3f}** ({intervals[n][1][-1][0]:.3f}..{intervals[n][1][-1][1]:.3f})" for n in names
-    )
-    lines.append(f"| **mean** | {mean} |")
+        lines.append(_row(f"{edit.family}: {label}", (f"{recalls[n][kind]:.3f}" for n in names)))
+    means = (f"**{recalls[n].mean():.3f}** ({_interval(intervals[n][1][-1])})" for n in names)
+    lines.append(_row("**mean**", means))
     for rate in RATES:
         if rate * some.pairs >= 10:
             cells = (f"{m.recall(m.threshold(rate)).mean():.3f}" for m in measured.values())
-            lines.append(f"| mean at {rate:g} | " + " | ".join(cells) + " |")
-    lines.append("| found at rank 1 | " + " | ".join(f"{m.first.mean():.3f}" for m in measured.values()) + " |")
-    lines.append("| uAP | " + " | ".join(f"{m.average_precision():.3f}" for m in measured.values()) + " |")
-    l2 = " | ".join(f"{at[n]:.3f} ({intervals[n][0][0]:.3f}..{intervals[n][0][1]:.3f})" for n in names)
-    lines.append(f"| L2 at 1e-6 | {l2} |")
-    lines.append(
-        "| look-alikes taken for copies | " + " | ".join(f"{(alike[n] <= at[n]).mean():.4f}" for n in names) + " |"
-    )
-    one = {n: float(np.quantile(alike[n], 0.01)) for n in names}
-    lines.append(
-        "| mean when 1% of look-alikes are | "
-        + " | ".join(f"{measured[n].recall(one[n]).mean():.3f}" for n in names)
-        + " |"
-    )
-    lines.append(
-        "| other pictures in one frame taken for copies | "
-        + " | ".join(f"{(framed[n] <= at[n]).mean():.4f}" for n in names)
-        + " |"
-    )
-    lines.append("| ms a picture | " + " | ".join(f"{times[n]:.1f}" for n in names) + " |")
+            lines.append(_row(f"mean at {rate:g}", cells))
+    one_percent = {n: float(np.quantile(alike[n], 0.01)) for n in names}
     lines += [
+        _row("found at rank 1", (f"{m.ranked_first.mean():.3f}" for m in measured.values())),
+        _row("uAP", (f"{m.average_precision():.3f}" for m in measured.values())),
+        _row("L2 at 1e-6", (f"{thresholds[n]:.3f} ({_interval(intervals[n][0])})" for n in names)),
+        _row("look-alikes taken for copies", (f"{(alike[n] <= thresholds[n]).mean():.4f}" for n in names)),
+        _row("mean when 1% of look-alikes are", (f"{measured[n].recall(one_percent[n]).mean():.3f}" for n in names)),
+        _row(
+            "other pictures in one frame taken for copies",
+            (f"{(framed[n] <= thresholds[n]).mean():.4f}" for n in names),
+        ),
+        _row("ms a picture", (f"{times[n]:.1f}" for n in names)),
         "",
-        *(f"{name}: {spent:.1f} ms a picture in the same run." for name, spent in times.items() if name not in names),
+    ]
+    lines += [
+        f"{name}: {time_ms:.1f} ms a picture in the same run." for name, time_ms in times.items() if name not in names
     ]
     return "\n".join(lines) + "\n"
 
 
+def _row(label: str, cells: Iterable[str]) -> str:
+    return f"| {label} | " + " | ".join(cells) + " |"
+
+
+def _interval(bounds: Sequence[float]) -> str:
+    low, high = bounds
+    return f"{low:.3f}..{high:.3f}"
+
+
 def plot(folder: Path, edits: dict[str, Edit], measured: dict[str, Measured], strengths: Floats) -> None:
-    """Histograms of distances, and recall by strength of the edits that the service was made for."""
+    """Plot histograms of distances, and recall by strength of the edits that the service was made for."""
     import matplotlib  # noqa: PLC0415 (slow to import)
 
     matplotlib.use("Agg")
@@ -136,9 +143,10 @@ def plot(folder: Path, edits: dict[str, Edit], measured: dict[str, Measured], st
     bins = np.linspace(0, 1, 6)
     for axis, kind in zip(axes[0], shown, strict=True):
         for name, m in measured.items():
-            found = m.copies[kind] <= m.threshold(1e-6)
-            place = np.clip(np.digitize(strengths[kind], bins) - 1, 0, 4)
-            axis.plot((bins[:-1] + bins[1:]) / 2, [found[place == b].mean() for b in range(5)], marker="o", label=name)
+            detected = m.copies[kind] <= m.threshold(1e-6)
+            bin_of_copy = np.clip(np.digitize(strengths[kind], bins) - 1, 0, 4)
+            recalls = [detected[bin_of_copy == b].mean() for b in range(5)]
+            axis.plot((bins[:-1] + bins[1:]) / 2, recalls, marker="o", label=name)
         axis.set_title(list(edits)[kind])
         axis.set_xlabel("strength")
     axes[0][0].set_ylabel("recall at 1e-6")
@@ -149,20 +157,7 @@ def plot(folder: Path, edits: dict[str, Edit], measured: dict[str, Measured], st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=Path, required=True, help="folder of pictures")
-    parser.add_argument(
-        "--encoders", nargs="+", required=True, help="phash, pdq, triton:HOST:PORT, or [NAME=]FILE.onnx"
-    )
-    parser.add_argument("--timed", nargs="*", default=[], help="encoders whose time alone is of interest")
-    parser.add_argument("--output", type=Path, required=True, help="where tables and plots go")
-    parser.add_argument("--pictures", type=int, default=0, help="held-out pictures that copies are made of; 0: all")
-    parser.add_argument(
-        "--look-alikes-by", default="", metavar="NAME", help="encoder that says what looks alike; default the last"
-    )
-    parser.add_argument("--own-edits-only", action="store_true", help="leave the kinds of albumentations out")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    arguments = _arguments()
     bench = make_bench(arguments.images, arguments.pictures, arguments.own_edits_only, arguments.seed)
     paths, held_out, edits = bench.paths, bench.originals, bench.edits
     by_spec = {spec: make_encoder(spec) for spec in arguments.encoders}
@@ -194,24 +189,45 @@ def main() -> None:
         f"{len(same) // 2} pairs of references are duplicates themselves (PDQ at most {PDQ_SAME} bits) and left out.\n"
     )
     (arguments.output / "table.md").write_text(table)
-    worst = {
-        name: [
-            [round(float(distance), 4), paths[held_out[of]].name, paths[to].name]
-            for distance, of, to in zip(m.others[:300], m.of, m.to, strict=False)
-        ]
-        for name, m in measured.items()
-    }
-    (arguments.output / "worst.json").write_text(json.dumps(worst))
+    (arguments.output / "worst.json").write_text(json.dumps(_nearest_others(bench, measured)))
     plot(arguments.output, edits, measured, strengths)
     print(table)
-    mates = second_look.mates_of(same)
+    partners = second_look.by_member(same)
     for encoder in encoders:
         patches = vectors[encoder.name].reference_patches
         if patches is not None and isinstance(encoder, OnnxEncoder):
-            looks = second_look.look_at(vectors[encoder.name], held_out, mates, mixed_in, encoder)
-            text = second_look.report(bench, looks, patches[0].nbytes)
+            scores = score_pairs(vectors[encoder.name], held_out, partners, mixed_in, encoder)
+            text = second_look.report(bench, scores, patches[0].nbytes)
             (arguments.output / f"second-look-{encoder.name}.md").write_text(text)
             print(text)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=Path, required=True, help="folder of pictures")
+    parser.add_argument(
+        "--encoders", nargs="+", required=True, help="phash, pdq, triton:HOST:PORT, or [NAME=]FILE.onnx"
+    )
+    parser.add_argument("--timed", nargs="*", default=[], help="encoders whose time alone is of interest")
+    parser.add_argument("--output", type=Path, required=True, help="where tables and plots go")
+    parser.add_argument("--pictures", type=int, default=0, help="held-out pictures that copies are made of; 0: all")
+    parser.add_argument(
+        "--look-alikes-by", default="", metavar="NAME", help="encoder that says what looks alike; default the last"
+    )
+    parser.add_argument("--own-edits-only", action="store_true", help="leave the kinds of albumentations out")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def _nearest_others(bench: Bench, measured: dict[str, Measured]) -> dict[str, list[list[float | str]]]:
+    """List for each encoder the nearest other pairs: distance, original of the copy, other picture."""
+    return {
+        name: [
+            [round(float(distance), 4), bench.paths[bench.originals[picture]].name, bench.paths[reference].name]
+            for distance, picture, reference in zip(m.others[:300], m.others_picture, m.others_reference, strict=False)
+        ]
+        for name, m in measured.items()
+    }
 
 
 if __name__ == "__main__":

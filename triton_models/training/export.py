@@ -6,8 +6,8 @@ The graph takes `images` UINT8 [N, S, S, 3] and gives `embeddings` FP32 [N, D] o
 [N, P, C]: first the 64 local features that show most detail, most first, as C - 2 channels of a descriptor (any scale;
 all zero where there is nothing to see) and the place x, y of its centre, in 1/128 of half the picture's side from its
 middle. The last rows of `patches` are a thumbnail, in grey of 16 levels, for `consumer.verification`. Version, size,
-dimension and threshold are written from here, and only from here, into the metadata of the ONNX file and into the
-`parameters` of `config.pbtxt` and of its twin for CPUs.
+dimension and threshold are written here, and only here, into the metadata of the ONNX file and into the `parameters`
+of `config.pbtxt` and of its twin for CPUs.
 """
 
 import argparse
@@ -33,14 +33,15 @@ OPSET = 17
 MIN_COSINE = 0.9999
 PATCHES = 64  # local features
 THUMBNAIL_SIDE = 24
-USUAL_PICTURES = 1000  # that say what is usual
+USUAL_PICTURES = 1000  # over which local features are averaged
 DESCRIPTOR_SCALE = 1.5  # unit vectors of two dozen channels rarely hold a value above two thirds, and those saturate
 
 
 class Served(nn.Module):
-    """The network behind the tensors of the served model, `patches` still as float in -1..1.
+    """The network with the tensors of the served model, `patches` still as float in -1..1.
 
-    `usual` [T, S/16, S/16] is subtracted from the local features before they are normalised, see `usual_tokens`.
+    The mean local features `usual` [T, S/16, S/16] are subtracted from those of a picture before these are normalised,
+    see `usual_tokens`.
     """
 
     def __init__(self, network: Network, size: int, usual: Tensor | None = None) -> None:
@@ -66,21 +67,20 @@ class Served(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         pixels = images.permute(0, 3, 1, 2).float()
         encoded = self.network(pixels)
-        seen = detail(pixels).flatten(1)
-        top, chosen = seen.topk(PATCHES, dim=1)
+        contrast, chosen = detail(pixels).flatten(1).topk(PATCHES, dim=1)
         centred = functional.normalize(encoded.tokens - self.usual, dim=1)
         tokens = centred.flatten(2).transpose(1, 2)
         descriptors = tokens.gather(1, chosen[:, :, None].expand(-1, -1, tokens.shape[2]))
-        descriptors = descriptors * DESCRIPTOR_SCALE * (top > MIN_DETAIL).float()[:, :, None]
+        descriptors = descriptors * DESCRIPTOR_SCALE * (contrast > MIN_DETAIL).float()[:, :, None]
         places = self.places.expand(images.shape[0], -1, -1).gather(1, chosen[:, :, None].expand(-1, -1, 2))
         rows = thumbnail(pixels).reshape(images.shape[0], -1, tokens.shape[2] + 2)
         return encoded.embeddings, torch.cat((torch.cat((descriptors, places), dim=2), rows), dim=1)
 
 
 def thumbnail(pixels: Tensor) -> Tensor:
-    """The picture in grey, 24 x 24 pixels in levels of 0 to 15, two in a number: [N, 3, S, S] to [N, 288] in -1..1.
+    """Shrink pictures [N, 3, S, S] to 24 x 24 pixels in 16 levels of grey, two in a number: [N, 288] in -1..1.
 
-    Levels go by the picture's own contrast, so that of a picture by night as much is left as of one by day.
+    Levels are relative to the picture's own contrast, so that as much is left of a picture by night as of one by day.
     """
     # In -1..1, so that sums and squares are no more than half precision can hold.
     grey = (pixels.mean(1, keepdim=True) - 128) / 128
@@ -93,19 +93,19 @@ def thumbnail(pixels: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def usual_tokens(network: Network, paths: list[Path], size: int) -> Tensor:
-    """The mean local feature at each place of the grid, over pictures: [T, size/16, size/16].
+    """Average the local features at each place of the grid over pictures: [T, size/16, size/16].
 
-    Convolutions see the picture's edge, so that features tell where they are, and those of two pictures match where
-    they should not: at the same place. Subtracting what is usual at a place takes most of that away; on an early
-    checkpoint it brought the median error of the reported zoom of strong crops from 0.12 to 0.06.
+    Convolutions see the picture's edge, so that features tell where they are, and features of two pictures match where
+    they should not: at the same place. Subtracting the mean at a place takes most of that away; on an early checkpoint
+    it brought the median error of the reported zoom of strong crops from 0.12 to 0.06.
     """
     total, count = torch.zeros(()), torch.zeros(())
     for start in range(0, len(paths), 32):
         pixels = torch.from_numpy(squares([open_picture(path) for path in paths[start : start + 32]], size))
         pixels = pixels.permute(0, 3, 1, 2).float()
-        seen = (detail(pixels) > MIN_DETAIL)[:, None]
-        total = total + (network(pixels).tokens * seen).sum(0)
-        count = count + seen.sum(0)
+        has_detail = (detail(pixels) > MIN_DETAIL)[:, None]
+        total = total + (network(pixels).tokens * has_detail).sum(0)
+        count = count + has_detail.sum(0)
     return total / count.clamp(min=1)
 
 
@@ -140,13 +140,13 @@ def to_onnx(network: Network, size: int, metadata: dict[str, str], target: Path,
 
 
 def patches_shape(network: Network) -> tuple[int, int]:
-    """(P, C) of the served `patches`: the local features, and the rows that a thumbnail takes."""
+    """Return the shape (P, C) of the served `patches`: local features, and the rows that a thumbnail takes."""
     channels = network.token_projection.out_channels + 2
     return PATCHES + thumbnail_bytes(THUMBNAIL_SIDE) // channels, channels
 
 
 def _quantise_output(graph: onnx.GraphProto, name: str, shape: tuple[int, int]) -> None:
-    """Give the output `name`, [N, *shape], as INT8 in steps of 1/128, by the operator that TensorRT has for it."""
+    """Quantise the output `name`, [N, *shape], to INT8 in steps of 1/128, by the operator that TensorRT has for it."""
     for node in graph.node:
         node.output[:] = [f"{name}_float" if output == name else output for output in node.output]
     graph.initializer.append(onnx.numpy_helper.from_array(np.array(1 / 128, np.float32), "step"))
@@ -159,20 +159,20 @@ def _quantise_output(graph: onnx.GraphProto, name: str, shape: tuple[int, int]) 
 
 
 def agreement(served: Served, target: Path, batch: int, size: int) -> float:
-    """The least cosine between the embeddings of torch and of ONNX Runtime for smooth random pictures."""
+    """Return the least cosine between the embeddings of torch and of ONNX Runtime for smooth random pictures."""
     generator = torch.Generator().manual_seed(batch)
     coarse = torch.rand(batch, 3, 8, 8, generator=generator) * 255
     images = nn.functional.interpolate(coarse, (size, size), mode="bicubic").clamp(0, 255).permute(0, 2, 3, 1)
     images = images.to(torch.uint8).contiguous()
     session = onnxruntime.InferenceSession(str(target), providers=["CPUExecutionProvider"])
-    found = session.run(["embeddings"], {"images": images.numpy()})[0]
+    actual = session.run(["embeddings"], {"images": images.numpy()})[0]
     with torch.inference_mode():
         expected = served(images)[0].numpy()
-    return float(np.min(np.sum(found * expected, axis=1)))
+    return float(np.min(np.sum(actual * expected, axis=1)))
 
 
 def load_checkpoint(path: Path) -> Network:
-    """The averaged network of a training checkpoint."""
+    """Load the averaged network of a training checkpoint."""
     state = torch.load(path, map_location="cpu", weights_only=True)
     network = Network(dim=state["dim"], token_dim=state["token_dim"])
     network.load_state_dict(state["average"])
@@ -199,14 +199,14 @@ def main() -> None:
         "embedding_dim": str(network.projection.out_features),
         "threshold_l2": f"{arguments.threshold_l2:.4f}",
         "thumbnail_side": str(THUMBNAIL_SIDE),
-        "turns": "",  # those of the model before are not true of this one
+        "turns": "",  # rotation maps of the model before are wrong for this one
     }
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "model.onnx"
-        to_onnx(network, arguments.size, parameters, made, usual)
+        exported = Path(folder) / "model.onnx"
+        to_onnx(network, arguments.size, parameters, exported, usual)
         target = arguments.output or MODEL_FOLDER / "1" / "model.onnx"
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(made.read_bytes())
+        target.write_bytes(exported.read_bytes())
     if arguments.output is None:
         set_second_look(MODEL_FOLDER, MODEL_FOLDER, patches_shape(network), parameters)
 

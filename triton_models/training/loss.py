@@ -1,4 +1,4 @@
-"""What the training minimises."""
+"""The losses that the training minimises."""
 
 import math
 from typing import NamedTuple
@@ -22,7 +22,10 @@ class Batch(NamedTuple):
     queue_pictures: Tensor  # [Q]
 
     def cosines(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of views with their partners [2B], and with all views and the queue [2B, 2B + Q]; and which are the same."""
+        """Compute cosines of views with their partners [2B], and with all views and the queue [2B, 2B + Q].
+
+        The third array, bool [2B, 2B + Q], tells which of the latter are of the same picture.
+        """
         views = torch.cat((self.first, self.second))
         owners = torch.cat((self.pictures, self.pictures))
         same = owners[:, None] == torch.cat((owners, self.queue_pictures))[None, :]
@@ -31,7 +34,7 @@ class Batch(NamedTuple):
 
 
 def contrastive(batch: Batch, temperature: float) -> Tensor:
-    """InfoNCE over two views of each picture, and the same with the negatives of the whole batch in one pool.
+    """Compute InfoNCE over two views of each picture, by row and with the negatives of the whole batch in one pool.
 
     Plain InfoNCE (van den Oord et al., 2018) only ranks within a row, while one threshold serves all pictures: the
     pooled half asks each pair to be nearer than the hard negatives of any row.
@@ -46,7 +49,7 @@ def contrastive(batch: Batch, temperature: float) -> Tensor:
 
 
 def triplet(batch: Batch, margin: float) -> Tensor:
-    """The hinge on each view's hardest negative (Schroff et al., 2015), on L2 distances."""
+    """Compute the hinge on each view's hardest negative (Schroff et al., 2015), on L2 distances."""
     partners, cosines, same = batch.cosines()
     return functional.relu(_distance(partners) - _distance(cosines.masked_fill(same, -1).amax(1)) + margin).mean()
 
@@ -56,7 +59,7 @@ def _distance(cosines: Tensor) -> Tensor:
 
 
 def spread(vectors: Tensor, pictures: Tensor) -> Tensor:
-    """KoLeo, the entropy term of SSCD (Sablayrolles et al., 2019): minus the mean log distance to the nearest other."""
+    """Compute KoLeo (Sablayrolles et al., 2019), SSCD's entropy term: minus the mean log distance to the nearest."""
     cosines = (vectors @ vectors.T).masked_fill(pictures[:, None] == pictures[None, :], -1)
     return -_distance(cosines.amax(1)).log().mean()
 
@@ -69,10 +72,10 @@ class LocalView(NamedTuple):
 
 
 def local_features(one: LocalView, other: LocalView, detail: Tensor, *, temperature: float, points: int) -> Tensor:
-    """InfoNCE over local features that show the same spot of a picture in both of its views.
+    """Compute InfoNCE over local features that show the same spot of a picture in both of its views.
 
-    `detail` [B, G, G] is how much there is to see in the first view. `points` places with detail are drawn in each
-    first view, those that the second view does not show are left out, and all other points of the batch are
+    `detail` [B, G, G] is the contrast in each cell of the first view. `points` places with detail are drawn in each
+    first view, places that the second view does not show are left out, and all other points of the batch are
     negatives, save near neighbours in the same picture.
     """
     (first, to_source), (second, second_to_source) = one, other
@@ -91,14 +94,14 @@ def local_features(one: LocalView, other: LocalView, detail: Tensor, *, temperat
         return first.sum() * 0
     owner = torch.arange(count)[:, None].expand(-1, points)[valid]
     place = source[valid]
-    near = (owner[:, None] == owner[None, :]) & ((place[:, None] - place[None, :]).abs().amax(2) < 0.12)
-    near.fill_diagonal_(fill_value=False)
-    logits = (ours @ theirs.T / temperature).masked_fill(near, MASKED)
+    neighbours = (owner[:, None] == owner[None, :]) & ((place[:, None] - place[None, :]).abs().amax(2) < 0.12)
+    neighbours.fill_diagonal_(fill_value=False)
+    logits = (ours @ theirs.T / temperature).masked_fill(neighbours, MASKED)
     target = torch.arange(len(logits))
     return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
 
 
 def _transform(matrices: Tensor, points: Tensor) -> Tensor:
-    """[B, 3, 3] applied to [B, K, 2]."""
+    """Apply homographies [B, 3, 3] to points [B, K, 2]."""
     mapped = torch.cat((points, torch.ones_like(points[..., :1])), dim=2) @ matrices.transpose(1, 2)
     return mapped[..., :2] / mapped[..., 2:].clamp(min=1e-4)

@@ -1,7 +1,7 @@
 """How well distances tell copies from other pictures: thresholds at false positive rates, recall, confidence.
 
-A *pair* is a copy and an unedited picture. Pairs of a copy with its own original are to be found; all others, save
-those with a duplicate of the original or with a picture that was mixed into the copy, are false positives when found.
+A *pair* is a copy and an unedited picture. Pairs of a copy with its own original are to be detected; all others, save
+pairs with a duplicate of the original or with a picture that was mixed into the copy, are false positives if detected.
 """
 
 from collections.abc import Iterable
@@ -19,20 +19,21 @@ RESAMPLES = 200
 class Measured:
     """Distances (L2 between unit vectors) of one encoder.
 
-    `copies` float32 [K, N]: of N pictures' copies of K kinds to their originals; `first` bool [K, N]: whether no other
-    picture is nearer. `others` float32 [T]: the smallest of the `pairs` distances to other pictures, ascending;
-    `of` [T] tells from which of the N pictures the copy was made, `to` [T] what it came too near to.
+    `copies` float32 [K, N] are those of K kinds of copies of N pictures to their originals; `ranked_first` bool [K, N]
+    tells whether no other picture is nearer. `others` float32 [T] are the smallest of the `pairs` distances to other
+    pictures, ascending; `others_picture` [T] tells from which of the N pictures the copy was made, `others_reference`
+    [T] the other picture.
     """
 
     copies: Floats
-    first: NDArray[np.bool_]
+    ranked_first: NDArray[np.bool_]
     others: Floats
-    of: NDArray[np.int64]
-    to: NDArray[np.int64]
+    others_picture: NDArray[np.int64]
+    others_reference: NDArray[np.int64]
     pairs: int
 
     def threshold(self, rate: float) -> float:
-        """The distance up to which a share `rate` of the other pairs lies.
+        """Return the distance up to which a share `rate` of the other pairs lies.
 
         Raises ValueError when fewer than ten pairs would decide, or more than were kept.
         """
@@ -47,32 +48,33 @@ class Measured:
         return float(self.others[count - 1])
 
     def recall(self, threshold: float) -> NDArray[np.float64]:
-        """Share of the copies of each kind within `threshold`: [K]."""
+        """Return the share of the copies of each kind within `threshold`: [K]."""
         return (self.copies <= threshold).mean(axis=1)
 
     def interval(self, rate: float, seed: int = 0) -> tuple[tuple[float, float], NDArray[np.float64]]:
-        """95% intervals of the threshold at `rate` and of the recall there: (low, high) and [K + 1, 2], the mean last.
+        """Estimate 95% intervals of the threshold at `rate` and of the recall there.
 
-        By bootstrap over pictures: a picture brings all its copies and all their false positives, which come in
-        bursts, so that pairs are far from independent.
+        The former is (low, high), the latter [K + 1, 2] by kind, the mean last. Both are bootstrapped over pictures: a
+        picture brings all its copies and all their false positives, which come in bursts, so that pairs are far from
+        independent.
         """
         count = self.copies.shape[1]
         rng = np.random.default_rng(seed)
         thresholds, recalls = [], []
         for _ in range(RESAMPLES):
             weights = rng.multinomial(count, np.full(count, 1 / count))
-            reached = np.cumsum(weights[self.of])
-            at = min(int(np.searchsorted(reached, rate * self.pairs)), len(self.others) - 1)
-            thresholds.append(float(self.others[at]))
-            found = ((self.copies <= self.others[at]) * weights).sum(axis=1) / count
-            recalls.append([*found, found.mean()])
+            false_positives = np.cumsum(weights[self.others_picture])
+            last = min(int(np.searchsorted(false_positives, rate * self.pairs)), len(self.others) - 1)
+            thresholds.append(float(self.others[last]))
+            recall = ((self.copies <= self.others[last]) * weights).sum(axis=1) / count
+            recalls.append([*recall, recall.mean()])
         low, high = np.quantile(thresholds, (0.025, 0.975))
         return (float(low), float(high)), np.quantile(recalls, (0.025, 0.975), axis=0).T
 
     def average_precision(self) -> float:
-        """Micro average precision over all pairs, as in the image similarity challenges: one ranking for all.
+        """Compute the micro average precision, of one ranking of all pairs, as in the image similarity challenges.
 
-        Copies farther than the farthest other pair that was kept count as never found.
+        Copies farther than the farthest other pair that was kept count as never detected.
         """
         distances = np.sort(self.copies.ravel())
         before = np.searchsorted(self.others, distances, side="right")
@@ -104,7 +106,7 @@ def measure(
         duplicates.setdefault(a, []).append(b)
         duplicates.setdefault(b, []).append(a)
     keep = max(1000, int(keep_rate * len(queries) * len(references)))
-    own, first, pairs = np.empty(len(queries), np.float32), np.empty(len(queries), bool), 0
+    own, ranked_first, pairs = np.empty(len(queries), np.float32), np.empty(len(queries), bool), 0
     cut = -np.inf
     tails: list[tuple[Floats, NDArray[np.int64], NDArray[np.int64]]] = []
     held = 0
@@ -113,30 +115,32 @@ def measure(
         cosines = queries[rows] @ references.T
         own[rows] = cosines[np.arange(len(rows)), owners[rows]]
         for place, row in enumerate(rows):
-            gone = {int(owners[row]), *duplicates.get(int(owners[row]), ())}
-            if inside[row] >= 0:
-                gone |= {int(inside[row]), *duplicates.get(int(inside[row]), ())}
-            cosines[place, list(gone)] = -2.0
-            pairs += len(references) - len(gone)
-        first[rows] = own[rows] >= cosines.max(axis=1)
-        places, to = np.nonzero(cosines > max(cut, -1.5))
-        tails.append((cosines[places, to], rows[places] % count, to))
-        held += len(to)
+            members = [int(index) for index in (owners[row], inside[row]) if index >= 0]
+            left_out = {reference for index in members for reference in (index, *duplicates.get(index, ()))}
+            cosines[place, list(left_out)] = -2.0
+            pairs += len(references) - len(left_out)
+        ranked_first[rows] = own[rows] >= cosines.max(axis=1)
+        places, reference = np.nonzero(cosines > max(cut, -1.5))
+        tails.append((cosines[places, reference], rows[places] % count, reference))
+        held += len(reference)
         if held > 3 * keep:
             tails = [_nearest(tails, keep)]
             held, cut = keep, float(tails[0][0][-1])
-    near, of, to = _nearest(tails, keep)
-    return Measured(distance(own).reshape(kinds, count), first.reshape(kinds, count), distance(near), of, to, pairs)
+    nearest, picture, reference = _nearest(tails, keep)
+    shape = kinds, count
+    own_l2, others_l2 = distance(own), distance(nearest)
+    return Measured(own_l2.reshape(shape), ranked_first.reshape(shape), others_l2, picture, reference, pairs)
 
 
 def _nearest(
     tails: list[tuple[Floats, NDArray[np.int64], NDArray[np.int64]]], keep: int
 ) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
-    cosines, of, to = (np.concatenate(part) for part in zip(*tails, strict=True))
+    """Keep the pairs of highest cosine: their cosines, pictures and references."""
+    cosines, picture, reference = (np.concatenate(part) for part in zip(*tails, strict=True))
     order = np.argsort(-cosines, kind="stable")[:keep]
-    return cosines[order], of[order], to[order]
+    return cosines[order], picture[order], reference[order]
 
 
 def distance(cosines: Floats) -> Floats:
-    """L2 of unit vectors with these cosines."""
+    """Compute the L2 distances of unit vectors from their cosines."""
     return np.sqrt(np.maximum(0, 2 - 2 * cosines)).astype(np.float32)

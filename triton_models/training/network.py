@@ -35,7 +35,7 @@ PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0  # how the pretrained weights want their 
 
 
 class Encoded(NamedTuple):
-    """What one forward pass gives."""
+    """The outputs of one forward pass."""
 
     embeddings: Tensor  # [N, D] unit vectors
     tokens: Tensor  # [N, T, H/16, W/16] unit vectors along T
@@ -120,10 +120,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """uint8 pixels to unit vectors.
-
-    `dim` is the length of the embedding, `token_dim` that of a local feature.
-    """
+    """Encodes uint8 pixels as unit vectors: embeddings of length `dim` and local features of length `token_dim`."""
 
     def __init__(self, dim: int = 256, token_dim: int = 22) -> None:
         super().__init__()
@@ -145,12 +142,12 @@ class Network(nn.Module):
         nn.init.zeros_(self.projection.bias)
 
     def early_parameters(self) -> Iterator[nn.Parameter]:
-        """Those of the layers that work at a half and a quarter of the picture's size."""
+        """Yield the parameters of the layers that work at a half and a quarter of the picture's size."""
         for layer in (self.stem, *self.stages[:2]):
             yield from layer.parameters()
 
     def features(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Pooled features [N, 1280] before the projection, and the token map [N, 112, H/16, W/16].
+        """Compute pooled features [N, 1280] before the projection, and the token map [N, 112, H/16, W/16].
 
         `pixels` are RGB of any real type in 0..255, [N, 3, H, W].
         """
@@ -171,7 +168,7 @@ class Network(nn.Module):
 
 
 def gem(x: Tensor) -> Tensor:
-    """Generalised mean with power 3 over the picture (Radenovic et al., 2018): [N, C, H, W] to [N, C].
+    """Compute the generalised mean of power 3 over the picture (Radenovic et al., 2018): [N, C, H, W] to [N, C].
 
     Powers above 1 let the strongest responses decide, wherever they are, which survives crops and padding. A fixed
     power of 3 is two products for each value; `Pow` with a learned exponent cost a tenth of the whole pass.
@@ -180,7 +177,7 @@ def gem(x: Tensor) -> Tensor:
 
 
 def detail(pixels: Tensor) -> Tensor:
-    """Standard deviation of brightness, 0..128, in the cell of each local feature: [N, 3, H, W] to [N, H/16, W/16]."""
+    """Compute the deviation of brightness, 0..128, in each local feature's cell: [N, 3, H, W] to [N, H/16, W/16]."""
     grey = pixels.float().mean(1, keepdim=True)
     mean = functional.avg_pool2d(grey, TOKEN_STRIDE)
     square = functional.avg_pool2d(grey * grey, TOKEN_STRIDE)

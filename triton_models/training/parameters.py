@@ -1,4 +1,4 @@
-"""What a client has to know of the served model, in the `parameters` and tensors of both its Triton configurations."""
+"""Write the `parameters` and tensors of the served model into both its Triton configurations, and its ONNX metadata."""
 
 import re
 from collections.abc import Iterable
@@ -11,9 +11,9 @@ CONFIGS = ("config.pbtxt", "configs/cpu.pbtxt")
 
 
 def with_parameters(text: str, parameters: dict[str, str]) -> str:
-    """A Triton configuration with `parameters` in place of those of the same keys.
+    """Replace the values of `parameters` in the text of a Triton configuration.
 
-    Raises ValueError when a key is not there to be set: the configuration then has another form than this expects.
+    Raises ValueError for a key that does not stand there once: the configuration then has another form than expected.
     """
     for key, value in parameters.items():
         pattern = rf'(key:\s*"{re.escape(key)}"\s*,?\s*value:?\s*\{{\s*string_value:\s*")[^"]*(")'
@@ -24,12 +24,12 @@ def with_parameters(text: str, parameters: dict[str, str]) -> str:
 
 
 def with_size(text: str, size: int) -> str:
-    """A Triton configuration with `size` x `size` in place of the shape of each picture that it speaks of."""
+    """Replace the shape of all pictures in the text of a Triton configuration by `size` x `size`."""
     return re.sub(r"\[\s*\d+,\s*\d+,\s*3\s*\]", f"[ {size}, {size}, 3 ]", text)
 
 
 def with_patches(text: str, shape: tuple[int, int], keys: Iterable[str]) -> str:
-    """A Triton configuration with the output `patches` of this shape, and with `keys` among its parameters."""
+    """Add the output `patches` of this shape, and `keys` as parameters, to the text of a Triton configuration."""
     if '"patches"' not in text:
         text = re.sub(
             r"^output \[ (\{.*\}) \]$",
@@ -47,7 +47,10 @@ def with_patches(text: str, shape: tuple[int, int], keys: Iterable[str]) -> str:
 
 
 def set_second_look(source: Path, target: Path, shape: tuple[int, int], parameters: dict[str, str]) -> None:
-    """As `set_parameters`, with the second look's rule, for a model whose local features are int8 `shape` (P, C)."""
+    """Write both configurations with the second look's rule, as `set_parameters` does without it.
+
+    The model's `patches` are int8 `shape` (P, C).
+    """
     for name in CONFIGS:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         (target / name).write_text(with_patches((source / name).read_text(), shape, parameters))
@@ -55,16 +58,16 @@ def set_second_look(source: Path, target: Path, shape: tuple[int, int], paramete
 
 
 def set_metadata(folder: Path, parameters: dict[str, str]) -> None:
-    """Put `parameters` into the metadata of the ONNX files in `folder`, beside or in place of what is there."""
+    """Add `parameters` to the metadata of the ONNX files in `folder`, or replace the values there."""
     for path in sorted(folder.glob("*.onnx")):
         model = onnx.load(path)
-        known = {each.key: each.value for each in model.metadata_props}
-        onnx.helper.set_model_props(model, known | parameters)
+        metadata = {each.key: each.value for each in model.metadata_props}
+        onnx.helper.set_model_props(model, metadata | parameters)
         onnx.save(model, path)
 
 
 def set_parameters(source: Path, target: Path, parameters: dict[str, str]) -> None:
-    """Write both configurations of the model folder `source` to `target`, which may be the same, with `parameters`."""
+    """Write both configurations of the model folder `source` with `parameters` to `target`, which may be `source`."""
     texts = {name: with_parameters((source / name).read_text(), parameters) for name in CONFIGS}
     if "input_size" in parameters:
         texts = {name: with_size(text, int(parameters["input_size"])) for name, text in texts.items()}

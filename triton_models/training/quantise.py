@@ -2,8 +2,8 @@
 
     python -m triton_models.training.quantise --images FOLDER
 
-Writes `1/model.int8.onnx` beside the `1/model.onnx` that it is made from, which stays the one for TensorRT. Ranges of
-the activations are those seen on pictures of the training and on edited views of them.
+Writes `1/model.int8.onnx` beside the `1/model.onnx` that it is made from, which stays the one for TensorRT. The
+ranges of the activations are observed on pictures of the training and on edited views of them.
 """
 
 import argparse
@@ -24,15 +24,16 @@ from triton_models.training.edits import all_at_once
 from triton_models.training.encoders import squares
 from triton_models.training.parameters import MODEL_FOLDER
 
-PICTURES = 200  # that say what is usual; each once as it is and once edited
+PICTURES = 200  # on which ranges are observed; each once as it is and once edited
 BATCH = 8
-# The first convolutions stay as they are: they are small, and what they lose nothing brings back. With them and the
-# sums of the residuals in 8 bits, the mean cosine to the vectors in float is 0.978 instead of 0.994, at the same speed.
+# The first convolutions stay in float: they are small, and the precision that they lose is lost to all others. With
+# them and the sums of the residuals in 8 bits, the mean cosine to the vectors in float is 0.978 instead of 0.994, at
+# the same speed.
 IN_FLOAT = 3
 
 
-class _Usual(CalibrationDataReader):
-    """Batches of pictures, for the ranges."""
+class _PictureReader(CalibrationDataReader):
+    """Gives batches of pictures to the calibration of the ranges."""
 
     def __init__(self, batches: Iterator[NDArray[np.uint8]]) -> None:
         self._batches = batches
@@ -53,7 +54,7 @@ def quantise(source: Path, target: Path, pictures: list[Path]) -> None:
         quantize_static(
             str(prepared),
             str(target),
-            _Usual(_batches(pictures, size)),
+            _PictureReader(_batches(pictures, size)),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -70,6 +71,7 @@ def quantise(source: Path, target: Path, pictures: list[Path]) -> None:
 
 
 def _batches(paths: list[Path], size: int) -> Iterator[NDArray[np.uint8]]:
+    """Read pictures in batches, each followed by a batch of the same pictures edited."""
     rng = np.random.default_rng(0)
     for start in range(0, len(paths), BATCH):
         pictures = [open_picture(path) for path in paths[start : start + BATCH]]

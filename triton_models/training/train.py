@@ -80,7 +80,7 @@ class Views(Dataset[tuple[int, Tensor, Tensor, Tensor, Tensor]]):
 
 
 class Batches:
-    """Which pictures meet in a batch: groups of look-alikes, as the vectors of the last passes tell them."""
+    """Draws the pictures of each batch: groups of look-alikes, by the vectors of the last passes."""
 
     def __init__(self, members: np.ndarray, vectors: Tensor, recipe: Recipe, seed: int) -> None:
         self.members, self.vectors, self.recipe, self.seed = members, vectors, recipe, seed
@@ -91,8 +91,8 @@ class Batches:
             rng = np.random.default_rng((self.seed, self.step, 1))
             chosen: dict[int, None] = {}
             heads = rng.choice(self.members, self.recipe.batch, replace=False)
-            near = self._look_alikes(heads) if self.recipe.group > 1 else heads[:, None]
-            for head, alike in zip(heads, near, strict=True):
+            look_alikes = self._look_alikes(heads) if self.recipe.group > 1 else heads[:, None]
+            for head, alike in zip(heads, look_alikes, strict=True):
                 picked = rng.choice(alike, min(self.recipe.group - 1, len(alike)), replace=False)
                 for index in (head, *picked):
                     chosen.setdefault(int(index))
@@ -100,13 +100,13 @@ class Batches:
             yield [(index, self.seed + self.step, self.size) for index in list(chosen)[: self.recipe.batch]]
 
     def _look_alikes(self, heads: np.ndarray) -> np.ndarray:
-        """The 12 nearest training pictures of each head, nearest first."""
+        """Find the 12 nearest training pictures of each head, nearest first."""
         cosines = self.vectors[heads] @ self.vectors[self.members].T
         return self.members[cosines.topk(13, dim=1).indices[:, 1:].numpy()]
 
 
 class Queue:
-    """The vectors of the last batches. With frozen BatchNorm they age slowly enough to serve as negatives."""
+    """Holds the vectors of the last batches. With frozen BatchNorm they age slowly enough to serve as negatives."""
 
     def __init__(self, length: int, dim: int) -> None:
         self.length = length
@@ -118,39 +118,39 @@ class Queue:
 
 
 def embed(network: Network, pixels: np.ndarray, members: np.ndarray, size: int, batch: int = 64) -> Tensor:
-    """Vectors [len(members), D] of unedited pictures."""
-    found = []
+    """Compute vectors [len(members), D] of unedited pictures."""
+    vectors = []
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         for start in range(0, len(members), batch):
             chunk = (
                 cv2.resize(pixels[i], (size, size), interpolation=cv2.INTER_AREA)
                 for i in members[start : start + batch]
             )
-            found.append(network(channels_first(torch.from_numpy(np.stack(list(chunk))))).embeddings)
-    return torch.cat(found)
+            vectors.append(network(channels_first(torch.from_numpy(np.stack(list(chunk))))).embeddings)
+    return torch.cat(vectors)
 
 
 def channels_first(pixels: Tensor) -> Tensor:
-    """uint8 [N, S, S, 3] as [N, 3, S, S], without a copy, since channels stay last in memory."""
+    """View uint8 [N, S, S, 3] as [N, 3, S, S]. Nothing is copied: channels stay last in memory."""
     return pixels.permute(0, 3, 1, 2)
 
 
-def recall_at(found: Tensor, references: Tensor, rate: float) -> float:
-    """Share of rows of `found` nearer to their own row of `references` than the threshold of a false positive rate."""
-    cosines = found @ references.T
-    others = cosines[~torch.eye(len(found), dtype=torch.bool)]
+def recall_at(copies: Tensor, references: Tensor, rate: float) -> float:
+    """Compute the share of `copies` that are nearer to their own row of `references` than `rate` of all others."""
+    cosines = copies @ references.T
+    others = cosines[~torch.eye(len(copies), dtype=torch.bool)]
     threshold = others.topk(max(1, int(rate * len(others)))).values[-1]
     return float((cosines.diagonal() > threshold).float().mean())
 
 
 def _begin_with(network: Network, model: Path) -> None:
-    """Fill the network from an exported model, as training goes on from it."""
+    """Fill the network from an exported model, to train it further."""
     load_served(network, model)
     rescale(network.projection)
 
 
 class Run:
-    """One training run: its network, its average, its optimiser, and how far it has come."""
+    """A training run: its network, the average of its weights, its optimiser, and its progress."""
 
     def __init__(self, pictures: Pictures, recipe: Recipe, output: Path, seed: int, start: Path | None = None) -> None:
         """`start` is an exported model to begin with, in place of the ImageNet weights."""
@@ -161,7 +161,7 @@ class Run:
         self.network = Network(recipe.dim, recipe.token_dim).to(memory_format=torch.channels_last)
         self.step, self.spent_s, self.history = 0, 0.0, list[dict[str, float]]()
         self.optimiser = torch.optim.AdamW(self.network.parameters(), recipe.rate, weight_decay=recipe.weight_decay)
-        self.vectors = torch.zeros(len(pictures), recipe.dim)  # of each picture, as last seen
+        self.vectors = torch.zeros(len(pictures), recipe.dim)  # of each picture, from the last batch that had it
         output.mkdir(parents=True, exist_ok=True)
         if self.checkpoint.exists():
             state = torch.load(self.checkpoint, weights_only=True)
@@ -202,12 +202,12 @@ class Run:
         draft.replace(self.checkpoint)  # a run that dies while it writes keeps the one before
         (self.output / "history.json").write_text(json.dumps(self.history))
 
-    def learn(self, batch: list[Tensor], done: float) -> dict[str, float]:
-        """One step, with the learning rate of a run that is `done`, 0 to 1. Returns the parts of the loss."""
+    def learn(self, batch: list[Tensor], progress: float) -> dict[str, float]:
+        """Make one step, with the learning rate for the run's `progress`, 0 to 1. Return the parts of the loss."""
         recipe = self.recipe
         indices, first, second, to_source, second_to_source = batch
         for group in self.optimiser.param_groups:
-            group["lr"] = recipe.rate * min(1.0, done / WARM_UP, 0.01 + 0.5 * (1 + math.cos(math.pi * done)))
+            group["lr"] = recipe.rate * min(1.0, progress / WARM_UP, 0.01 + 0.5 * (1 + math.cos(math.pi * progress)))
         pixels = channels_first(torch.cat((first, second)))
         self.network.train()
         for parameter in self.network.early_parameters():
@@ -216,11 +216,11 @@ class Run:
             encoded = self.network(pixels)
         a, b = encoded.embeddings.chunk(2)
         tokens_a, tokens_b = encoded.tokens.chunk(2)
-        met = loss.Batch(a, b, indices, self.queue.vectors, self.queue.pictures)
+        compared = loss.Batch(a, b, indices, self.queue.vectors, self.queue.pictures)
         parts = {
-            "pairs": loss.triplet(met, recipe.triplet_margin)
+            "pairs": loss.triplet(compared, recipe.triplet_margin)
             if recipe.triplet_margin
-            else loss.contrastive(met, recipe.temperature),
+            else loss.contrastive(compared, recipe.temperature),
             "spread": (loss.spread(a, indices) + loss.spread(b, indices)) / 2,
             "local": loss.local_features(
                 loss.LocalView(tokens_a, to_source),
@@ -245,19 +245,19 @@ class Run:
         return {name: float(part.detach()) for name, part in parts.items()}
 
     def validate(self, size: int) -> float:
-        """Recall of strong copies of held-out pictures at a pairwise false positive rate of `VALIDATION_RATE`."""
+        """Measure the recall of strong copies of held-out pictures at a pairwise false positive rate of 1e-4."""
         if self.copies is None:
             views = Views(self.pictures, self.validation)
             self.copies = torch.stack([views[int(i), 0, size][2] for i in self.validation])
         references = embed(self.average, self.pictures.pixels, self.validation, size)
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            found = torch.cat([self.average(channels_first(part)).embeddings for part in self.copies.split(64)])
-        return recall_at(found, references, VALIDATION_RATE)
+            copies = torch.cat([self.average(channels_first(part)).embeddings for part in self.copies.split(64)])
+        return recall_at(copies, references, VALIDATION_RATE)
 
     def finish(self, size: int) -> None:
-        """Write what is exported: the averaged weights, their embeddings whitened on the pictures of the training.
+        """Write the checkpoint for the export: averaged weights, with embeddings whitened on the training's pictures.
 
-        Of a run that began with a model, the mean of the weights that it began with and of those that it came to
+        A run that began with a model writes the mean of the weights that it began with and the weights that it reached
         (Wortsman et al., Model soups, 2022).
         """
         network = copy.deepcopy(self.average)
@@ -272,12 +272,13 @@ class Run:
         torch.save(weights, self.output / "encoder.pt")
 
     def sample(self, count: int, size: int) -> np.ndarray:
-        """At most `count` pictures of the training: uint8 [N, size, size, 3]."""
+        """Draw at most `count` pictures of the training: uint8 [N, size, size, 3]."""
         chosen = np.random.default_rng(self.seed).choice(self.members, min(count, len(self.members)), replace=False)
         pixels = self.pictures.pixels
         return np.stack([cv2.resize(pixels[i], (size, size), interpolation=cv2.INTER_AREA) for i in chosen])
 
     def plot(self) -> None:
+        """Plot the losses and the validated recall by step."""
         import matplotlib  # noqa: PLC0415 (slow to import)
 
         matplotlib.use("Agg")
@@ -301,37 +302,38 @@ def train(
 ) -> None:
     """Go on with `run` until it has spent `minutes`, or made `steps` when that is not 0.
 
-    The last `final_share` of the run sees pictures of `final_size`, that of serving, the rest the smaller `size`.
+    The last `final_share` of the run trains on pictures of `final_size`, as they are served, the rest on the smaller
+    `size`. Every `every_s` the run is saved and plotted.
     """
     batches = Batches(run.members, run.vectors, run.recipe, run.seed)
     batches.step, batches.size = run.step, size
     loader = DataLoader(Views(run.pictures, run.members), batch_sampler=batches, num_workers=1, prefetch_factor=4)  # type: ignore[arg-type]
 
-    def done() -> float:
+    def progress() -> float:
         return min(1.0, run.step / steps if steps else run.spent_s / (60 * minutes))
 
     last = saved = time.monotonic()
     sums: dict[str, float] = {}
-    since = 0
+    steps_summed = 0
     bar = tqdm(unit="step", mininterval=30)
     for batch in loader:
-        batches.size = final_size if done() >= 1 - final_share else size
-        for name, part in run.learn(batch, done()).items():
+        batches.size = final_size if progress() >= 1 - final_share else size
+        for name, part in run.learn(batch, progress()).items():
             sums[name] = sums.get(name, 0.0) + part
-        since += 1
+        steps_summed += 1
         bar.update()
         now = time.monotonic()
         run.spent_s, last = run.spent_s + now - last, now
-        if now - saved >= every_s or done() >= 1:
+        if now - saved >= every_s or progress() >= 1:
             saved = now
-            row = {name: total / since for name, total in sums.items()}
+            row = {name: total / steps_summed for name, total in sums.items()}
             row |= {"step": run.step, "minutes": run.spent_s / 60, "recall": run.validate(final_size)}
             run.history.append(row)
-            sums, since = {}, 0
+            sums, steps_summed = {}, 0
             run.save()
             run.plot()
             bar.write(" ".join(f"{name}={value:.4g}" for name, value in row.items()))
-        if done() >= 1:
+        if progress() >= 1:
             run.finish(final_size)
             return
 

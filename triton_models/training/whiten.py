@@ -1,4 +1,4 @@
-"""A first projection without training: principal components of the features of many pictures, whitened."""
+"""Make a first projection without training: principal components of the features of many pictures, whitened."""
 
 import numpy as np
 import torch
@@ -31,8 +31,10 @@ def fit_projections(network: Network, pixels: NDArray[np.uint8], batch: int = 64
 
 
 def rewhiten(network: Network, pixels: NDArray[np.uint8], batch: int = 64, power: float = 1.0) -> None:
-    """Whiten the embeddings of a trained network on `pixels`, inside its projection: training leaves some directions
-    much narrower than others, and those tell look-alikes apart as well."""
+    """Whiten the embeddings of a trained network on `pixels`, inside its projection.
+
+    Training leaves some directions much narrower than others, and the narrow ones tell look-alikes apart as well.
+    """
     pooled = []
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         for start in range(0, len(pixels), batch):
@@ -43,9 +45,9 @@ def rewhiten(network: Network, pixels: NDArray[np.uint8], batch: int = 64, power
         outputs = nn.functional.linear(torch.cat(pooled), layer.weight, layer.bias)
         mean = outputs.mean(0)
         variances, components = torch.linalg.eigh((outputs - mean).T.cov())
-        turn = components.T * (variances + FLOOR * variances.mean()).pow(-power / 2)[:, None]
-        layer.weight.copy_(turn @ layer.weight)
-        layer.bias.copy_(turn @ (layer.bias - mean))
+        whitening = components.T * (variances + FLOOR * variances.mean()).pow(-power / 2)[:, None]
+        layer.weight.copy_(whitening @ layer.weight)
+        layer.bias.copy_(whitening @ (layer.bias - mean))
 
 
 def rescale(layer: nn.Linear) -> None:
@@ -57,6 +59,7 @@ def rescale(layer: nn.Linear) -> None:
 
 
 def _fit(layer: nn.Linear | nn.Conv2d, features: torch.Tensor, power: float) -> None:
+    """Set a projection to the whitened principal components of its input, `features` [N, F]."""
     mean = features.mean(0)
     variances, components = torch.linalg.eigh((features - mean).T.cov())
     count = layer.weight.shape[0]

@@ -1,4 +1,4 @@
-"""What is known of quarter turns: found again where it was put in, and true of the served model."""
+"""Rotation maps: fitted ones equal those that were applied, and those of the served model undo quarter turns."""
 
 import base64
 
@@ -7,21 +7,21 @@ import pytest
 
 from consumer.encoder.patches import decode_rotation_maps, encode_rotation_maps, split_features
 from consumer.verification.features import verify
-from tests.training.conftest import draw_picture
+from tests.training.drawings import draw_picture
 from triton_models.training.encoders import OnnxEncoder
 from triton_models.training.parameters import MODEL_FOLDER
-from triton_models.training.turns import QUARTERS, undoing
+from triton_models.training.rotation_maps import QUARTERS, fit_rotation_map
 
 CELLS = 12
 CENTRES = np.round((np.arange(CELLS) + 0.5) / CELLS * 256 - 128).clip(-128, 127)
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_the_map_that_was_applied_is_undone(quarters: int) -> None:
+def test_the_fitted_map_undoes_the_one_that_was_applied(quarters: int) -> None:
     rng = np.random.default_rng(quarters)
     hidden = np.linalg.qr(rng.normal(size=(6, 6)))[0]
     grid = rng.normal(0, 40, (30, CELLS, CELLS, 6))  # by row and column
-    turned = np.rot90(grid, quarters, axes=(1, 2)) @ hidden.T
+    rotated = np.rot90(grid, quarters, axes=(1, 2)) @ hidden.T
     places = np.stack(np.meshgrid(CENTRES, CENTRES), axis=-1)
 
     def patches(values: np.ndarray) -> np.ndarray:
@@ -29,20 +29,20 @@ def test_the_map_that_was_applied_is_undone(quarters: int) -> None:
         order = rng.permutation(CELLS**2)[:100]  # encoders keep only some of the cells
         return cells[:, order].round().clip(-128, 127).astype(np.int8)
 
-    assert undoing(patches(grid), patches(turned), quarters) == pytest.approx(hidden, abs=0.05)
+    assert fit_rotation_map(patches(grid), patches(rotated), quarters) == pytest.approx(hidden, abs=0.05)
 
 
 def test_without_a_common_spot_nothing_is_made_up() -> None:
     blank = np.zeros((2, 5, 8), np.int8)
     with pytest.raises(ValueError, match="same spot"):
-        undoing(blank, blank, 1)
+        fit_rotation_map(blank, blank, 1)
 
 
 def test_the_parameter_holds_the_maps() -> None:
     maps = [np.random.default_rng(n).uniform(-1, 1, (22, 22)).astype(np.float32) for n in range(3)]
-    read = decode_rotation_maps(base64.b64decode(base64.b64encode(encode_rotation_maps(np.stack(maps)))))
-    assert read is not None
-    assert read == pytest.approx(np.stack(maps), abs=1 / 128 + 1e-6)
+    decoded = decode_rotation_maps(base64.b64decode(base64.b64encode(encode_rotation_maps(np.stack(maps)))))
+    assert decoded is not None
+    assert decoded == pytest.approx(np.stack(maps), abs=1 / 128 + 1e-6)
 
 
 @pytest.mark.parametrize("quarter", range(3))
@@ -50,11 +50,11 @@ def test_the_served_model_sees_through_quarter_turns(quarter: int) -> None:
     encoder = OnnxEncoder(MODEL_FOLDER / "1" / "model.int8.onnx")
     pictures = [draw_picture(seed, 240) for seed in range(12)]
     _, upright = encoder.features(pictures)
-    _, turned = encoder.features([picture.transpose(QUARTERS[quarter]) for picture in pictures])
+    _, rotated = encoder.features([picture.transpose(QUARTERS[quarter]) for picture in pictures])
     assert upright is not None
-    assert turned is not None
-    upright, turned = (split_features(patches, encoder.thumbnail_side) for patches in (upright, turned))
-    blind = np.array([look.score for look in verify(turned, upright)])
-    seeing = np.array([look.score for look in verify(turned, upright, encoder.turns)])
-    assert (seeing >= blind).all()
-    assert np.median(seeing) > np.median(blind) + 0.07
+    assert rotated is not None
+    upright, rotated = (split_features(patches, encoder.thumbnail_side) for patches in (upright, rotated))
+    without_maps = np.array([each.score for each in verify(rotated, upright)])
+    with_maps = np.array([each.score for each in verify(rotated, upright, encoder.rotation_maps)])
+    assert (with_maps >= without_maps).all()
+    assert np.median(with_maps) > np.median(without_maps) + 0.07
