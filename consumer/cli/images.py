@@ -2,9 +2,8 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -12,14 +11,11 @@ from PIL import Image, ImageOps
 
 from consumer.cli.common import open_encoder
 from consumer.cli.console import out
-from consumer.encoder.contract import Encoded, ModelInfo
 from consumer.errors import Misconfigured
 from consumer.events import Edit
-from consumer.images.regions import Region
 from consumer.settings import Settings
 from consumer.verification.draw import side_by_side
-from consumer.verification.features import verify
-from consumer.verification.result import Verification
+from consumer.verification.pair import verify_pair
 
 
 def compare(
@@ -36,7 +32,7 @@ def compare(
     with open_encoder() as encoder:
         info, original = encoder.info, encoder.encode(a)
         regions, views = encoder.encode_views(b, Settings.load().decode)
-    pair = _verify_pair(info, original, views, regions)
+    pair = verify_pair(info, original, views, regions)
     verification, rule = pair.verification, info.verification_rule
     figures = (
         f"l2 {pair.l2:.4f}{' of a picture within B' if pair.region_index else ''}, threshold_l2 {info.threshold_l2:g}"
@@ -68,32 +64,6 @@ def embed(
     else:
         np.save(file, vector)
         out.print(f"wrote float32 {list(vector.shape)} to {file}", highlight=False)
-
-
-class _PairResult(NamedTuple):
-    """Whether an upload is a copy of an original, and how far the view of it that decides is from the original."""
-
-    l2: float
-    region_index: int  # 0 is the whole upload, others are pictures within it
-    duplicate: bool
-    verification: Verification | None  # None for an encoder without local features
-
-
-def _verify_pair(info: ModelInfo, original: Encoded, views: Encoded, regions: Sequence[Region]) -> _PairResult:
-    """Compare an original [1] with the views of an upload [V], of which the first is the whole of it.
-
-    `regions` says where in the upload each view is.
-    """
-    each_l2: list[float] = np.linalg.norm(original.embeddings - views.embeddings, axis=1).tolist()
-    near, rule = each_l2[0] <= info.threshold_l2, info.verification_rule
-    if original.patches is None or views.patches is None or rule is None:
-        return _PairResult(each_l2[0], 0, near, None)
-    originals = np.broadcast_to(original.patches, views.patches.shape)
-    verifications = verify(views.patches, originals, rule.rotation_maps, rule.thumbnail_side)
-    verified = [view for view, each in enumerate(verifications) if rule.accepts(each_l2[view], each.score)]
-    view = min(verified, key=each_l2.__getitem__, default=0)
-    in_upload = verifications[view].in_whole_image(regions[view])
-    return _PairResult(each_l2[view], view, near or bool(verified), in_upload)
 
 
 def _in_words(edit: Edit) -> str:

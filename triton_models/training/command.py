@@ -5,13 +5,12 @@ from typing import Annotated
 
 import typer
 
-from consumer.cli.common import out, triton_settings
+from consumer.cli.common import triton_settings
+from consumer.cli.console import out
 from consumer.errors import Misconfigured
 from triton_models.training import calibrate as calibration
 from triton_models.training.data import list_pictures
 from triton_models.training.encoders import ServedEncoder
-
-EPILOG = "Example:  seenit calibrate --images ~/Pictures --fpr 1e-6"
 
 
 def calibrate(
