@@ -114,8 +114,8 @@ class ChangelogReader:
                 "queued.max.messages.kbytes": QUEUE_KIB,
             }
         )
-        # Transactions that are open now may commit messages that the recovery needs. Only a reader of uncommitted
-        # messages is told the end behind them, so that theirs is waited for.
+        # Transactions that are open now may commit messages that the recovery needs, so that their end is waited for.
+        # Only a client that reads uncommitted messages is told where the partition ends behind them.
         uncommitted = Consumer({**options, "isolation.level": "read_uncommitted"})
         try:
             ends = self._query_ends(uncommitted)

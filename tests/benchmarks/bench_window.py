@@ -134,7 +134,8 @@ def bench_search(rng: np.random.Generator, vectors: Float32, radius_l2: float) -
     times = ", ".join(f"{name} {median:.1f} ({worst:.1f})" for name, (median, worst) in results.items())
     print(
         f"search {len(rows):>7} rows, batch of {BATCH}, ms median (p99): {times}; "
-        f"recall {found_count}/{expected_count}; {index.nbytes / len(rows):.0f} bytes a row; filled at {len(rows) / built_s:,.0f} rows/s",
+        f"recall {found_count}/{expected_count}; {index.nbytes / len(rows):.0f} bytes a row; "
+        f"filled at {len(rows) / built_s:,.0f} rows/s",
         flush=True,
     )
 
