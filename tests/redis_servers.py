@@ -1,4 +1,4 @@
-"""Redis-compatible servers of a test's own, to be emptied, filled and reconfigured."""
+"""Redis-compatible servers for one test or module alone, which may empty, fill and reconfigure them."""
 
 import shutil
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ KINDS = ("valkey", "redis")
 
 
 def redis_like(kind: str, binaries: Binaries, folder: Path, *, cluster: bool = False) -> Server:
-    """The embedded Valkey, or the `redis-server` on the PATH; where there is none, the test is skipped.
+    """A server of the embedded Valkey, or of the `redis-server` on the PATH; where there is none, the test is skipped.
 
-    With `cluster` it is a node of one, without slots, whose second port is for the other nodes.
+    With `cluster` it is a node of a cluster, without slots, whose second port is for the other nodes.
     """
     program = str(binaries.valkey) if kind == "valkey" else shutil.which("redis-server")
     if program is None:
@@ -32,4 +32,5 @@ def redis_like(kind: str, binaries: Binaries, folder: Path, *, cluster: bool = F
 
 
 def client_of(server: Server, **options: str) -> Redis:
+    """Open a client of a server's first port."""
     return Redis(port=server.ports[0], **options)  # type: ignore[arg-type]

@@ -1,8 +1,9 @@
-"""The embeddings topic: each row of the window as a message, and back.
+"""The embeddings topic as a changelog of the window: a message for each record stored and each image deleted.
 
-The key is the JSON list of tenant and image id, so that all about one picture stands in one partition, in order. The
-value is the vector, float16 little endian, or empty for a picture that matches only exactly; without a value the
-message is a tombstone: all that was seen under this image id up to its `position` is deleted. The rest is in headers.
+The key is the JSON list of tenant and image id, so that all messages about one picture stand in one partition, in
+order. The value of an upsert is the vector, float16 little endian, or empty for a picture that matches only exactly. A
+message without a value is a tombstone: all records of this image id at or before its position are deleted. The rest is
+in headers.
 """
 
 import json
@@ -28,21 +29,28 @@ from consumer.window.records import (
     encode_record,
 )
 
-# Of one question to the brokers.
-ASK_TIMEOUT_S = 15.0
-# What the client holds of a partition beside what was taken from it.
+# For one request to the brokers.
+REQUEST_TIMEOUT_S = 15.0
+# What the client buffers of a partition.
 QUEUE_KIB = 16 << 10
 
 
 class Upsert(NamedTuple):
-    """A row that was stored."""
+    """A record was stored."""
 
     tenant: str
-    row: StoredRecord
+    stored: StoredRecord
+
+    @property
+    def position(self) -> Position:
+        return self.stored.position
 
 
 class Tombstone(NamedTuple):
-    """All rows of an image at or before a position were deleted; `source` is the deletion's event, if it had one."""
+    """All records of an image at or before a position were deleted.
+
+    `source` is the partition and the offset of the deletion's event, or "" where it had none.
+    """
 
     tenant: str
     image_id: bytes
@@ -50,18 +58,18 @@ class Tombstone(NamedTuple):
     source: str
 
 
-def upsert_message(topic: str, model: ModelInfo, tenant: str, row: StoredRecord) -> OutgoingMessage:
-    """The message about a row that is stored in the window."""
-    name, digest, uploaded_us, vector = decode_record(row.record)
-    headers = _headers(model, tenant, name, row.position)
-    headers += (("digest", digest), ("uploaded-us", str(uploaded_us).encode()), ("patches", row.patches))
+def upsert_message(topic: str, model: ModelInfo, tenant: str, stored: StoredRecord) -> OutgoingMessage:
+    """Write the message about a record that is stored in the window."""
+    name, digest, uploaded_us, vector = decode_record(stored.record)
+    headers = _headers(model, tenant, name, stored.position)
+    headers += (("digest", digest), ("uploaded-us", str(uploaded_us).encode()), ("patches", stored.patches))
     return OutgoingMessage(topic, _key(tenant, name), vector, headers)
 
 
 def tombstone_message(
     topic: str, model: ModelInfo, tenant: str, image_id: str, position: Position, source: Source | None
 ) -> OutgoingMessage:
-    """The tombstone of an image."""
+    """Write the tombstone of an image."""
     name = encode_name(image_id)
     event = b"" if source is None else b"%d %d" % source
     headers = (*_headers(model, tenant, name, position), ("source", event))
@@ -69,20 +77,20 @@ def tombstone_message(
 
 
 def parse_change(model: ModelInfo, message: Message) -> Upsert | Tombstone | None:
-    """What a message says; None if it is of another model. Raises ValueError for what this module did not write."""
+    """Parse a message; None if it is about another model. Raises ValueError for one that this module did not write."""
     headers, value = dict(read_headers(message) or ()), message.value()
     try:
-        if any(headers[name] != wanted for name, wanted in _model(model)):
+        if any(headers[name] != content for name, content in _model_headers(model)):
             return None
-        told = {name: content for name, content in headers.items() if content is not None}
-        tenant, name = decode_name(told["tenant"]), told["image-id"]
-        position = Position.parse(told["position"])
+        present = {name: content for name, content in headers.items() if content is not None}
+        tenant, name = decode_name(present["tenant"]), present["image-id"]
+        position = Position.parse(present["position"])
         if value is None:
-            return Tombstone(tenant, name, position, told["source"].decode("ascii"))
+            return Tombstone(tenant, name, position, present["source"].decode("ascii"))
         if len(value) not in (0, 2 * model.dim):
             raise ValueError(f"{len(value)} bytes are no vector of {model.dim} numbers")
-        record = encode_record(RecordContent(name, told["digest"], int(told["uploaded-us"]), value))
-        return Upsert(tenant, StoredRecord(position, record, told["patches"]))
+        record = encode_record(RecordContent(name, present["digest"], int(present["uploaded-us"]), value))
+        return Upsert(tenant, StoredRecord(position, record, present["patches"]))
     except KeyError as missing:
         raise ValueError(f"the header {missing} is missing") from None
     except OverflowError as error:
@@ -90,13 +98,13 @@ def parse_change(model: ModelInfo, message: Message) -> Upsert | Tombstone | Non
 
 
 class ChangelogReader:
-    """The embeddings topic, from a time on to where it ends now, `most` messages at a time."""
+    """Reads the changelog, from a time on, to where it ended when the reader was opened."""
 
-    def __init__(self, settings: KafkaSettings, from_ms: int, most: int) -> None:
-        """Raises Unavailable when the brokers or the topic cannot be asked."""
-        self._most = most
-        self._name = settings.embeddings_topic
-        self._patience_s = settings.transaction_timeout_ms / 1000 + 2 * ASK_TIMEOUT_S
+    def __init__(self, settings: KafkaSettings, from_ms: int, batch_messages: int) -> None:
+        """`read` yields up to `batch_messages` at once. Raises Unavailable when brokers or topic cannot be asked."""
+        self._batch_messages = batch_messages
+        self._topic = settings.embeddings_topic
+        self._patience_s = settings.transaction_timeout_ms / 1000 + 2 * REQUEST_TIMEOUT_S
         options = {**client_options(settings), "group.id": settings.group_id, "enable.auto.commit": False}
         self._consumer = Consumer(
             {
@@ -106,67 +114,72 @@ class ChangelogReader:
                 "queued.max.messages.kbytes": QUEUE_KIB,
             }
         )
-        # Transactions that are open now may commit what this rebuild is about: their end is waited for.
-        asker = Consumer({**options, "isolation.level": "read_uncommitted"})
+        # Transactions that are open now may commit messages that the recovery needs, so that their end is waited for.
+        # Only a client that reads uncommitted messages is told where the partition ends behind them.
+        uncommitted = Consumer({**options, "isolation.level": "read_uncommitted"})
         try:
-            self._ends = self._find_ends(asker)
-            wanted = [TopicPartition(self._name, partition, from_ms) for partition in self._ends]
-            starts = self._consumer.offsets_for_times(wanted, ASK_TIMEOUT_S)
-            starts = [at for at in starts if 0 <= at.offset < self._ends[at.partition]]
-            self._ends = {at.partition: self._ends[at.partition] for at in starts}
-            self.messages = sum(self._ends[at.partition] - at.offset for at in starts)
+            ends = self._query_ends(uncommitted)
+            times = [TopicPartition(self._topic, partition, from_ms) for partition in ends]
+            starts = self._consumer.offsets_for_times(times, REQUEST_TIMEOUT_S)
+            starts = [start for start in starts if 0 <= start.offset < ends[start.partition]]
+            self._ends = {start.partition: ends[start.partition] for start in starts}  # of partitions still to be read
+            self.messages = sum(self._ends[start.partition] - start.offset for start in starts)
             self._consumer.assign(starts)
         except KafkaException as error:
-            raise Unavailable("kafka", f"topic {self._name!r}: {error.args[0].str()}") from None
+            raise Unavailable("kafka", f"topic {self._topic!r}: {error.args[0].str()}") from None
         finally:
-            asker.close()
+            uncommitted.close()
 
-    def _find_ends(self, asker: Consumer) -> dict[int, int]:
-        topic = asker.list_topics(self._name, ASK_TIMEOUT_S).topics[self._name]
+    def _query_ends(self, consumer: Consumer) -> dict[int, int]:
+        """Ask for the offset at which each partition ends. Raises KafkaException."""
+        topic = consumer.list_topics(self._topic, REQUEST_TIMEOUT_S).topics[self._topic]
         if topic.error is not None:
             raise KafkaException(topic.error)
         return {
-            partition: asker.get_watermark_offsets(TopicPartition(self._name, partition), ASK_TIMEOUT_S)[1]
+            partition: consumer.get_watermark_offsets(TopicPartition(self._topic, partition), REQUEST_TIMEOUT_S)[1]
             for partition in topic.partitions
         }
 
     def read(self) -> Iterator[list[Message]]:
-        """The messages, some at a time. Raises Unavailable when no more come though there should be some."""
-        heard_s = time.monotonic()
+        """Read the messages, a batch at a time. Raises Unavailable when no more come though there should be some."""
+        last_message_s = time.monotonic()
         while self._ends:
             messages = []
-            for message in self._consumer.consume(self._most, 0.5):
+            for message in self._consumer.consume(self._batch_messages, 0.5):
                 error, partition, offset = message.error(), message.partition() or 0, message.offset() or 0
                 end = self._ends.get(partition, 0)
                 if error is None and offset < end:
                     messages.append(message)
                 elif error is not None and error.code() != KafkaError._PARTITION_EOF:
                     if not error.retriable():
-                        raise Unavailable("kafka", f"topic {self._name!r}: {error.str()}")
+                        raise Unavailable("kafka", f"topic {self._topic!r}: {error.str()}")
                     continue
+                # A partition ends with its last message, or, where a transaction's marker stands last, where the client
+                # says so.
                 if offset >= end - (error is None):
                     self._ends.pop(partition, None)
             if messages:
-                heard_s = time.monotonic()
+                last_message_s = time.monotonic()
                 yield messages
-            elif time.monotonic() - heard_s > self._patience_s:
+            elif time.monotonic() - last_message_s > self._patience_s:
                 raise Unavailable(
-                    "kafka", f"topic {self._name!r} cannot be read to its end: a transaction is left open"
+                    "kafka", f"topic {self._topic!r} cannot be read to its end: a transaction is left open"
                 )
 
     def close(self) -> None:
-        """Let go of the topic."""
+        """Close the client."""
         self._consumer.close()
 
 
-def _model(model: ModelInfo) -> tuple[tuple[str, bytes], ...]:
-    """What has to be equal for vectors to be compared."""
+def _model_headers(model: ModelInfo) -> tuple[tuple[str, bytes], ...]:
+    """The headers of a model; vectors are only compared where these are equal."""
     return ("model", model.name.encode()), ("model-version", model.version.encode()), ("dim", str(model.dim).encode())
 
 
 def _headers(model: ModelInfo, tenant: str, name: bytes, position: Position) -> tuple[tuple[str, bytes | None], ...]:
+    """The headers that upserts and tombstones share."""
     own = (("tenant", encode_name(tenant)), ("image-id", name), ("position", str(position).encode()))
-    return (*_model(model), *own)
+    return (*_model_headers(model), *own)
 
 
 def _key(tenant: str, name: bytes) -> bytes:

@@ -9,19 +9,21 @@ from consumer.settings import RedisSettings
 
 AnyRedis = Redis | RedisCluster
 
-# How a client says that a server cannot be asked. For a cluster that is away there is a word that is no RedisError.
+# What a client raises when a server cannot be asked. RedisClusterException, for a cluster that is away, is no
+# RedisError.
 REDIS_FAILURES = (RedisError, RedisClusterException, OSError)
 
 
 def connect(settings: RedisSettings) -> AnyRedis:
-    """A client of the configured Redis; of a cluster it is connected, else it connects with the first command.
+    """Open a client of the configured Redis. One of a cluster connects at once, another one with its first command.
 
-    Raises Misconfigured, without a word of the address, which may hold a password; Unavailable where a cluster is away.
+    Raises Misconfigured for a malformed address, without naming it, since it may hold a password, and Unavailable when
+    a cluster is away.
     """
     options = {
         "socket_timeout": settings.timeout_s,
         "socket_connect_timeout": settings.timeout_s,
-        # Sockets that died unseen are found out before a command is sent on them.
+        # A socket idle for longer is pinged first: no command is sent on one that has died meanwhile.
         "health_check_interval": 30,
         **({"ssl_ca_certs": settings.ssl_ca_file} if settings.ssl_ca_file else {}),
     }

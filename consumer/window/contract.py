@@ -1,4 +1,4 @@
-"""What any window of recent pictures promises the pipeline."""
+"""The contract between the pipeline and a window of recent pictures, wherever it is kept."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -8,7 +8,10 @@ from consumer.window.records import AppendResult, DeleteResult, ExactMatch, NewR
 
 
 class WindowStats(NamedTuple):
-    """What this process mirrors, and how often and when Redis came back without what it had."""
+    """What this process holds of all windows, and how often, and when last, the server had lost what was read from it.
+
+    `rows` counts vectors, `bytes` is the memory that they and their index take.
+    """
 
     tenants: int
     rows: int
@@ -18,7 +21,7 @@ class WindowStats(NamedTuple):
 
 
 class TenantStats(NamedTuple):
-    """One tenant's window as this process mirrors it; `oldest_ms` is None for an empty one."""
+    """What this process holds of one tenant's window; `oldest_ms` is when its oldest vector came, None without any."""
 
     tenant: str
     rows: int
@@ -29,28 +32,39 @@ class TenantStats(NamedTuple):
 class Window(Protocol):
     """The recent pictures of all tenants, for one model. Thread-safe.
 
-    Every method raises Unavailable("redis", ...) while the window cannot be asked. Calling again with the same
-    arguments is then safe, and answers as the first call would have.
+    Every method but `stats` and `tenant_stats` raises Unavailable("redis", ...) while the window cannot be asked. It is
+    then safe to call it again with the same arguments: the answer is that of the first call.
     """
 
     def find_exact(self, uploads: Sequence[tuple[str, str, bytes, datetime]]) -> list[ExactMatch | None]:
-        """Find the earliest other picture of the same bytes for each (tenant, image id, digest, uploaded_at)."""
+        """Find the earliest other picture of the same bytes for each (tenant, image id, digest, uploaded_at).
+
+        Needs no vector, so it can be asked before inference.
+        """
         ...
 
     def append(self, records: Sequence[NewRecord]) -> list[AppendResult]:
-        """Append uploads as if one by one in this order, and find what stands before each."""
+        """Append uploads, as if one by one in this order, and find the exact and near matches before each.
+
+        An upload that is known already, by image id and content together, keeps its position and is compared with what
+        stood before it then.
+        """
         ...
 
     def delete(self, tenant: str, image_id: str, source: Source | None = None) -> DeleteResult:
-        """Delete all that was stored under an image id; `source` is the event that asks for it."""
+        """Delete all records of an image id.
+
+        `source` is where the event stands that asks for it: uploads of this image id from before it in the same
+        partition are not stored any more, even when they are appended later.
+        """
         ...
 
-    def read_patches(self, rows: Sequence[tuple[str, Position]]) -> list[bytes | None]:
-        """Read the local features stored for each (tenant, position); None where there are none."""
+    def read_patches(self, positions: Sequence[tuple[str, Position]]) -> list[bytes | None]:
+        """Read the patches stored at each (tenant, position); None where there are none."""
         ...
 
     def refresh(self) -> None:
-        """Follow what other processes appended and deleted. For idle moments."""
+        """Read what other processes appended and deleted meanwhile. To be called in idle moments."""
         ...
 
     def stats(self) -> WindowStats:

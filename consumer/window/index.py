@@ -1,7 +1,11 @@
-"""A tenant's window in this process: an exact index of the vectors that Redis holds.
+"""The exact index of a tenant's vectors in this process, and what a search asks and answers.
 
 Vectors are float16, in blocks in order of arrival. A search first rules nearly all rows out at a fraction of the cost
 (`consumer.window.prefilter`), then computes the distances of the rest.
+
+To swap the index for another one: `consumer.window.replica` fills it, and `RedisWindow` constructs and searches it.
+They use the methods of `VectorIndex` that have no leading underscore, and nothing else of this module but the types of
+a search.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,17 +26,18 @@ Indexes = NDArray[np.intp]
 BLOCK_ROWS = 4096
 FIRST_BLOCK_ROWS = 64
 # Rows that may stand under a query's own image id, and are not reported: one for each version the window keeps.
-OWN_ROWS = 16
+MAX_OWN_ROWS = 16
 # Queries that are searched for at once: one message may hold a hundred uploads, and each of these several pictures.
-QUERIES = 256
+SEARCH_QUERIES = 256
 # Pairs whose distance is computed at once: a few MiB of differences.
 RERANK_PAIRS = 4096
 
 
 class Query(NamedTuple):
-    """A search for rows before `position`, near what is stored there.
+    """A search for rows that stand before `position`, near the vector that is stored there.
 
-    `vector` stands in when the row is no longer in the mirror, and is what counts when it is no stored one.
+    `vector` takes the place of the stored one when its row is no longer in the index, or the query has none: `stored`
+    is False for a picture within an upload.
     """
 
     position: Position
@@ -42,7 +47,7 @@ class Query(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """A row found, at Euclidean distance `l2`, to six decimals."""
+    """A row near a query, at Euclidean distance `l2`, to six decimals."""
 
     position: Position
     image_id: bytes
@@ -52,7 +57,7 @@ class Hit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SearchParams:
-    """What a search reports: the `nearest` rows within `radius_l2`, and the earliest within `threshold_l2`."""
+    """The rows that a search reports: the `nearest` within `radius_l2`, and the earliest within `threshold_l2`."""
 
     radius_l2: float
     threshold_l2: float
@@ -60,19 +65,19 @@ class SearchParams:
 
 
 class _Pairs(NamedTuple):
-    """Queries and rows within the radius of them, block by block and row by row for each query."""
+    """Queries and rows within the radius of them, block by block and row by row for each query; four arrays [P]."""
 
     query: Indexes
     block: Indexes
     row: Indexes
     l2: NDArray[np.float64]
 
-    def of(self, chosen: Indexes) -> "_Pairs":
-        return _Pairs(self.query[chosen], self.block[chosen], self.row[chosen], self.l2[chosen])
+    def select(self, indexes: Indexes) -> "_Pairs":
+        return _Pairs(self.query[indexes], self.block[indexes], self.row[indexes], self.l2[indexes])
 
 
 class _Block:
-    """Consecutive rows. Those before `first` have left the window; one deleted among the rest is dead."""
+    """Consecutive rows. Those before `first` have left the window; a row deleted among the rest is not alive."""
 
     def __init__(self, dim: int, prefilter: Prefilter, capacity: int) -> None:
         self.first = 0
@@ -88,7 +93,7 @@ class _Block:
         self.uploaded_us = np.empty(capacity, np.int64)
         self.vectors = np.empty((capacity, self._dim), np.float16)
         self.alive = np.zeros(capacity, np.bool_)
-        self.sketch = self._prefilter.empty(capacity)
+        self.sketch = self._prefilter.allocate(capacity)
 
     @property
     def capacity(self) -> int:
@@ -97,6 +102,11 @@ class _Block:
     @property
     def nbytes(self) -> int:
         return sum(array.nbytes for array in self._arrays())
+
+    @property
+    def living(self) -> int:
+        """How many rows are alive."""
+        return int(np.count_nonzero(self.alive))
 
     def grow(self, capacity: int) -> None:
         old = self._arrays()
@@ -108,47 +118,46 @@ class _Block:
         return self.ms, self.serial, self.uploaded_us, self.vectors, self.alive, *self.sketch
 
     def extend(self, rows: Sequence[IndexRow]) -> None:
-        to = slice(self.count, self.count + len(rows))
-        self.ms[to] = [row.position.ms for row in rows]
-        self.serial[to] = [row.position.serial for row in rows]
-        self.uploaded_us[to] = [row.uploaded_us for row in rows]
-        self.vectors[to] = [row.vector for row in rows]
-        for kept, new in zip(self.sketch, self._prefilter.of(self.vectors[to].astype(np.float32)), strict=True):
-            kept[to] = new
-        self.alive[to] = True
+        """Append rows, for which there is room."""
+        new = slice(self.count, self.count + len(rows))
+        self.ms[new] = [row.position.ms for row in rows]
+        self.serial[new] = [row.position.serial for row in rows]
+        self.uploaded_us[new] = [row.uploaded_us for row in rows]
+        self.vectors[new] = [row.vector for row in rows]
+        sketches = self._prefilter.sketch(self.vectors[new].astype(np.float32))
+        for array, values in zip(self.sketch, sketches, strict=True):
+            array[new] = values
+        self.alive[new] = True
         self.ids += [row.image_id for row in rows]
         self.count += len(rows)
 
-    def before(self, serial: int) -> int:
-        """How many rows stand before a serial number."""
+    def count_before(self, serial: int) -> int:
+        """Count the rows that stand before a serial number."""
         return int(np.searchsorted(self.serial[: self.count], serial))
 
-    @property
-    def living(self) -> int:
-        return int(np.count_nonzero(self.alive))
-
     def find(self, serial: int) -> int | None:
-        index = self.before(serial)
+        """Find the index of a living row by its serial number."""
+        index = self.count_before(serial)
         return index if index < self.count and self.serial[index] == serial and self.alive[index] else None
 
     def erase(self, start: int, end: int) -> None:
         """Overwrite rows, so that nothing of them is left and no search finds them."""
         self.alive[start:end] = False
         self.vectors[start:end] = 0
-        for kept in self.sketch:
-            kept[start:end] = 0
+        for array in self.sketch:
+            array[start:end] = 0
         self.uploaded_us[start:end] = 0
         self.ids[start:end] = [b""] * (end - start)
 
 
 class VectorIndex:
-    """The living rows of one window, in order. Not thread-safe."""
+    """The living rows of one window, in order of arrival. Not thread-safe."""
 
-    def __init__(self, dim: int, reach: SearchParams, retention_ms: int) -> None:
-        self._reach = reach
+    def __init__(self, dim: int, params: SearchParams, retention_ms: int) -> None:
+        self._params = params
         self._retention_ms = retention_ms
         self._dim = dim
-        self._prefilter = make_prefilter(dim, reach.radius_l2)
+        self._prefilter = make_prefilter(dim, params.radius_l2)
         self._blocks: list[_Block] = []
 
     def __len__(self) -> int:
@@ -165,34 +174,34 @@ class VectorIndex:
         blocks = self._blocks
         if not blocks:
             return None
-        first = blocks[0]
-        return int(first.ms[min(first.first, first.capacity - 1)])
+        block = blocks[0]
+        return int(block.ms[min(block.first, block.capacity - 1)])
 
     def extend(self, rows: Sequence[IndexRow]) -> None:
-        """Append rows, which stand in order and after all that are here."""
+        """Append rows with vectors float16 [D], in order, which stand after all rows of the index."""
         while rows:
             if not self._blocks or self._blocks[-1].count == BLOCK_ROWS:
                 capacity = BLOCK_ROWS if self._blocks else FIRST_BLOCK_ROWS
                 self._blocks.append(_Block(self._dim, self._prefilter, capacity))
             block = self._blocks[-1]
-            wanted = min(block.count + len(rows), BLOCK_ROWS)
-            if wanted > block.capacity:
-                block.grow(min(max(wanted, 2 * block.capacity), BLOCK_ROWS))
+            count = min(block.count + len(rows), BLOCK_ROWS)
+            if count > block.capacity:
+                block.grow(min(max(count, 2 * block.capacity), BLOCK_ROWS))
             room = block.capacity - block.count
             block.extend(rows[:room])
             rows = rows[room:]
 
     def remove(self, position: Position) -> None:
-        """Forget a row, if it is here."""
-        found = self._find(position.serial)
-        if found is not None:
-            block, index = found
+        """Erase the row at a position, if there is one."""
+        location = self._locate(position.serial)
+        if location is not None:
+            block, index = location
             block.erase(index, index + 1)
 
     def drop_before(self, oldest: Position) -> None:
-        """Forget rows that stand before `oldest`."""
+        """Erase all rows that stand before `oldest`."""
         for block in self._blocks:
-            end = block.before(oldest.serial)
+            end = block.count_before(oldest.serial)
             if end > block.first:
                 block.erase(block.first, end)
                 block.first = end
@@ -202,91 +211,95 @@ class VectorIndex:
             del self._blocks[0]
 
     def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
-        """For each query the rows within reach, in order of arrival.
+        """Find the rows near each query that SearchParams asks for, in order of arrival.
 
         A row counts when it stands before the query's position, by no more than the retention, under another image id.
         """
-        found: list[list[Hit]] = []
-        for start in range(0, len(queries), QUERIES):
-            found += self._search(queries[start : start + QUERIES])
-        return found
+        hits: list[list[Hit]] = []
+        for start in range(0, len(queries), SEARCH_QUERIES):
+            hits += self._search(queries[start : start + SEARCH_QUERIES])
+        return hits
 
     def _search(self, queries: Sequence[Query]) -> list[list[Hit]]:
         if not self._blocks:
             return [[] for _ in queries]
         # The stored vector, not the one at hand: a repeated upload may be encoded a little differently.
-        vectors = np.stack([self._vector(query) for query in queries]).astype(np.float32)
-        sought = self._prefilter.queries(vectors)
+        vectors = np.stack([self._query_vector(query) for query in queries]).astype(np.float32)
+        batch = self._prefilter.prepare(vectors)
         serials = np.array([query.position.serial for query in queries])
         since_ms = np.array([query.position.ms for query in queries]) - self._retention_ms
-        found: list[_Pairs] = []
+        pairs_of_blocks: list[_Pairs] = []
         for number, block in enumerate(self._blocks):
             if block.serial[0] >= serials.max() or block.ms[block.count - 1] < since_ms.min():
                 continue
-            rows = slice(block.count)
-            sketch = tuple(kept[rows] for kept in block.sketch)
-            of_query, of_row = self._prefilter.passing(sought, sketch, block.vectors[rows])
-            eligible = block.alive[of_row]
-            eligible &= (block.serial[of_row] < serials[of_query]) & (block.ms[of_row] >= since_ms[of_query])
-            of_query, of_row, l2 = self._rerank(block, vectors, of_query[eligible], of_row[eligible])
-            found.append(self._thinned(_Pairs(of_query, np.full(len(of_row), number), of_row, l2)))
-        if not found:
+            filled = slice(block.count)
+            sketch = tuple(array[filled] for array in block.sketch)
+            query, row = self._prefilter.candidates(batch, sketch, block.vectors[filled])
+            eligible = block.alive[row]
+            eligible &= (block.serial[row] < serials[query]) & (block.ms[row] >= since_ms[query])
+            query, row, l2 = self._rerank(block, vectors, query[eligible], row[eligible])
+            pairs_of_blocks.append(self._prune(_Pairs(query, np.full(len(row), number), row, l2)))
+        if not pairs_of_blocks:
             return [[] for _ in queries]
-        pairs = _Pairs(*map(np.concatenate, zip(*found, strict=True)))
+        pairs = _Pairs(*map(np.concatenate, zip(*pairs_of_blocks, strict=True)))
         order = np.argsort(pairs.query, kind="stable")
         bounds = np.searchsorted(pairs.query[order], np.arange(len(queries) + 1)).tolist()
         return [
-            self._choose(pairs.of(order[start:end]), query.image_id)
-            for query, start, end in zip(queries, bounds, bounds[1:], strict=False)
+            self._report(pairs.select(order[start:end]), one.image_id)
+            for one, start, end in zip(queries, bounds, bounds[1:], strict=False)
         ]
 
-    def _find(self, serial: int) -> tuple[_Block, int] | None:
+    def _locate(self, serial: int) -> tuple[_Block, int] | None:
+        """Find the block of a living row, and its index there."""
         for block in reversed(self._blocks):
             if block.serial[0] <= serial:
                 index = block.find(serial)
                 return None if index is None else (block, index)
         return None
 
-    def _vector(self, query: Query) -> NDArray[np.float16]:
-        found = self._find(query.position.serial) if query.stored else None
-        return query.vector if found is None else np.asarray(found[0].vectors[found[1]])
+    def _query_vector(self, query: Query) -> NDArray[np.float16]:
+        location = self._locate(query.position.serial) if query.stored else None
+        if location is None:
+            return query.vector
+        block, index = location
+        return np.asarray(block.vectors[index])
 
     def _rerank(
-        self, block: _Block, vectors: Float32, of_query: Indexes, of_row: Indexes
+        self, block: _Block, vectors: Float32, query: Indexes, row: Indexes
     ) -> tuple[Indexes, Indexes, NDArray[np.float64]]:
-        """The pairs within the radius, with their distances."""
-        l2 = np.empty(len(of_row))
-        for start in range(0, len(of_row), RERANK_PAIRS):
-            pairs = slice(start, start + RERANK_PAIRS)
-            difference = vectors[of_query[pairs]] - block.vectors[of_row[pairs]]
-            l2[pairs] = np.sqrt(np.einsum("nd,nd->n", difference, difference))
+        """Select the pairs within the radius, by their exact distances, which are returned with them."""
+        l2 = np.empty(len(row))
+        for start in range(0, len(row), RERANK_PAIRS):
+            chunk = slice(start, start + RERANK_PAIRS)
+            difference = vectors[query[chunk]] - block.vectors[row[chunk]]
+            l2[chunk] = np.sqrt(np.einsum("nd,nd->n", difference, difference))
         # Rounded before it is compared with anything, so that what is reported is what was decided on.
         l2 = np.round(l2, 6)
-        within = l2 <= self._reach.radius_l2
-        return of_query[within], of_row[within], l2[within]
+        within = l2 <= self._params.radius_l2
+        return query[within], row[within], l2[within]
 
-    def _thinned(self, pairs: _Pairs) -> _Pairs:
-        """What of a block may be reported: a flood of copies must not become a flood of pairs, block after block."""
+    def _prune(self, pairs: _Pairs) -> _Pairs:
+        """Select the pairs of a block that may be reported: a flood of copies must not fill the memory with pairs."""
         nearest = np.lexsort((pairs.l2, pairs.query))
-        within = np.flatnonzero(pairs.l2 <= self._reach.threshold_l2)
+        within = np.flatnonzero(pairs.l2 <= self._params.threshold_l2)
         earliest = within[np.argsort(pairs.query[within], kind="stable")]
-        kept = np.union1d(
-            nearest[_ranks(pairs.query[nearest]) < self._reach.nearest + OWN_ROWS],
-            earliest[_ranks(pairs.query[earliest]) <= OWN_ROWS],
+        reportable = np.union1d(
+            nearest[_rank_in_group(pairs.query[nearest]) < self._params.nearest + MAX_OWN_ROWS],
+            earliest[_rank_in_group(pairs.query[earliest]) <= MAX_OWN_ROWS],
         )
-        return pairs.of(kept)
+        return pairs.select(reportable)
 
-    def _choose(self, pairs: _Pairs, own_id: bytes) -> list[Hit]:
-        """Those of a query's rows that are reported, in order of arrival, as the rows are."""
+    def _report(self, pairs: _Pairs, own_id: bytes) -> list[Hit]:
+        """Choose the rows to report from the pairs of one query, in order of arrival as the pairs are."""
 
         def others(order: Indexes) -> Iterator[tuple[_Block, int, float]]:
-            for place in order:
-                block, row = self._blocks[pairs.block[place]], int(pairs.row[place])
+            for pair in order:
+                block, row = self._blocks[pairs.block[pair]], int(pairs.row[pair])
                 if block.ids[row] != own_id:
-                    yield block, row, float(pairs.l2[place])
+                    yield block, row, float(pairs.l2[pair])
 
-        nearest = islice(others(np.argsort(pairs.l2, kind="stable")), self._reach.nearest)
-        earliest = islice(others(np.flatnonzero(pairs.l2 <= self._reach.threshold_l2)), 1)
+        nearest = islice(others(np.argsort(pairs.l2, kind="stable")), self._params.nearest)
+        earliest = islice(others(np.flatnonzero(pairs.l2 <= self._params.threshold_l2)), 1)
         return sorted(
             {
                 Hit(
@@ -300,6 +313,6 @@ class VectorIndex:
         )
 
 
-def _ranks(grouped: Indexes) -> Indexes:
-    """How many of the same value stand before each, of values that stand together."""
-    return np.arange(len(grouped)) - np.searchsorted(grouped, grouped)
+def _rank_in_group(groups: Indexes) -> Indexes:
+    """Rank each element within its group, from 0, where elements of a group stand together; both are [N]."""
+    return np.arange(len(groups)) - np.searchsorted(groups, groups)

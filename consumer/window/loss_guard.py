@@ -1,8 +1,9 @@
-"""Redis is a cache of the window: what is done when it comes back without it.
+"""Redis is a cache of the window, and may come back without it: who may begin a new window then, and when.
 
-With `continue` a window that is not there begins anew. With `rebuild` nobody begins one before it is known that there
-was none. A marker in Redis, one for all tenants, says so: a rebuild sets it when it is done, and it is lost with all
-the rest. While it is not there, windows that are go on, others wait, and one process rebuilds, under a lock.
+With the setting `continue` a window that is not there begins anew. With `rebuild` no process begins one before it is
+known that there was none. A marker in Redis, one for all tenants, says so: a recovery sets it at its end, and a server
+that loses the windows loses the marker with them. While there is no marker, windows that are there go on, all others
+wait, and one process recovers them, under a lock.
 """
 
 import logging
@@ -17,7 +18,7 @@ from consumer.window.store import WindowStore
 log = logging.getLogger(__name__)
 
 RECOVERY_PENDING = "the window is being rebuilt"
-# A rebuild that has not been heard of for this long is dead.
+# A recovery that has not renewed its lock for this long is dead.
 LOCK_MS = 30_000
 
 _IF_MINE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return {} end return 0"
@@ -26,55 +27,56 @@ _DELETE = _IF_MINE.format("redis.call('DEL', KEYS[1])")
 
 
 class MarkerReading(NamedTuple):
-    """The marker, and when it was asked for."""
+    """The marker, and when it was asked for, by the monotonic clock."""
 
     marker: bytes | None
     read_at_s: float
 
 
 class LossGuard:
-    """Marker and lock of one model's windows. Thread-safe; what asks Redis raises Unavailable when it cannot."""
+    """The marker and the lock of one model's windows. Thread-safe.
+
+    Every method raises Unavailable("redis", ...) when the server cannot be asked.
+    """
 
     def __init__(self, store: WindowStore, on_loss: Literal["continue", "rebuild"]) -> None:
         self.recovers = on_loss == "rebuild"
-        self.problem = ""  # what the rebuild is about or waits for, for whoever asks why nothing goes on
+        self.problem = ""  # why windows wait, in words for an operator; "" while they do not
         self.last_reading = MarkerReading(None, 0.0)
         self._store = store
         self._marker_key, self._lock_key = store.shared_key("marker"), store.shared_key("lock")
         self._token = uuid.uuid4().hex
 
     def marker(self) -> bytes | None:
-        """What the last rebuild left; None when the window has been lost since, or there was no rebuild yet."""
-        asked_s = time.monotonic()
+        """Read the marker of the last recovery; None when the windows were lost since, or none was recovered yet."""
+        read_at_s = time.monotonic()
         marker: bytes | None = self._store.command("GET", self._marker_key)
-        self.last_reading, self.problem = (
-            MarkerReading(marker, asked_s),
-            "" if marker else self.problem or RECOVERY_PENDING,
-        )
+        self.last_reading = MarkerReading(marker, read_at_s)
+        self.problem = "" if marker else self.problem or RECOVERY_PENDING
         return marker
 
     def mark(self) -> None:
-        """What is not in Redis now never was."""
+        """Set a new marker: a window that is not in Redis from now on was never there."""
         self._store.command("SET", self._marker_key, uuid.uuid4().hex)
         self.problem = ""
 
     def unmark(self, marker: bytes | None) -> None:
-        """Call for a rebuild, unless there was one since `marker` was read. For when only a part was lost."""
+        """Ask for a recovery where only some windows were lost, unless there was one since `marker` was read."""
         if marker is not None:
             self._store.command("EVAL", _DELETE, 1, self._marker_key, marker)
         self.problem = RECOVERY_PENDING
 
-    def check(self, begun: Sequence[str]) -> None:
-        """To be called after windows were begun by leave of the marker: all may have been lost in between.
+    def check_begun(self, tenants: Sequence[str]) -> None:
+        """Check that the marker, by leave of which these windows were just begun, was not lost in between.
 
-        Then they are taken back before Unavailable is raised.
+        Deletes them and raises Unavailable if it was.
         """
         if self.marker() is None:
-            self._store.delete_windows(begun)
+            self._store.delete_windows(tenants)
             raise Unavailable("redis", RECOVERY_PENDING)
 
-    def half_rebuilt(self, tenants: Sequence[str]) -> None:
-        """To be called when windows are half rebuilt. Raises Unavailable; returns when they are to begin anew."""
+    def handle_half_recovered(self, tenants: Sequence[str]) -> None:
+        """Handle windows that are half recovered: raise Unavailable, or return when they are to begin anew."""
         if self._store.command("EXISTS", self._lock_key):
             raise Unavailable("redis", RECOVERY_PENDING)
         if self.recovers:
@@ -84,14 +86,14 @@ class LossGuard:
         self._store.delete_windows(tenants)
 
     def lock(self) -> bool:
-        """Take the right to rebuild, for LOCK_MS; False when another process has it."""
+        """Take the right to recover, for LOCK_MS; False when another process has it."""
         return bool(self._store.command("SET", self._lock_key, self._token, "NX", "PX", LOCK_MS))
 
     def renew(self) -> None:
-        """Keep the right to rebuild. Raises Unavailable when it is another's by now."""
+        """Keep the right to recover. Raises Unavailable when it is another process's by now."""
         if not self._store.command("EVAL", _RENEW, 1, self._lock_key, self._token, LOCK_MS):
             raise Unavailable("redis", "the rebuild stood still for too long, or Redis was emptied once more")
 
     def unlock(self) -> None:
-        """Let others rebuild."""
+        """Give the right to recover back."""
         self._store.command("EVAL", _DELETE, 1, self._lock_key, self._token)

@@ -1,5 +1,6 @@
-"""A picture in the window: what is stored of it, where it stands, and what stands before it."""
+"""An upload's record in the window: what is appended, the bytes that are stored, and the matches that are reported."""
 
+import struct
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -7,8 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# Before the content hash: `uploaded_us` int64, length of the hash uint8, length of the image id uint16, big endian.
-HEADER_BYTES = 11
+# A record begins with the time of upload in microseconds since 1970, the length of the digest and the length of the
+# image id, big endian. Digest, image id and vector follow. `lua/window.lua` reads the same layout.
+_HEADER = struct.Struct(">qBH")
+HEADER_BYTES = _HEADER.size
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -17,7 +20,7 @@ _LAST_US = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 class Position(NamedTuple):
-    """Where a row stands in its tenant's log. Orders by arrival; `ms` is the Redis server's clock."""
+    """Where a record stands in its tenant's log. Orders by arrival; `ms` is the Redis server's clock."""
 
     ms: int
     serial: int
@@ -27,12 +30,13 @@ class Position(NamedTuple):
 
     @classmethod
     def parse(cls, text: bytes) -> "Position":
+        """Parse `ms-serial`. Raises ValueError for anything else."""
         ms, serial = text.split(b"-")
         return cls(int(ms), int(serial))
 
 
 class Source(NamedTuple):
-    """Where an event stands in its topic."""
+    """Where an event stands in the input topic."""
 
     partition: int
     offset: int
@@ -41,8 +45,9 @@ class Source(NamedTuple):
 class NewRecord(NamedTuple):
     """An upload to append. `vector` is float32 [D] of unit length, or None for a picture that matches only exactly.
 
-    `digest` is the hash of its bytes, at most 255 long; `patches` the local features and thumbnail, for second looks.
-    `region_matches` are the vectors of pictures within it, which are looked for like its own, and not stored.
+    `digest` is the hash of the picture's bytes, at most 255 bytes long. `patches` are its local features and thumbnail,
+    as bytes, with which near matches are verified. `region_vectors`, float32 [D] each, belong to pictures within this
+    one: near matches of them are searched for too, and they are not stored.
     """
 
     tenant: str
@@ -56,7 +61,7 @@ class NewRecord(NamedTuple):
 
 
 class StoredRecord(NamedTuple):
-    """A row as Redis keeps it: where, its record, and its `patches` or b""."""
+    """A record as Redis holds it: its position, its bytes, and its patches or b""."""
 
     position: Position
     record: bytes
@@ -64,7 +69,7 @@ class StoredRecord(NamedTuple):
 
 
 class RecordContent(NamedTuple):
-    """What a record holds; `vector` is float16 [D] as bytes, little endian, or b""."""
+    """The fields of a record; `vector` is float16 [D] as bytes, little endian, or b""."""
 
     image_id: bytes
     digest: bytes
@@ -73,7 +78,7 @@ class RecordContent(NamedTuple):
 
 
 class IndexRow(NamedTuple):
-    """A stored row; `vector` is float16 [D], or [0] for a picture that matches only exactly."""
+    """The part of a stored record that an index holds; `vector` is float16 [D], or [0] for one that has none."""
 
     position: Position
     image_id: bytes
@@ -93,7 +98,7 @@ class NearMatch:
 
 @dataclass(frozen=True, slots=True)
 class ExactMatch:
-    """The earliest other picture of the same bytes; `own_record` is the upload's own, when it is stored as well."""
+    """The earliest other picture of the same bytes; `own_record` is the upload's own record, where it is stored too."""
 
     image_id: str
     position: Position
@@ -106,8 +111,8 @@ class ExactMatch:
 class AppendResult:
     """Where an upload stands and what stands before it. `position` is None for an exact copy that is not stored.
 
-    `own_record` is what is stored of it; None also for an upload that was deleted before it came. `region_matches` has
-    the near matches of each region of the upload.
+    `own_record` is what is stored of the upload; it is None as well for one that was deleted before it came.
+    `region_matches` has the near matches of each of its regions.
     """
 
     position: Position | None = None
@@ -118,16 +123,16 @@ class AppendResult:
 
 
 class DeleteResult(NamedTuple):
-    """How many rows were forgotten, and the position at or before which they stood."""
+    """How many records were deleted; all of them stood at or before `position`."""
 
-    rows: int
+    records: int
     position: Position
 
 
 def pack_record(
     image_id: str, digest: bytes, uploaded_at: datetime, vector: NDArray[np.float32] | None = None
 ) -> bytes:
-    """The record of a picture as `lua/window.lua` describes it."""
+    """Encode the record of a picture; `vector` is float32 [D], and is rounded to float16."""
     # The first and the last day of the calendar can lie outside of it in UTC.
     uploaded_us = min(max((uploaded_at - _EPOCH) // _MICROSECOND, _FIRST_US), _LAST_US)
     values = b"" if vector is None else vector.astype("<f2").tobytes()
@@ -135,35 +140,46 @@ def pack_record(
 
 
 def encode_record(content: RecordContent) -> bytes:
-    """The record of a picture. Raises OverflowError for what has no room in one."""
-    name, digest, uploaded_us, values = content
-    lengths = len(digest).to_bytes(1, "big") + len(name).to_bytes(2, "big")
-    return b"".join((uploaded_us.to_bytes(8, "big", signed=True), lengths, digest, name, values))
+    """Encode a record. Raises OverflowError for a time or a length that its header has no room for."""
+    name, digest, uploaded_us, vector = content
+    try:
+        header = _HEADER.pack(uploaded_us, len(digest), len(name))
+    except struct.error:
+        raise OverflowError("int too big to convert") from None
+    return b"".join((header, digest, name, vector))
 
 
 def decode_record(record: bytes) -> RecordContent:
-    """The inverse of `encode_record`."""
-    start = HEADER_BYTES + record[8]
-    end = start + int.from_bytes(record[9:11], "big")
-    uploaded_us = int.from_bytes(record[:8], "big", signed=True)
-    return RecordContent(record[start:end], record[HEADER_BYTES:start], uploaded_us, record[end:])
+    """Decode what `encode_record` encoded."""
+    uploaded_us, digest_end, name_end = _decode_header(record)
+    return RecordContent(record[digest_end:name_end], record[HEADER_BYTES:digest_end], uploaded_us, record[name_end:])
 
 
 def decode_index_row(position: bytes, record: bytes) -> IndexRow:
-    start = HEADER_BYTES + record[8]
-    end = start + int.from_bytes(record[9:11], "big")
-    uploaded_us = int.from_bytes(record[:8], "big", signed=True)
-    return IndexRow(Position.parse(position), record[start:end], uploaded_us, np.frombuffer(record, "<f2", offset=end))
+    """Decode a record for an index, without a copy of its vector."""
+    uploaded_us, digest_end, name_end = _decode_header(record)
+    vector = np.frombuffer(record, "<f2", offset=name_end)
+    return IndexRow(Position.parse(position), record[digest_end:name_end], uploaded_us, vector)
+
+
+def _decode_header(record: bytes) -> tuple[int, int, int]:
+    """The time of upload in microseconds, and where digest and image id end."""
+    uploaded_us, digest_bytes, name_bytes = _HEADER.unpack_from(record)
+    digest_end = HEADER_BYTES + digest_bytes
+    return uploaded_us, digest_end, digest_end + name_bytes
 
 
 def to_datetime(uploaded_us: int) -> datetime:
+    """Convert microseconds since 1970 to a time in UTC."""
     return _EPOCH + uploaded_us * _MICROSECOND
 
 
 def encode_name(name: str) -> bytes:
+    """Encode the name of a tenant or an image as UTF-8."""
     # JSON can carry halves of surrogate pairs, which plain UTF-8 refuses.
     return name.encode("utf-8", "surrogatepass")
 
 
 def decode_name(name: bytes) -> str:
+    """Decode what `encode_name` encoded."""
     return name.decode("utf-8", "surrogatepass")

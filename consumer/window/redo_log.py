@@ -1,9 +1,10 @@
-"""What was done to the window and may be missing in one that is rebuilt: it is done again there.
+"""A redo log of the last batches' writes to the window, which a window that was recovered meanwhile may lack.
 
-A rebuild reads the embeddings topic up to where it ends at that moment. A batch that was matched in the window that was
-lost and commits after that moment is on the topic, but not in the rebuilt window: its pictures would be forgotten, and
-what it deleted would be back. So each batch is kept until the guard's marker, asked for after the commit, is still the
-one that the batch was matched under. Is it another, the batch is repeated, which is harmless where it is not needed.
+A recovery reads the changelog up to where it ends at that moment. A batch that was matched in the lost window and
+commits after that moment is on the changelog, but not in the recovered window: its pictures would be forgotten, and
+what it deleted would be back. So the writes of each batch are logged until the loss guard's marker, read after the
+commit, is still the one that they were made under. When it is another one, they are made again, which is harmless where
+they were not lost.
 """
 
 import math
@@ -18,33 +19,32 @@ from consumer.window.loss_guard import RECOVERY_PENDING
 from consumer.window.records import NewRecord, Source, StoredRecord, decode_record, to_datetime
 from consumer.window.window import RedisWindow
 
-# Batches that are kept while a rebuild is waited for: with 32 pictures each, some 70 MB.
+# Batches logged while a recovery is waited for: with 32 pictures each, some 70 MB.
 MAX_BATCHES = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A row that was stored, or the deletion of an image."""
+    """A record that was stored, or the deletion of an image where `stored` is None."""
 
     tenant: str
     image_id: str
     source: Source
-    row: StoredRecord | None
+    stored: StoredRecord | None
 
-    def new_row(self) -> NewRecord:
-        """The row as it may be added again."""
-        assert self.row is not None  # noqa: S101 (narrows the type)
-        content = decode_record(self.row.record)
+    def new_record(self) -> NewRecord:
+        """The stored record, to be appended again."""
+        assert self.stored is not None  # noqa: S101 (narrows the type)
+        content = decode_record(self.stored.record)
         vector = np.frombuffer(content.vector, "<f2").astype(np.float32) if content.vector else None
         uploaded_at = to_datetime(content.uploaded_us)
-        return NewRecord(
-            self.tenant, self.image_id, content.digest, vector, uploaded_at, self.row.patches or None, self.source
-        )
+        patches = self.stored.patches or None
+        return NewRecord(self.tenant, self.image_id, content.digest, vector, uploaded_at, patches, self.source)
 
 
 @dataclass(slots=True)
 class BatchWrites:
-    """What one batch did, since when under which marker, and when that was committed."""
+    """The writes of one batch, the marker that they were made under, and when the batch was committed."""
 
     writes: list[Write] = field(default_factory=list)
     recorded: bool = False
@@ -52,41 +52,43 @@ class BatchWrites:
     committed_s: float = math.inf
 
     def commit(self) -> None:
-        """The batch is committed, or another process's to do; from any thread."""
+        """Note that the batch is committed, or left to another process. May be called from any thread."""
         self.committed_s = time.monotonic()
 
 
 class RedoLog:
-    """The accounts of the last moments' batches. For one thread, but for `BatchWrites.commit`."""
+    """The writes of the last batches. For one thread, but for `BatchWrites.commit`."""
 
     def __init__(self, window: RedisWindow) -> None:
+        self.batches: deque[BatchWrites] = deque()
         self._window = window
-        self._accounts: deque[BatchWrites] = deque()
 
-    def record(self, account: BatchWrites) -> None:
-        """To be called before a batch does something; for a window that is never rebuilt nothing is kept."""
-        if self._window.loss_guard.recovers and not account.recorded:
-            account.recorded, account.marker = True, self._window.loss_guard.last_reading.marker
-            self._accounts.append(account)
+    def record(self, batch: BatchWrites) -> None:
+        """Log a batch, before its first write. Nothing is logged for a window that is never recovered."""
+        if self._window.loss_guard.recovers and not batch.recorded:
+            batch.recorded, batch.marker = True, self._window.loss_guard.last_reading.marker
+            self.batches.append(batch)
 
     def replay(self) -> None:
-        """Repeat what a rebuilt window may lack. Before anything later is done to it, so that the order stays.
+        """Make the writes again that a recovered window may lack, and drop batches that are safe.
 
-        Raises Unavailable when the window cannot be asked, or has not been rebuilt for so long that no more is kept.
+        To be called before anything later is written, so that the order stays. Raises Unavailable when the window
+        cannot be asked, or when a recovery has been waited for so long that no more batches are logged.
         """
-        if not self._accounts:
+        if not self.batches:
             return
-        if (seen := self._window.loss_guard.last_reading).marker is None:
-            if len(self._accounts) >= MAX_BATCHES:
+        reading = self._window.loss_guard.last_reading
+        if reading.marker is None:
+            if len(self.batches) >= MAX_BATCHES:
                 raise Unavailable("redis", RECOVERY_PENDING)
             return
-        for account in self._accounts:
-            if account.marker != seen.marker:
-                for done in account.writes:
-                    if done.row is None:
-                        self._window.delete(done.tenant, done.image_id, done.source)
+        for batch in self.batches:
+            if batch.marker != reading.marker:
+                for write in batch.writes:
+                    if write.stored is None:
+                        self._window.delete(write.tenant, write.image_id, write.source)
                     else:
-                        self._window.append([done.new_row()])
-                account.marker = seen.marker
-        while self._accounts and self._accounts[0].committed_s < seen.read_at_s:
-            self._accounts.popleft()
+                        self._window.append([write.new_record()])
+                batch.marker = reading.marker
+        while self.batches and self.batches[0].committed_s < reading.read_at_s:
+            self.batches.popleft()

@@ -1,4 +1,4 @@
-"""The window's keys and Lua scripts on a server: one call for each tenant, all in one round trip."""
+"""The window's keys on a server, and the Lua scripts that work on them: one call a tenant, all in one round trip."""
 
 import uuid
 from collections.abc import Sequence
@@ -14,24 +14,24 @@ from consumer.errors import SeenitError, Unavailable
 from consumer.settings import GRACE_SHARE, WindowSettings
 from consumer.window.connection import REDIS_FAILURES, AnyRedis
 
-# A tenant's keys, in the order that the scripts take them in.
+# A tenant's keys, in the order in which the scripts take them.
 KEY_KINDS = ("log", "rows", "ids", "digests", "patches", "deleted", "meta")
 
-
-# What Redis 7.0 spends on a row beside its record and patches, and beside what `cost` in lua/window.lua counts: log and
-# hash entries, and what its allocator rounds up. Measured by tests/benchmarks/bench_window.py; Valkey 9 needs 140 less.
+# What Redis 7.0 spends on a record beside its bytes and its patches, and beside what `cost` in lua/window.lua counts:
+# log and hash entries, and what its allocator rounds up. Measured by tests/benchmarks/bench_window.py; Valkey 9 needs
+# 140 less.
 ROW_OVERHEAD_BYTES = 350
 
-# How the scripts' own errors begin.
-_GONE, _REBUILDING = "WINDOWGONE", "WINDOWREBUILDING"
-_NAMES = ("sync", "exact", "forget", "stage", "restore")
+_SCRIPT_NAMES = ("sync", "exact", "forget", "stage", "restore")
+# The first word of the errors that the scripts themselves return.
+_GONE, _RECOVERING = "WINDOWGONE", "WINDOWREBUILDING"
 
-# A tenant, and what its call is given after the arguments that all scripts share.
+# A tenant, and the arguments of its call after those that all scripts share.
 Call = tuple[str, Sequence[bytes | str | int]]
 
 
 class WindowGone(SeenitError):
-    """These tenants have no window, or another than the call expected."""
+    """These tenants have no window, or another one than the call expected."""
 
     def __init__(self, tenants: Sequence[str]) -> None:
         super().__init__(f"{len(tenants)} tenants have no window")
@@ -39,7 +39,7 @@ class WindowGone(SeenitError):
 
 
 class WindowRecovering(SeenitError):
-    """The windows of these tenants are half rebuilt, by somebody else."""
+    """The windows of these tenants are only half recovered, by another process."""
 
     def __init__(self, tenants: Sequence[str]) -> None:
         super().__init__(f"the windows of {len(tenants)} tenants are being rebuilt")
@@ -47,7 +47,7 @@ class WindowRecovering(SeenitError):
 
 
 class WindowStore:
-    """What `lua/` holds, for one model. Thread-safe.
+    """The windows of one model on a Redis server or cluster. Thread-safe.
 
     Every method that asks the server raises Unavailable("redis", ...) when it cannot be asked.
     """
@@ -59,42 +59,42 @@ class WindowStore:
         self.grace_ms = round(self.retention_ms * GRACE_SHARE)
         self._model = quote(f"{model.name}@{model.version}x{model.dim}", safe="@")
         self._prefix = prefix
-        self._texts = {name: _text(name) for name in _NAMES}
+        self._scripts = {name: _read_script(name) for name in _SCRIPT_NAMES}
 
     def key(self, tenant: str, kind: str) -> str:
-        """The key of a tenant's own, one of KEYS."""
-        # Names are any Unicode, braces and colons among them. `%` alone is nothing that quoting gives, so it can stand
-        # for the empty name, which a cluster would take for no hash tag at all.
+        """Name a tenant's key of one of the KEY_KINDS."""
+        # Tenants have any Unicode for a name, braces and colons among it. Quoting never gives a `%` alone, so that can
+        # stand for the empty name, which a cluster would take for no hash tag at all.
         tag = quote(tenant, safe="", errors="surrogatepass") or "%"
         return f"{self._prefix}:{{{tag}}}:{self._model}:{kind}"
 
     def shared_key(self, kind: str) -> str:
-        """A key that belongs to all tenants of the model."""
+        """Name a key that all tenants of the model share."""
         return f"{self._prefix}:{self._model}:{kind}"
 
     def run(self, name: str, calls: Sequence[Call], epoch: str = "") -> list[Any]:
-        """The replies of one script to a call for each tenant, in one round trip.
+        """Call one script for each tenant, in one round trip, and return the replies.
 
-        `epoch` is that of windows begun by it, new for each call unless given. Raises WindowGone or WindowRebuilding
-        when that is so for some of the tenants; for the others the script has run.
+        `epoch` is given to windows that the script begins; without it each call gets a new one. Raises WindowGone or
+        WindowRecovering for the tenants where that is so; for the others the script has run.
         """
         if not calls:
             return []
-        text = self._texts[name]
+        script = self._scripts[name]
         try:
-            digest = sha1(text, usedforsecurity=False).hexdigest()
-            replies = self.execute(self._scripted("EVALSHA", digest, calls, epoch), (_GONE, _REBUILDING))
+            digest = sha1(script, usedforsecurity=False).hexdigest()
+            replies = self.execute(self._script_calls("EVALSHA", digest, calls, epoch), (_GONE, _RECOVERING))
         except NoScriptError:
-            # A server that has not seen the script yet. What others of a cluster did already is harmless to repeat.
-            replies = self.execute(self._scripted("EVAL", text, calls, epoch), (_GONE, _REBUILDING))
-        for word, kind in ((_REBUILDING, WindowRecovering), (_GONE, WindowGone)):
-            tenants = [call[0] for call, reply in zip(calls, replies, strict=True) if _says(reply, word)]
+            # A server that does not have the script yet. Where others of a cluster have run it, a repeat is harmless.
+            replies = self.execute(self._script_calls("EVAL", script, calls, epoch), (_GONE, _RECOVERING))
+        for code, error in ((_RECOVERING, WindowRecovering), (_GONE, WindowGone)):
+            tenants = [call[0] for call, reply in zip(calls, replies, strict=True) if _is_error(reply, code)]
             if tenants:
-                raise kind(tenants)
+                raise error(tenants)
         return replies
 
     def command(self, *words: bytes | str | int) -> Any:
-        """The reply to one command."""
+        """Run one command and return its reply."""
         pipeline = self.pipeline()
         pipeline.execute_command(*words)
         return self.execute(pipeline)[0]
@@ -107,15 +107,16 @@ class WindowStore:
         self.execute(pipeline)
 
     def pipeline(self) -> Any:
+        """Begin a pipeline, to be handed to `execute`."""
         # Not a transaction: each script is atomic by itself, and a cluster keeps tenants on different servers.
         return self.redis.pipeline(transaction=False)
 
     def execute(self, pipeline: Any, expected: Sequence[str] = ()) -> list[Any]:
-        """The replies to a pipeline; errors with one of the `expected` words are such."""
+        """Execute a pipeline and return its replies, among them errors that begin with one of the `expected` words."""
         try:
             replies: list[Any] = pipeline.execute(raise_on_error=False)
             for reply in replies:
-                if isinstance(reply, Exception) and not any(_says(reply, word) for word in expected):
+                if isinstance(reply, Exception) and not any(_is_error(reply, code) for code in expected):
                     raise reply
         except NoScriptError:
             raise
@@ -123,22 +124,23 @@ class WindowStore:
             raise Unavailable("redis", str(error) or type(error).__name__) from error
         return replies
 
-    def _scripted(self, command: str, script: str | bytes, calls: Sequence[Call], epoch: str) -> Any:
-        common = (self.retention_ms, self.grace_ms, self.max_bytes)
+    def _script_calls(self, command: str, script: str | bytes, calls: Sequence[Call], epoch: str) -> Any:
+        """A pipeline with a call of the script for each tenant."""
+        limits = (self.retention_ms, self.grace_ms, self.max_bytes)
         pipeline = self.pipeline()
         for tenant, arguments in calls:
             keys = [self.key(tenant, kind) for kind in KEY_KINDS]
-            fresh = epoch or uuid.uuid4().hex
-            pipeline.execute_command(command, script, len(keys), *keys, *common, fresh, *arguments)
+            new_epoch = epoch or uuid.uuid4().hex
+            pipeline.execute_command(command, script, len(keys), *keys, *limits, new_epoch, *arguments)
         return pipeline
 
 
-def _says(reply: Any, word: str) -> bool:
-    return isinstance(reply, RedisError) and word in str(reply)
+def _is_error(reply: Any, code: str) -> bool:
+    return isinstance(reply, RedisError) and code in str(reply)
 
 
-def _text(name: str) -> bytes:
-    """A script behind the code that all scripts share."""
+def _read_script(name: str) -> bytes:
+    """Read a script, behind the code that all scripts share."""
     folder = files("consumer.window") / "lua"
     shared, script = ((folder / f"{part}.lua").read_bytes() for part in ("window", name))
     return b"local ROW_OVERHEAD_BYTES = %d\n%b\n%b" % (ROW_OVERHEAD_BYTES, shared, script)

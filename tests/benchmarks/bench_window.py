@@ -1,9 +1,9 @@
-"""What the recent window costs: searching the mirror, appending to Redis, reading it all back, and bytes a picture.
+"""What the recent window costs: searching the index, appending to Redis, reading it all back, and bytes a picture.
 
     python -m tests.benchmarks.bench_window [--rows 10000,100000] [--vectors embeddings.npy] [--radius 1.2]
 
 Vectors are made up with neighbourhoods as an encoder's have, or mixed from those of a file (float32 [N, D]). Everything
-runs on one thread, side by side: the mirror, a plain matrix product, and faiss where it happens to be installed.
+runs on one thread, side by side: the index, a plain matrix product, and faiss where it happens to be installed.
 """
 
 import argparse
@@ -26,11 +26,7 @@ from consumer.encoder.contract import ModelInfo  # noqa: E402
 from consumer.local.binaries import find_binaries  # noqa: E402
 from consumer.settings import WindowSettings  # noqa: E402
 from consumer.window.index import Query, SearchParams, VectorIndex  # noqa: E402
-from consumer.window.records import (  # noqa: E402
-    IndexRow,
-    NewRecord,
-    Position,
-)
+from consumer.window.records import IndexRow, NewRecord, Position  # noqa: E402
 from consumer.window.window import RedisWindow  # noqa: E402
 from tests.redis_servers import KINDS, redis_like  # noqa: E402
 from tests.stack_fixtures import serving  # noqa: E402
@@ -40,13 +36,13 @@ Float32 = NDArray[np.float32]
 
 
 def made_up(rng: np.random.Generator, count: int, dim: int) -> Float32:
-    """Unit vectors around a few hundred centres: most pairs nearly at right angles, some at a distance of 1."""
+    """Draw unit vectors around a few hundred centres: most pairs nearly at right angles, some at a distance of 1."""
     centres = rng.standard_normal((300, dim), dtype=np.float32)
     return unit(centres[rng.integers(0, 300, count)] + 1.2 * rng.standard_normal((count, dim), dtype=np.float32))
 
 
 def mixed(rng: np.random.Generator, real: Float32, count: int) -> Float32:
-    """Real vectors, and mixtures of two when more are wanted than there are."""
+    """Draw real vectors, and mixtures of two when `count` is more than there are."""
     one, other = rng.integers(0, len(real), (2, count))
     share = rng.uniform(0.4, 0.9, (count, 1)).astype(np.float32)
     share[: len(real)], one[: len(real)] = 0, np.arange(min(len(real), count))
@@ -58,7 +54,7 @@ def unit(vectors: Float32) -> Float32:
 
 
 def copies(rng: np.random.Generator, vectors: Float32, radius_l2: float) -> Float32:
-    """For each vector one at a distance of up to the radius."""
+    """Draw for each vector one at a distance of up to the radius."""
     aside = rng.standard_normal(vectors.shape, dtype=np.float32)
     aside -= np.sum(aside * vectors, axis=1, keepdims=True) * vectors
     angle = 2 * np.arcsin(rng.uniform(0, radius_l2, (len(vectors), 1)).astype(np.float32) / 2)
@@ -66,13 +62,13 @@ def copies(rng: np.random.Generator, vectors: Float32, radius_l2: float) -> Floa
 
 
 def milliseconds(call: Callable[[], object], times: int) -> tuple[float, float]:
-    """Median and 99th percentile."""
-    taken = []
+    """Time calls; median and 99th percentile in milliseconds."""
+    taken_ms = []
     for _ in range(times):
         start = time.perf_counter()
         call()
-        taken.append(1e3 * (time.perf_counter() - start))
-    return float(np.median(taken)), float(np.percentile(taken, 99))
+        taken_ms.append(1e3 * (time.perf_counter() - start))
+    return float(np.median(taken_ms)), float(np.percentile(taken_ms, 99))
 
 
 def brute_force(stored: Float32, queries: Float32, radius_l2: float) -> list[set[int]]:
@@ -81,7 +77,7 @@ def brute_force(stored: Float32, queries: Float32, radius_l2: float) -> list[set
 
 
 def faiss_search(vectors: Float32, queries: Float32) -> Callable[[], object] | None:
-    """Binary index, 50 best, and exact distances of those: the fastest of faiss's on one thread."""
+    """Search a binary index for the 50 best and compute their exact distances: the fastest of faiss on one thread."""
     try:
         import faiss  # type: ignore[import-not-found]  # noqa: PLC0415
     except ImportError:
@@ -104,30 +100,32 @@ def faiss_search(vectors: Float32, queries: Float32) -> Callable[[], object] | N
 
 def bench_search(rng: np.random.Generator, vectors: Float32, radius_l2: float) -> None:
     stored = vectors.astype(np.float16)
-    mirror = VectorIndex(vectors.shape[1], SearchParams(radius_l2, radius_l2, 32), 10**9)
+    index = VectorIndex(vectors.shape[1], SearchParams(radius_l2, radius_l2, 32), 10**9)
     rows = [IndexRow(Position(0, n + 1), b"%032d" % n, 0, vector) for n, vector in enumerate(stored)]
     start = time.perf_counter()
     for first in range(0, len(rows), 500):
-        mirror.extend(rows[first : first + 500])
+        index.extend(rows[first : first + 500])
     built_s = time.perf_counter() - start
     targets = rng.integers(0, len(vectors), (12, BATCH))
     batches = [copies(rng, vectors[chosen], radius_l2) for chosen in targets]
-    asked = [[Query(Position(0, 10**9), b"query", vector) for vector in batch.astype(np.float16)] for batch in batches]
-    wanted = found = 0
+    query_batches = [
+        [Query(Position(0, 10**9), b"query", vector) for vector in batch.astype(np.float16)] for batch in batches
+    ]
+    expected_count = found_count = 0
     as_stored = stored.astype(np.float32)
-    for batch, queries in zip(batches, asked, strict=True):
+    for batch, queries in zip(batches, query_batches, strict=True):
         truth = brute_force(as_stored, batch.astype(np.float16).astype(np.float32), radius_l2 - 1e-3)
-        for hits, near in zip(mirror.search(queries), truth, strict=True):
+        for hits, near in zip(index.search(queries), truth, strict=True):
             serials = {hit.position.serial - 1 for hit in hits}
-            wanted += min(len(near), 32)
-            found += len(near & serials)
+            expected_count += min(len(near), 32)
+            found_count += len(near & serials)
 
     def each(search: Callable[[int], object]) -> tuple[float, float]:
-        turn: Iterator[int] = iter(range(10**6))
-        return milliseconds(lambda: search(next(turn) % len(asked)), 24)
+        numbers: Iterator[int] = iter(range(10**6))
+        return milliseconds(lambda: search(next(numbers) % len(query_batches)), 24)
 
     results = {
-        "mirror": each(lambda n: mirror.search(asked[n])),
+        "index": each(lambda n: index.search(query_batches[n])),
         "float32 product": each(lambda n: brute_force(vectors, batches[n], radius_l2)),
     }
     faiss = faiss_search(vectors, batches[0])
@@ -135,8 +133,9 @@ def bench_search(rng: np.random.Generator, vectors: Float32, radius_l2: float) -
         results["faiss binary + rerank"] = milliseconds(faiss, 24)
     times = ", ".join(f"{name} {median:.1f} ({worst:.1f})" for name, (median, worst) in results.items())
     print(
-        f"search {len(rows):>7} rows, batch of {BATCH}, ms median (p99): {times}; recall {found}/{wanted}; "
-        f"{mirror.nbytes / len(rows):.0f} bytes a row; filled at {len(rows) / built_s:,.0f} rows/s",
+        f"search {len(rows):>7} rows, batch of {BATCH}, ms median (p99): {times}; "
+        f"recall {found_count}/{expected_count}; {index.nbytes / len(rows):.0f} bytes a row; "
+        f"filled at {len(rows) / built_s:,.0f} rows/s",
         flush=True,
     )
 
@@ -147,31 +146,31 @@ def bench_redis(kind: str, vectors: Float32, radius_l2: float, id_length: int) -
     with tempfile.TemporaryDirectory() as folder, serving(redis_like(kind, find_binaries(), Path(folder))) as server:
         redis = Redis(port=server.ports[0])
         window = RedisWindow(redis, model, WindowSettings(), "seenit")
-        at = datetime.now(UTC)
+        uploaded_at = datetime.now(UTC)
         before = int(redis.info("memory")["used_memory"])
         window.append([])
-        taken = []
+        taken_ms = []
         for first in range(0, len(vectors), BATCH):
-            rows = [
-                NewRecord("t", f"{n:0{id_length}d}", sha256(b"%d" % n).digest(), vector, at)
+            records = [
+                NewRecord("t", f"{n:0{id_length}d}", sha256(b"%d" % n).digest(), vector, uploaded_at)
                 for n, vector in enumerate(vectors[first : first + BATCH], first)
             ]
             start = time.perf_counter()
-            window.append(rows)
-            taken.append(1e3 * (time.perf_counter() - start))
+            window.append(records)
+            taken_ms.append(1e3 * (time.perf_counter() - start))
         stored = int(redis.hlen(f"seenit:{{t}}:encoder@1x{dim}:rows"))
         used = int(redis.info("memory")["used_memory"]) - before
         accounted = int(redis.hget(f"seenit:{{t}}:encoder@1x{dim}:meta", "bytes") or 0)
         empty = RedisWindow(redis, model, WindowSettings(), "seenit")
         start = time.perf_counter()
-        one = NewRecord("t", "x", b"x" * 32, vectors[0], at)
+        one = NewRecord("t", "x", b"x" * 32, vectors[0], uploaded_at)
         empty.append([one])
         warm_s = time.perf_counter() - start
-        first_ms = np.median(taken[2:50])
+        first_ms = np.median(taken_ms[2:50])
         print(
             f"{kind} {stored} rows, D={dim}, image ids of {id_length}: {used / stored:.0f} bytes a picture in Redis "
             f"(accounted {accounted / stored:.0f}); add a batch of {BATCH}, ms: {first_ms:.1f} while small, "
-            f"{np.median(taken[-50:]):.1f} at the end (p99 {np.percentile(taken, 99):.1f}); "
+            f"{np.median(taken_ms[-50:]):.1f} at the end (p99 {np.percentile(taken_ms, 99):.1f}); "
             f"warm start {stored / warm_s:,.0f} rows/s",
             flush=True,
         )

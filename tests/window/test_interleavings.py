@@ -2,7 +2,7 @@
 
 Each process is a thread that stops before every round trip. An explorer lets one go at a time, or makes it crash before
 or after the round trip, and then runs everything again with the next order, until there is none left. A process that
-crashed comes back with an empty mirror and begins its upload anew.
+crashed comes back with an empty replica and begins its upload anew.
 """
 
 import threading
@@ -15,12 +15,12 @@ from redis import Redis
 from consumer.decide import decide
 from consumer.local.binaries import Binaries
 from consumer.settings import WindowSettings
-from consumer.window import window as recent
+from consumer.window import replica
 from consumer.window.records import NewRecord, decode_index_row
 from consumer.window.window import RedisWindow
 from tests.redis_servers import client_of, redis_like
 from tests.stack_fixtures import serving
-from tests.window.test_window import MODEL, PREFIX, assert_coherent, upload
+from tests.window.examples import MODEL, PREFIX, assert_coherent, upload
 
 Answer = tuple[str, str | None]
 
@@ -29,11 +29,11 @@ class Crash(Exception):
     """The process is gone; what it had sent may have arrived."""
 
 
-class Forget(NamedTuple):
+class Deletion(NamedTuple):
     image_id: str
 
 
-Task = NewRecord | Forget
+Task = NewRecord | Deletion
 
 
 class Choice(NamedTuple):
@@ -42,7 +42,7 @@ class Choice(NamedTuple):
 
 
 class Process(threading.Thread):
-    """Works through its tasks, one round trip whenever it is told to."""
+    """Works through its tasks; `step` lets it make one round trip."""
 
     def __init__(self, redis: Redis, tasks: Sequence[Task], tenant: str) -> None:
         super().__init__(daemon=True)
@@ -80,7 +80,7 @@ class Process(threading.Thread):
 
     def _try(self, task: Task) -> bool:
         try:
-            if isinstance(task, Forget):
+            if isinstance(task, Deletion):
                 self.window.delete(self._tenant, task.image_id)
             else:
                 answer = process(self.window, task._replace(tenant=self._tenant))
@@ -118,12 +118,12 @@ class Stepping:
         return pipeline
 
 
-def process(window: RedisWindow, row: NewRecord) -> Answer:
-    """What the pipeline does with an upload."""
-    [exact] = window.find_exact([(row.tenant, row.image_id, row.digest, row.uploaded_at)])
+def process(window: RedisWindow, record: NewRecord) -> Answer:
+    """Decide on an upload as the pipeline does."""
+    [exact] = window.find_exact([(record.tenant, record.image_id, record.digest, record.uploaded_at)])
     if exact is not None:
         return "exact", exact.image_id
-    decision = decide(window.append([row])[0], MODEL.threshold_l2, 5)
+    decision = decide(window.append([record])[0], MODEL.threshold_l2, 5)
     return decision.kind or "unique", decision.match and decision.match.image_id
 
 
@@ -160,8 +160,8 @@ def explore(
     while True:
         tenant = f"t{number}"
         window = RedisWindow(redis, MODEL, WindowSettings(), PREFIX)
-        for row in stored:
-            window.append([row._replace(tenant=tenant)])
+        for record in stored:
+            window.append([record._replace(tenant=tenant)])
         yield tenant, run(redis, tenant, tasks, faults, path)
         number += 1
         while path and path[-1] == 0:
@@ -199,7 +199,7 @@ def stored_order(redis: Redis, tenant: str) -> list[str]:
 
 
 def check_copies(redis: Redis, tenant: str, processes: list[Process]) -> None:
-    """The promises about copies, for uploads of which nothing was deleted."""
+    """Check what the window guarantees about copies, for uploads of which nothing was deleted."""
     answers: dict[str, set[Answer]] = {}
     for one in processes:
         for image_id, given in one.answers.items():
@@ -246,20 +246,20 @@ def test_of_copies_one_is_unique_in_every_order(
     for tenant, processes in explore(redis, [], tasks, faults):
         number += 1
         check_copies(redis, tenant, processes)
-        # A replay long after, by a process that has seen nothing of it.
+        # The same uploads long after, by a process that has read nothing of the window before.
         fresh = RedisWindow(redis, MODEL, WindowSettings(), PREFIX)
         for one, mine in zip(processes, tasks, strict=True):
-            for row in mine:
-                assert {process(fresh, row._replace(tenant=tenant))} == one.answers[row.image_id]
+            for record in mine:
+                assert {process(fresh, record._replace(tenant=tenant))} == one.answers[record.image_id]
     assert number >= orders, number
     assert_coherent(redis)
 
 
 @pytest.mark.parametrize("page_entries", [1, 2])
-def test_a_mirror_that_is_read_page_by_page_compares_only_once_it_is_there(
+def test_a_replica_that_is_read_page_by_page_is_searched_only_once_it_is_complete(
     redis: Redis, monkeypatch: pytest.MonkeyPatch, page_entries: int
 ) -> None:
-    monkeypatch.setattr(recent, "PAGE_ENTRIES", page_entries)
+    monkeypatch.setattr(replica, "PAGE_ENTRIES", page_entries)
     stored = [upload("x", 5), upload("y", 6)]
     number = 0
     for tenant, processes in explore(redis, stored, NEAR_PAIR, 0):
@@ -269,13 +269,13 @@ def test_a_mirror_that_is_read_page_by_page_compares_only_once_it_is_there(
 
 
 def test_a_deleted_picture_comes_back_nowhere(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recent, "PAGE_ENTRIES", 2)
+    monkeypatch.setattr(replica, "PAGE_ENTRIES", 2)
     stored = [upload("a", 1, 0), upload("x", 5)]
-    tasks: list[list[Task]] = [[upload("b", 1, 1)], [Forget("a")], [upload("c", 1, 0)]]
+    tasks: list[list[Task]] = [[upload("b", 1, 1)], [Deletion("a")], [upload("c", 1, 0)]]
     number = 0
     for tenant, processes in explore(redis, stored, tasks, 0):
         number += 1
-        monkeypatch.setattr(recent, "STALE_S", -1.0)
+        monkeypatch.setattr(replica, "STALE_S", -1.0)
         fresh = RedisWindow(redis, MODEL, WindowSettings(), PREFIX)
         assert process(fresh, upload("d", 1, 3, tenant))[1] in ("b", "c")
         living = len(stored_order(redis, tenant))
@@ -290,13 +290,13 @@ def test_a_deleted_picture_comes_back_nowhere(redis: Redis, monkeypatch: pytest.
 
 
 def test_the_explorer_notices_a_search_before_the_append(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it is there for: with the order of the two turned round, it finds the two copies that miss each other."""
+    """With a search before the append instead of after it, two copies miss each other, which the explorer finds."""
 
-    def search_then_append(window: RedisWindow, row: NewRecord) -> Answer:
-        probe = row._replace(image_id=f"probe of {row.image_id}", digest=b"probe" + row.digest)
+    def search_then_append(window: RedisWindow, record: NewRecord) -> Answer:
+        probe = record._replace(image_id=f"probe of {record.image_id}", digest=b"probe" + record.digest)
         decision = decide(window.append([probe])[0], MODEL.threshold_l2, 5)
-        window.delete(row.tenant, probe.image_id)
-        window.append([row])
+        window.delete(record.tenant, probe.image_id)
+        window.append([record])
         return decision.kind or "unique", decision.match and decision.match.image_id
 
     monkeypatch.setitem(globals(), "process", search_then_append)

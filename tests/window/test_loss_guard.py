@@ -1,4 +1,4 @@
-"""Redis loses the window while two consumers work: it is rebuilt or begins anew, as configured."""
+"""Redis loses the window while two consumers work: it is recovered or begins anew, as configured."""
 
 import json
 import uuid
@@ -86,7 +86,7 @@ def delete(service: Service, image_id: str) -> None:
 
 
 def published(service: Service) -> list[Message]:
-    """What readers of committed messages see of the embeddings topic."""
+    """The committed messages of the embeddings topic."""
     topic = service.environment["SEENIT_KAFKA_EMBEDDINGS_TOPIC"]
     consumer = Consumer(
         {
@@ -97,16 +97,16 @@ def published(service: Service) -> list[Message]:
         }
     )
     consumer.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
-    found, ended = [], set()
+    messages, ended = [], set()
     while len(ended) < PARTITIONS:
         for message in consumer.consume(500, 0.2):
             error = message.error()
             if error is None:
-                found.append(message)
+                messages.append(message)
             elif error.code() == KafkaError._PARTITION_EOF:
                 ended.add(message.partition())
     consumer.close()
-    return found
+    return messages
 
 
 def flush(server: Server) -> None:
@@ -169,15 +169,15 @@ def assert_one_verdict_each(service: Service) -> None:
 
 
 @pytest.mark.parametrize("lose", [flush, kill_and_restart])
-def test_a_window_lost_in_mid_flow_is_rebuilt(begin: Begin, server: Server, lose: Callable[[Server], None]) -> None:
+def test_a_window_lost_in_mid_flow_is_recovered(begin: Begin, server: Server, lose: Callable[[Server], None]) -> None:
     service = begin("rebuild")
     more = lose_in_mid_flow(service, server, lose)
-    told = upload_copies(service)
+    answers = upload_copies(service)
     for name in set(ORIGINALS) - {DELETED}:
-        assert told[f"edited {name}"] == ("duplicate", "near", name)
-        assert told[f"equal {name}"] == ("duplicate", "exact", name)
+        assert answers[f"edited {name}"] == ("duplicate", "near", name)
+        assert answers[f"equal {name}"] == ("duplicate", "exact", name)
     # What was deleted has not come back.
-    assert told[f"edited {DELETED}"] == ("unique", None, None)
+    assert answers[f"edited {DELETED}"] == ("unique", None, None)
     # Some of the random pictures lie near each other.
     for each in service.verdicts:
         if each.image_id in more and each.match is not None:
@@ -188,13 +188,13 @@ def test_a_window_lost_in_mid_flow_is_rebuilt(begin: Begin, server: Server, lose
     assert sum(log.count("rebuilt the window from") for log in logs) == 2
     until(lambda: sum(map(resets, consumers)) > 0, 15, "no metric tells")
     assert "Traceback" not in "".join(logs)
-    kept = [message for message in published(service) if message.value() is not None]
-    headers = dict(kept[0].headers() or ())
+    upserts = [message for message in published(service) if message.value() is not None]
+    headers = dict(upserts[0].headers() or ())
     assert headers["model-version"] == service.verdicts[0].model.version.encode()
-    assert {json.loads(message.key() or b"")[0] for message in kept} == {"default"}
+    assert {json.loads(message.key() or b"")[0] for message in upserts} == {"default"}
 
 
-def test_nothing_goes_on_until_the_window_is_rebuilt(begin: Begin, server: Server) -> None:
+def test_nothing_goes_on_until_the_window_is_recovered(begin: Begin, server: Server) -> None:
     service = begin("rebuild")
     with client_of(server) as client:
         [marker] = client.keys("*:marker")  # type: ignore[misc]
@@ -223,10 +223,10 @@ def test_with_continue_an_empty_window_goes_on_and_says_so(
 ) -> None:
     service = begin("continue")
     lose_in_mid_flow(service, server, lose)
-    told = upload_copies(service)
+    answers = upload_copies(service)
     for name in ORIGINALS:
-        assert told[f"edited {name}"] == ("unique", None, None)
-        assert told[f"equal {name}"] == ("duplicate", "near", f"edited {name}")
+        assert answers[f"edited {name}"] == ("unique", None, None)
+        assert answers[f"equal {name}"] == ("duplicate", "near", f"edited {name}")
     assert_one_verdict_each(service)
     # One that had no partition yet when it happened had nothing to lose.
     until(lambda: any(resets(consumer) > 0 for consumer in consumers), 15, "no metric tells")
@@ -244,23 +244,25 @@ def test_the_command_fills_an_empty_redis(begin: Begin, server: Server) -> None:
         consumer.stop()
     flush(server)
     environment = {name: value for name, value in service.environment.items() if name.startswith("SEENIT_")}
-    done = seenit("rebuild", **environment)
-    assert done.returncode == 0, done.stderr
+    process = seenit("rebuild", **environment)
+    assert process.returncode == 0, process.stderr
     count = len(ORIGINALS)
-    assert done.stdout.startswith(f"rebuilt {count - 1} pictures of 1 tenants from {count + 1} messages; "), done.stdout
+    assert process.stdout.startswith(f"rebuilt {count - 1} pictures of 1 tenants from {count + 1} messages; "), (
+        process.stdout
+    )
     consumers.append(service.consumer())
-    told = upload_copies(service)
-    assert told[f"edited {DELETED}"][0] == "unique"
-    assert sum(verdict == "duplicate" for verdict, _, _ in told.values()) == 2 * count - 1
+    answers = upload_copies(service)
+    assert answers[f"edited {DELETED}"][0] == "unique"
+    assert sum(verdict == "duplicate" for verdict, _, _ in answers.values()) == 2 * count - 1
     again = seenit("rebuild", **environment)
     assert again.returncode == 0, again.stderr
     assert "left alone the windows of 1 tenants that are not empty: 'default'" in again.stdout
 
 
-def test_a_rebuild_needs_a_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recovery_needs_a_topic(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEENIT_WINDOW_ON_LOSS", "rebuild")
     with pytest.raises(Misconfigured, match="SEENIT_KAFKA_EMBEDDINGS_TOPIC"):
         Settings.load()
-    done = seenit("rebuild")
-    assert done.returncode == 1
-    assert "SEENIT_KAFKA_EMBEDDINGS_TOPIC" in done.stderr
+    process = seenit("rebuild")
+    assert process.returncode == 1
+    assert "SEENIT_KAFKA_EMBEDDINGS_TOPIC" in process.stderr

@@ -1,48 +1,26 @@
-"""The window on real servers: against a model of itself, and each promise by itself."""
+"""The window on real servers: against a model of itself, and each property of it by itself."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
-from hashlib import sha256
 from itertools import count
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from redis import Redis
 
 from consumer.encoder.contract import ModelInfo
 from consumer.errors import Unavailable
-from consumer.local.process import Server
 from consumer.settings import WindowSettings
-from consumer.window import records as rows_module
-from consumer.window import store as scripts
-from consumer.window import window as recent
-from consumer.window.records import AppendResult, ExactMatch, NewRecord, Position, Source
+from consumer.window import replica, store
+from consumer.window.records import ExactMatch, NewRecord, Position, Source
 from consumer.window.window import RedisWindow
-from tests.redis_servers import client_of
-
-DIM = 64
-THRESHOLD_L2 = 0.5
-MODEL = ModelInfo("encoder", "1", 160, DIM, THRESHOLD_L2, 32, None)
-AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-PREFIX = "seenit"
-# Tenants that a careless key would mix up.
-NAMES = ("", "%", "{", "}", "{}", "}{", "a:b", "%7B", "{t}", "t}x", "日本", "\ud800", "\x00\n", "🖼", "x" * 256)
+from tests.window.examples import DIM, MODEL, NAMES, PREFIX, UPLOADED_AT, keys, look_up, near, upload, vector
 
 Open = Callable[..., RedisWindow]
-
-
-@pytest.fixture
-def redis(server: Server) -> Iterator[Redis]:
-    """A client of an empty server, which is checked for loose ends afterwards."""
-    with client_of(server) as client:
-        client.flushall()
-        yield client
-        assert_coherent(client)
 
 
 @pytest.fixture
@@ -54,57 +32,6 @@ def process(redis: Redis) -> Open:
         return RedisWindow(redis, MODEL, window, PREFIX, **options)  # type: ignore[arg-type]
 
     return open_window
-
-
-def vector(picture: int, variant: int = 0) -> NDArray[np.float32]:
-    """Pictures lie far apart, variants of one near each other."""
-    values = np.random.default_rng(picture).standard_normal(DIM)
-    values = values / np.linalg.norm(values) + 0.02 * np.random.default_rng([picture, variant]).standard_normal(DIM)
-    return (values / np.linalg.norm(values)).astype(np.float32)
-
-
-def upload(image_id: str, picture: int, variant: int = 0, tenant: str = "t", patches: bytes | None = None) -> NewRecord:
-    digest = sha256(b"%d/%d" % (picture, variant)).digest()
-    return NewRecord(tenant, image_id, digest, vector(picture, variant), AT, patches)
-
-
-def look_up(window: RedisWindow, row: NewRecord) -> ExactMatch | None:
-    return window.find_exact([(row.tenant, row.image_id, row.digest, row.uploaded_at)])[0]
-
-
-def near(placed: AppendResult) -> list[str]:
-    return [found.image_id for found in placed.near]
-
-
-def keys(tenant: str = "t") -> dict[str, str]:
-    return {kind: f"{PREFIX}:{{{tenant}}}:encoder@1x{DIM}:{kind}" for kind in scripts.KEY_KINDS}
-
-
-def assert_coherent(redis: Redis) -> None:
-    """What is kept about rows agrees, for every tenant."""
-    for meta in redis.keys("*:meta"):
-        key = {kind: meta[: -len(b"meta")] + kind.encode() for kind in scripts.KEY_KINDS}
-        log = {position for position, fields in redis.xrange(key["log"]) if b"row" in fields}
-        rows = redis.hgetall(key["rows"])
-        ids, digests = (redis.hgetall(key[kind]) for kind in ("ids", "digests"))
-        assert log == set(rows)
-        for listed in (ids, digests):
-            positions = [position for value in listed.values() for position in value.split(b" ")]
-            assert sorted(positions) == sorted(rows)
-        for position, record in rows.items():
-            row = rows_module.decode_index_row(position, record)
-            digest = record[11 : 11 + record[8]]
-            assert position in ids[row.image_id].split(b" ")
-            assert position in digests[digest].split(b" ")
-        patches = redis.hgetall(key["patches"])
-        assert set(patches) <= set(rows)
-        accounted = int(redis.hget(meta, "bytes") or 0) - 200 * sum(
-            b"deleted" in fields for _, fields in redis.xrange(key["log"])
-        )
-        assert redis.hlen(key["deleted"]) <= redis.xlen(key["log"])
-        assert (
-            accounted == 0 if not rows else accounted > sum(map(len, rows.values())) + sum(map(len, patches.values()))
-        )
 
 
 class TestAgainstAModel:
@@ -121,25 +48,25 @@ class TestAgainstAModel:
     _step = st.tuples(
         st.integers(0, 2),
         st.one_of(
-            st.tuples(st.just("add"), st.lists(_upload, min_size=1, max_size=5)),
+            st.tuples(st.just("append"), st.lists(_upload, min_size=1, max_size=5)),
             st.tuples(st.just("exact"), st.lists(_upload, min_size=1, max_size=3)),
-            st.tuples(st.just("forget"), st.sampled_from("abcdef")),
+            st.tuples(st.just("delete"), st.sampled_from("abcdef")),
             st.tuples(st.just("refresh"), st.none()),
             st.tuples(st.just("restart"), st.none()),
         ),
     )
 
     @staticmethod
-    def _row(tenant: str, image_id: str, content: int) -> NewRecord:
-        row = upload(image_id, content // 3, content % 3, tenant)
-        return row._replace(vector=None) if content == 8 else row  # a blank picture
+    def _record(tenant: str, image_id: str, content: int) -> NewRecord:
+        record = upload(image_id, content // 3, content % 3, tenant)
+        return record._replace(vector=None) if content == 8 else record  # a blank picture
 
     def _find(self, stored: "list[Stored]", image_id: str, content: int) -> "tuple[Stored | None, Stored | None]":
-        living = [row for row in stored if not row.deleted and row.content == content]
-        own = next((row for row in living if row.image_id == image_id), None)
+        living = [record for record in stored if not record.deleted and record.content == content]
+        own = next((record for record in living if record.image_id == image_id), None)
         if own is not None:
             living = living[: living.index(own)]
-        return own, next((row for row in living if row.image_id != image_id), None)
+        return own, next((record for record in living if record.image_id != image_id), None)
 
     @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(steps=st.lists(_step, min_size=1, max_size=14))
@@ -147,49 +74,53 @@ class TestAgainstAModel:
         tenant = f"t{next(self._tenants)}"
         windows = [process() for _ in range(3)]
         stored: list[TestAgainstAModel.Stored] = []
-        for number, (action, what) in steps:
+        for number, (action, argument) in steps:
             window = windows[number]
             if action == "restart":
                 windows[number] = process()
             elif action == "refresh":
                 window.refresh()
-            elif action == "forget":
-                gone = [row for row in stored if row.image_id == what and not row.deleted]
-                assert window.delete(tenant, str(what)).rows == len(gone)
-                for row in gone:
-                    row.deleted = True
+            elif action == "delete":
+                gone = [record for record in stored if record.image_id == argument and not record.deleted]
+                assert window.delete(tenant, str(argument)).records == len(gone)
+                for record in gone:
+                    record.deleted = True
             elif action == "exact":
-                assert isinstance(what, list)
-                rows = [self._row(tenant, *one) for one in what]
-                found = window.find_exact([(row.tenant, row.image_id, row.digest, AT) for row in rows])
-                wanted = [self._find(stored, *one)[1] for one in what]
-                assert [f and f.image_id for f in found] == [w and w.image_id for w in wanted]
+                assert isinstance(argument, list)
+                records = [self._record(tenant, *one) for one in argument]
+                matches = window.find_exact(
+                    [(record.tenant, record.image_id, record.digest, UPLOADED_AT) for record in records]
+                )
+                expected = [self._find(stored, *one)[1] for one in argument]
+                assert [match and match.image_id for match in matches] == [one and one.image_id for one in expected]
             else:
-                assert isinstance(what, list)
-                self._check_add(window, tenant, stored, what)
+                assert isinstance(argument, list)
+                self._check_append(window, tenant, stored, argument)
 
-    def _check_add(self, window: RedisWindow, tenant: str, stored: "list[Stored]", what: list[tuple[str, int]]) -> None:
+    def _check_append(
+        self, window: RedisWindow, tenant: str, stored: "list[Stored]", argument: list[tuple[str, int]]
+    ) -> None:
         expected: list[tuple[str | None, TestAgainstAModel.Stored | None]] = []
-        for image_id, content in what:
+        for image_id, content in argument:
             own, earlier = self._find(stored, image_id, content)
             if earlier is None and own is None:
                 own = self.Stored(image_id, content)
                 stored.append(own)
             expected.append((earlier and earlier.image_id, own))
-        for (image_id, content), (exact, own), placed in zip(
-            what, expected, window.append([self._row(tenant, *one) for one in what]), strict=True
+        for (image_id, content), (exact, own), result in zip(
+            argument, expected, window.append([self._record(tenant, *one) for one in argument]), strict=True
         ):
-            assert (placed.exact and placed.exact.image_id) == exact
+            assert (result.exact and result.exact.image_id) == exact
             before = [] if exact or own is None or content == 8 else stored[: stored.index(own)]
-            assert near(placed) == [
-                row.image_id
-                for row in before
-                if not row.deleted
-                and row.image_id != image_id
-                and row.content // 3 == content // 3
-                and row.content != 8
+            assert near(result) == [
+                record.image_id
+                for record in before
+                if not record.deleted
+                and record.image_id != image_id
+                and record.content // 3 == content // 3
+                and record.content != 8
             ]
-            assert (placed.position is None) == (own is None)
+            assert (result.position is None) == (own is None)
 
 
 def test_of_two_copies_at_the_same_moment_exactly_one_is_the_duplicate(process: Open) -> None:
@@ -201,37 +132,39 @@ def test_of_two_copies_at_the_same_moment_exactly_one_is_the_duplicate(process: 
 
 
 def test_a_match_tells_all_about_the_picture(process: Open) -> None:
-    east = AT.astimezone(timezone(timedelta(hours=9)))
+    east = UPLOADED_AT.astimezone(timezone(timedelta(hours=9)))
     window = process()
     original = upload("a", 1)._replace(uploaded_at=east)
     [first] = window.append([original])
-    [placed] = window.append([upload("b", 1, 1)])
-    [found] = placed.near
+    [result] = window.append([upload("b", 1, 1)])
+    [match] = result.near
     l2 = float(np.linalg.norm(vector(1).astype(np.float16) - vector(1, 1).astype(np.float16).astype(np.float32)))
-    assert (found.image_id, found.position, found.uploaded_at) == ("a", first.position, AT)
-    assert found.l2 == pytest.approx(l2, abs=1e-6)
-    assert look_up(window, upload("c", 1)) == ExactMatch("a", first.position, AT)  # type: ignore[arg-type]
+    assert (match.image_id, match.position, match.uploaded_at) == ("a", first.position, UPLOADED_AT)
+    assert match.l2 == pytest.approx(l2, abs=1e-6)
+    assert look_up(window, upload("c", 1)) == ExactMatch("a", first.position, UPLOADED_AT)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("moment", [datetime.min, datetime.max, datetime(1969, 7, 20, 20, 17, 40)])
 def test_any_time_of_upload_is_kept(process: Open, moment: datetime) -> None:
     window = process()
-    at = moment.replace(tzinfo=timezone(timedelta(hours=14 if moment.year < 1000 else -12)))
-    window.append([upload("a", 1)._replace(uploaded_at=at)])
-    found = look_up(window, upload("b", 1))
-    assert found is not None
-    assert abs(found.uploaded_at - moment.replace(tzinfo=UTC)) <= timedelta(hours=14)
+    uploaded_at = moment.replace(tzinfo=timezone(timedelta(hours=14 if moment.year < 1000 else -12)))
+    window.append([upload("a", 1)._replace(uploaded_at=uploaded_at)])
+    match = look_up(window, upload("b", 1))
+    assert match is not None
+    assert abs(match.uploaded_at - moment.replace(tzinfo=UTC)) <= timedelta(hours=14)
 
 
 def test_a_repeat_gives_the_same_answer_whatever_came_since(process: Open) -> None:
-    rows = [upload("a", 1, 0), upload("b", 1, 1), upload("c", 1, 2), upload("d", 1, 1)]
-    answers = process().append(rows)
+    records = [upload("a", 1, 0), upload("b", 1, 1), upload("c", 1, 2), upload("d", 1, 1)]
+    answers = process().append(records)
     other = process()
     other.append([upload("e", 1, 3), upload("f", 1, 4)])
     # Encoded a little differently this time, as in a batch of another size.
-    noisy = [row._replace(vector=row.vector + np.float32(1e-3)) for row in rows if row.vector is not None]
+    noisy = [
+        record._replace(vector=record.vector + np.float32(1e-3)) for record in records if record.vector is not None
+    ]
     assert other.append(noisy[::-1])[::-1] == answers
-    assert [near(placed) for placed in answers] == [[], ["a"], ["a", "b"], []]
+    assert [near(result) for result in answers] == [[], ["a"], ["a", "b"], []]
     assert answers[3].exact is not None
 
 
@@ -240,9 +173,9 @@ def test_a_flood_of_one_file_is_stored_once(process: Open, redis: Redis) -> None
     window.append([upload("a", 1)])
     before = redis.memory_usage(keys()["rows"], samples=0)
     for batch in range(20):
-        rows = [upload(f"{batch}/{n}", 1) for n in range(32)]
-        assert {placed.exact.image_id for placed in window.append(rows) if placed.exact} == {"a"}
-        assert all(look_up(window, row) for row in rows[:3])
+        records = [upload(f"{batch}/{n}", 1) for n in range(32)]
+        assert {result.exact.image_id for result in window.append(records) if result.exact} == {"a"}
+        assert all(look_up(window, record) for record in records[:3])
     assert redis.memory_usage(keys()["rows"], samples=0) == before
     assert window.stats().rows == 1
 
@@ -250,12 +183,12 @@ def test_a_flood_of_one_file_is_stored_once(process: Open, redis: Redis) -> None
 def test_versions_of_one_image_do_not_match_each_other(process: Open, redis: Redis) -> None:
     window = process()
     versions = [upload("a", 1, variant) for variant in range(20)]
-    for row in versions:
-        [placed] = window.append([row])
-        assert (placed.exact, placed.near) == (None, ())
+    for record in versions:
+        [result] = window.append([record])
+        assert (result.exact, result.near) == (None, ())
     assert redis.hlen(keys()["rows"]) == 16
     assert near(window.append([upload("b", 1, 50)])[0]) == ["a"] * 16
-    assert window.delete("t", "a").rows == 16
+    assert window.delete("t", "a").records == 16
     assert near(window.append([upload("c", 1, 51)])[0]) == ["b"]
 
 
@@ -266,7 +199,7 @@ def test_deletion_reaches_every_process(process: Open) -> None:
     assert (one.stats().rows, other.stats().rows) == (2, 3)
     one.delete("t", "a")
     assert (one.stats().rows, other.stats().rows) == (2, 3)
-    time.sleep(recent.STALE_S)
+    time.sleep(replica.STALE_S)
     other.refresh()
     assert other.stats().rows == 2
     assert process().append([upload("d", 1, 1)])[0].near == ()
@@ -276,7 +209,7 @@ def test_deletion_reaches_every_process(process: Open) -> None:
 def test_a_process_busy_with_another_tenant_still_hears_of_deletions(
     process: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recent, "STALE_S", 0.0)
+    monkeypatch.setattr(replica, "STALE_S", 0.0)
     one, other = process(), process()
     other.append([upload("a", 1)])
     one.delete("t", "a")
@@ -307,8 +240,8 @@ def test_a_deleted_original_is_found_no_more_by_its_copies(process: Open) -> Non
     window = process()
     window.append([upload("a", 1), upload("b", 1), upload("c", 1, 1)])
     window.delete("t", "a")
-    [placed] = window.append([upload("d", 1)])
-    assert (placed.exact, near(placed)) == (None, ["c"])
+    [result] = window.append([upload("d", 1)])
+    assert (result.exact, near(result)) == (None, ["c"])
     assert look_up(window, upload("e", 1)).image_id == "d"  # type: ignore[union-attr]
 
 
@@ -318,9 +251,9 @@ def test_an_upload_from_before_its_deletion_is_not_stored_again(process: Open, r
     upload_a = upload("a", 1)
     heir.append([upload_a._replace(source=event), upload("b", 2)])
     heir.delete("t", "a", Source(0, 7))
-    # Thawed, the other one goes on where it was; what it finds is compared with what stands.
-    placed = frozen.append([upload_a._replace(source=event), upload("c", 2, 1)._replace(source=Source(1, 1))])
-    assert [near(one) for one in placed] == [[], ["b"]]
+    # Thawed, the other one goes on where it was; its other upload is compared with what stands.
+    result = frozen.append([upload_a._replace(source=event), upload("c", 2, 1)._replace(source=Source(1, 1))])
+    assert [near(one) for one in result] == [[], ["b"]]
     assert redis.hkeys(keys()["ids"]) == [b"b", b"c"]
     assert near(process().append([upload("d", 1, 1)])[0]) == []
     heir.delete("t", "d")
@@ -345,21 +278,21 @@ def test_the_mark_of_a_deletion_leaves_with_its_time(process: Open, redis: Redis
     assert all(redis.pttl(key) > 0 for key in redis.keys("*"))
 
 
-def test_a_late_process_reads_the_living_rows_page_by_page(process: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recent, "PAGE_ENTRIES", 10)
+def test_a_late_process_reads_the_living_records_page_by_page(process: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica, "PAGE_ENTRIES", 10)
     early = process()
     for start in range(0, 60, 20):
         early.append([upload(str(n), n) for n in range(start, start + 20)])
     for n in range(0, 60, 7):
         early.delete("t", str(n))
     pages: list[tuple[str, int]] = []
-    late = process(progress=lambda tenant, rows: pages.append((tenant, rows)))
+    late = process(progress=lambda tenant, records: pages.append((tenant, records)))
     [first, last, gone] = late.append([upload("x", 1, 1), upload("y", 59, 1), upload("z", 7, 1)])
     assert (near(first), near(last), near(gone)) == (["1"], ["59"], [])
     assert len(pages) >= 6
-    assert [rows for _, rows in pages] == sorted(rows for _, rows in pages)
+    assert [records for _, records in pages] == sorted(records for _, records in pages)
     early.append([])
-    time.sleep(recent.STALE_S)
+    time.sleep(replica.STALE_S)
     early.refresh()
     assert late.stats().rows == early.stats().rows == 60 - 9 + 3
 
@@ -368,7 +301,7 @@ class TestExpiry:
     def test_what_left_the_window_does_not_match_whether_trimmed_or_not(
         self, process: Open, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(scripts, "GRACE_SHARE", 100)
+        monkeypatch.setattr(store, "GRACE_SHARE", 100)
         window = process(retention_s=1.2)
         window.append([upload("a", 1), upload("x", 2)])
         time.sleep(1.3)
@@ -379,7 +312,7 @@ class TestExpiry:
         assert window.stats().rows == 5
 
     def test_a_repeat_in_the_grace_gives_the_same_answer(self, process: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(scripts, "GRACE_SHARE", 1)
+        monkeypatch.setattr(store, "GRACE_SHARE", 1)
         window = process(retention_s=2.0)
         window.append([upload("a", 1)])
         time.sleep(1.2)
@@ -389,7 +322,7 @@ class TestExpiry:
         assert near(window.append([upload("c", 1, 2)])[0]) == ["b"]
         assert window.append([upload("b", 1, 1)]) == process(retention_s=2.0).append([upload("b", 1, 1)]) == first
 
-    def test_rows_maps_and_mirrors_are_trimmed_together(self, process: Open, redis: Redis) -> None:
+    def test_records_maps_and_replicas_are_trimmed_together(self, process: Open, redis: Redis) -> None:
         one, other = process(retention_s=1.5), process(retention_s=1.5)
         one.append([upload(str(n), n, patches=b"p") for n in range(50)])
         time.sleep(0.8)
@@ -421,27 +354,27 @@ class TestExpiry:
         assert len(redis.keys("*")) == 5
         time.sleep(0.9)
         assert redis.keys("*") == []
-        [placed] = window.append([upload("b", 1, 1)])
-        assert placed.near == ()
+        [result] = window.append([upload("b", 1, 1)])
+        assert result.near == ()
         assert window.stats().rows == 1
 
-    @pytest.mark.parametrize("by_add", [False, True])
-    def test_a_file_that_keeps_coming_stays_known(self, process: Open, redis: Redis, by_add: bool) -> None:
+    @pytest.mark.parametrize("by_append", [False, True])
+    def test_a_file_that_keeps_coming_stays_known(self, process: Open, redis: Redis, by_append: bool) -> None:
         window = process(retention_s=1.6)
         window.append([upload("a", 1)])
-        found = []
+        matched_ids = []
         for n in range(12):
             time.sleep(0.2)
             copy = upload(f"copy-{n}", 1)
-            earlier = window.append([copy])[0].exact if by_add else look_up(window, copy)
+            earlier = window.append([copy])[0].exact if by_append else look_up(window, copy)
             assert earlier is not None
-            found.append(earlier.image_id)
-        assert found[0] == "a"
-        assert found[-1].startswith("copy-")
+            matched_ids.append(earlier.image_id)
+        assert matched_ids[0] == "a"
+        assert matched_ids[-1].startswith("copy-")
         assert redis.hlen(keys()["rows"]) <= 10
         # A near copy of what came last still has a vector to be compared with.
-        [placed] = window.append([upload("z", 1, 1)])
-        assert "copy-11" in near(placed)
+        [result] = window.append([upload("z", 1, 1)])
+        assert "copy-11" in near(result)
 
     def test_a_repeat_of_the_first_does_not_match_the_copies_stored_since(self, process: Open) -> None:
         window = process(retention_s=2.4)
@@ -455,13 +388,13 @@ class TestExpiry:
 
     def test_the_same_upload_after_its_time_is_a_new_one(self, process: Open) -> None:
         window = process(retention_s=1.5)
-        rows = [upload(str(n), n) for n in range(200)]
-        first = window.append(rows)
+        records = [upload(str(n), n) for n in range(200)]
+        first = window.append(records)
         time.sleep(0.8)
         window.append([upload("x", 500)])
         time.sleep(0.9)
         # More have had their time than a script lets go.
-        [again] = window.append([rows[199]])
+        [again] = window.append([records[199]])
         assert again.position is not None
         assert first[199].position is not None
         assert again.position > first[199].position
@@ -471,8 +404,8 @@ class TestExpiry:
         for start in range(0, 4_000, 100):
             one.append([upload(str(n), n, patches=bytes(100)) for n in range(start, start + 100)])
         other.append([upload("x", 5_000)])
-        kept = redis.hlen(keys()["rows"])
-        assert 1_000 < kept < 3_000
+        stored_count = redis.hlen(keys()["rows"])
+        assert 1_000 < stored_count < 3_000
         assert int(redis.hget(keys()["meta"], "bytes") or 0) <= (1 << 20) + 100_000
         one.append([upload("y", 5_001)])
         assert abs(one.stats().rows - redis.hlen(keys()["rows"])) <= 1
@@ -495,11 +428,11 @@ class TestLostData:
         window = process()
         window.append([upload("a", 1)])
         redis.flushall()
-        time.sleep(recent.STALE_S)
+        time.sleep(replica.STALE_S)
         window.refresh()
         assert (window.stats().rows, window.stats().resets) == (0, 1)
 
-    def test_a_replica_without_the_last_rows_takes_over(self, process: Open, redis: Redis) -> None:
+    def test_a_server_without_the_last_records_takes_over(self, process: Open, redis: Redis) -> None:
         one, other = process(), process()
         one.append([upload(str(n), n) for n in range(10)])
         copies = {key: redis.dump(key) for key in redis.keys("*")}
@@ -507,7 +440,7 @@ class TestLostData:
         redis.flushall()
         for key, dump in copies.items():
             redis.restore(key, 0, dump)
-        # The lost rows' numbers are given again, to other rows.
+        # The serials of the lost records are given again, to other ones.
         assert other.append([upload("a", 40)])[0].position is not None
         [b, c] = one.append([upload("b", 30, 1), upload("c", 40, 1)])
         assert (near(b), near(c)) == ([], ["a"])
@@ -524,22 +457,22 @@ class TestLostData:
         assert redis.hlen(keys()["rows"]) == window.stats().rows == 1
 
     def test_emptied_between_two_pages(self, process: Open, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(recent, "PAGE_ENTRIES", 8)
+        monkeypatch.setattr(replica, "PAGE_ENTRIES", 8)
         process().append([upload(str(n), n) for n in range(20)])
         flushed: list[int] = []
 
-        def flush_once(_: str, rows: int) -> None:
-            if not flushed and rows >= 16:
-                flushed.append(rows)
+        def flush_once(_: str, records: int) -> None:
+            if not flushed and records >= 16:
+                flushed.append(records)
                 redis.flushall()
                 process().append([upload("other", 3, 2)])
 
         late = process(progress=flush_once)
-        [placed] = late.append([upload("x", 3, 1)])
+        [result] = late.append([upload("x", 3, 1)])
         assert flushed
-        assert near(placed) == ["other"]
-        assert placed.position is not None
-        assert placed.position.serial == 2
+        assert near(result) == ["other"]
+        assert result.position is not None
+        assert result.position.serial == 2
         assert late.stats().rows == 2
 
     def test_scripts_forgotten_by_the_server_are_sent_again(self, process: Open, redis: Redis) -> None:
@@ -553,14 +486,14 @@ class TestTenants:
     def test_any_name_is_a_tenant_of_its_own(self, process: Open, redis: Redis) -> None:
         window = process()
         for _ in range(2):
-            placed = window.append([upload("a", 1, tenant=name) for name in NAMES])
-            assert all(one.near == () and one.exact is None for one in placed)
+            result = window.append([upload("a", 1, tenant=name) for name in NAMES])
+            assert all(one.near == () and one.exact is None for one in result)
         others = process().append([upload("b", 1, 1, tenant=name) for name in NAMES])
         assert [near(one) for one in others] == [["a"]] * len(NAMES)
         tags = {key.split(b":")[1] for key in redis.keys("*")}
         assert len(tags) == len(NAMES)
         assert all(key.startswith(b"seenit:{") for key in redis.keys("*"))
-        assert window.delete("{", "a").rows == 1
+        assert window.delete("{", "a").records == 1
         assert look_up(window, upload("c", 1, tenant="}")) is not None
 
     @pytest.mark.parametrize("image_id", ["{a}", "1-1", "a b", "\ud800", "\x00", "日本" * 300, "-"])
@@ -568,15 +501,15 @@ class TestTenants:
         window = process()
         window.append([upload(image_id, 1)])
         assert near(process().append([upload("b", 1, 1)])[0]) == [image_id]
-        assert window.delete("t", image_id).rows == 1
+        assert window.delete("t", image_id).records == 1
 
     def test_other_models_are_other_windows(self, process: Open, redis: Redis) -> None:
         process().append([upload("a", 1)])
         newer = RedisWindow(redis, ModelInfo("encoder", "2", 160, DIM, 0.5, 32, None), WindowSettings(), PREFIX)
         assert newer.append([upload("b", 1, 1)])[0].near == ()
 
-    def test_the_number_mirrored_is_bounded(self, process: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(recent, "MAX_TENANTS", 3)
+    def test_the_number_of_replicas_is_bounded(self, process: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(replica, "MAX_TENANTS", 3)
         window = process()
         for n in range(10):
             window.append([upload("a", 1, tenant=f"t{n}")])
@@ -586,14 +519,14 @@ class TestTenants:
 
 def test_patches_come_in_one_round_trip(process: Open) -> None:
     window = process(radius_l2=1.9)
-    rows = [upload("a", 1, patches=b"of a"), upload("b", 2), upload("c", 3, tenant="u", patches=b"of c")]
-    positions = [placed.position or Position(0, 0) for placed in window.append(rows)]
-    asked = [("t", positions[0]), ("t", positions[1]), ("u", positions[2]), ("t", Position(1, 9))]
-    assert window.read_patches(asked) == [b"of a", None, b"of c", None]
+    records = [upload("a", 1, patches=b"of a"), upload("b", 2), upload("c", 3, tenant="u", patches=b"of c")]
+    positions = [result.position or Position(0, 0) for result in window.append(records)]
+    positions_asked = [("t", positions[0]), ("t", positions[1]), ("u", positions[2]), ("t", Position(1, 9))]
+    assert window.read_patches(positions_asked) == [b"of a", None, b"of c", None]
     assert window.read_patches([]) == []
     assert near(window.append([upload("d", 4)])[0]) == ["a", "b"]
     window.delete("t", "a")
-    assert window.read_patches(asked[:1]) == [None]
+    assert window.read_patches(positions_asked[:1]) == [None]
 
 
 def test_an_exact_copy_stored_again_has_the_patches_too(process: Open) -> None:
@@ -617,7 +550,7 @@ def test_a_full_server_refuses_and_keeps_nothing_half(process: Open, redis: Redi
     finally:
         redis.config_set("maxmemory", "0")
     assert redis.hlen(keys()["rows"]) == 1
-    assert [near(placed) for placed in window.append([upload("b", 2), upload("c", 3), upload("d", 2, 1)])] == [
+    assert [near(result) for result in window.append([upload("b", 2), upload("c", 3), upload("d", 2, 1)])] == [
         [],
         [],
         ["b"],

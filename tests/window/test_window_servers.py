@@ -17,18 +17,18 @@ from consumer.errors import Unavailable
 from consumer.events import Record
 from consumer.kafka.leases import Lease
 from consumer.local.binaries import Binaries
-from consumer.local.process import Server, wait_until_ready
+from consumer.local.process import wait_until_ready
 from consumer.pipeline.poison import PoisonGuard
 from consumer.settings import RedisSettings, Settings, WindowSettings
-from consumer.window import window as recent
+from consumer.window import replica
 from consumer.window.connection import connect
 from consumer.window.store import KEY_KINDS
 from consumer.window.window import RedisWindow
 from tests.redis_servers import KINDS, client_of, redis_like
 from tests.stack_fixtures import serving
-from tests.window.test_window import MODEL, NAMES, PREFIX, look_up, near, upload
+from tests.window.examples import MODEL, NAMES, PREFIX, look_up, near, upload
 
-# What a user needs who runs the window, and nothing else; but for what a rebuild needs.
+# The rights of a user that are needed to run the window, without those that only a recovery needs.
 RIGHTS = (
     *(
         "+evalsha",
@@ -76,14 +76,18 @@ def cluster(request: pytest.FixtureRequest, binaries: Binaries, tmp_path: Path) 
 def test_tenants_spread_over_a_cluster_in_one_batch(cluster: RedisCluster) -> None:
     one, other = (RedisWindow(cluster, MODEL, WindowSettings(), PREFIX) for _ in range(2))
     names = [*NAMES, *(f"tenant-{n}" for n in range(20))]
-    placed = one.append([upload("a", 1, tenant=name, patches=b"of " + name.encode(errors="replace")) for name in names])
-    assert all(found.near == () and found.position is not None for found in placed)
-    assert [near(found) for found in other.append([upload("b", 1, 1, name) for name in names])] == [["a"]] * len(names)
+    results = one.append(
+        [upload("a", 1, tenant=name, patches=b"of " + name.encode(errors="replace")) for name in names]
+    )
+    assert all(result.near == () and result.position is not None for result in results)
+    assert [near(result) for result in other.append([upload("b", 1, 1, name) for name in names])] == [["a"]] * len(
+        names
+    )
     assert all(look_up(one, upload("c", 1, 0, name)) for name in names)
-    positions = [(name, found.position) for name, found in zip(names, placed, strict=True) if found.position]
+    positions = [(name, result.position) for name, result in zip(names, results, strict=True) if result.position]
     assert one.read_patches(positions) == [b"of " + name.encode(errors="replace") for name in names]
-    assert [other.delete(name, "a").rows for name in names] == [1] * len(names)
-    assert [near(found) for found in one.append([upload("d", 1, 2, name) for name in names])] == [["b"]] * len(names)
+    assert [other.delete(name, "a").records for name in names] == [1] * len(names)
+    assert [near(result) for result in one.append([upload("d", 1, 2, name) for name in names])] == [["b"]] * len(names)
     nodes = {cluster.get_node_from_key(one.store.key(name, "log")) for name in names}
     assert len(nodes) == 2
     for name in names:
@@ -91,10 +95,10 @@ def test_tenants_spread_over_a_cluster_in_one_batch(cluster: RedisCluster) -> No
 
 
 def test_a_cluster_that_is_away_is_unavailable(cluster: RedisCluster) -> None:
-    """The client has an error of its own for it, which is none of its RedisErrors."""
+    """The client has an error of its own for it, which is no RedisError."""
     window = RedisWindow(cluster, MODEL, WindowSettings(), PREFIX)
     window.append([upload("a", 1)])
-    suspicion = PoisonGuard(cluster, Settings())
+    poison_guard = PoisonGuard(cluster, Settings())
     nodes = [node.redis_connection for node in cluster.get_nodes()]
     settings = RedisSettings(url=SecretStr(f"redis://{cluster.get_nodes()[0].name}"), cluster=True)
     for node in nodes:
@@ -105,16 +109,9 @@ def test_a_cluster_that_is_away_is_unavailable(cluster: RedisCluster) -> None:
         with pytest.raises(Unavailable):
             window.append([upload("b", 1)])
     leased = [(Record("in", 0, 0, None, b"", (), 0), Lease(0, 1))]
-    assert suspicion.first(leased) == (leased, False)
+    assert poison_guard.first(leased) == (leased, False)
     with pytest.raises(Unavailable):
         connect(settings)
-
-
-@pytest.fixture
-def redis(server: Server) -> Iterator[Redis]:
-    with client_of(server) as client:
-        client.flushall()
-        yield client
 
 
 @contextmanager
@@ -126,33 +123,33 @@ def as_user(redis: Redis, pattern: str, *rights: str) -> Iterator[RedisWindow]:
 
 
 def use_all(window: RedisWindow, redis: Redis) -> None:
-    """Everything that the window ever asks of a server."""
+    """Use everything of a server that the window ever uses, but for a recovery."""
     redis.script_flush()
     window.append([upload("a", 1, patches=b"p"), upload("b", 1, 1)])
     redis.delete(window.store.key("t", "log"))
-    [placed, _] = window.append([upload("a", 1, patches=b"p"), upload("b", 1, 1)])
-    assert placed.position is not None
-    assert window.read_patches([("t", placed.position)]) == [b"p"]
-    assert window.delete("t", "b").rows == 1
+    [result, _] = window.append([upload("a", 1, patches=b"p"), upload("b", 1, 1)])
+    assert result.position is not None
+    assert window.read_patches([("t", result.position)]) == [b"p"]
+    assert window.delete("t", "b").records == 1
     time.sleep(0.15)
     assert look_up(window, upload("c", 1)) is not None
     time.sleep(2.4)
     window.append([upload("d", 2)])
 
 
-def test_a_user_with_few_rights_is_enough(redis: Redis) -> None:
-    with as_user(redis, f"{PREFIX}:*") as window:
-        use_all(window, redis)
+def test_a_user_with_few_rights_is_enough(empty_redis: Redis) -> None:
+    with as_user(empty_redis, f"{PREFIX}:*") as window:
+        use_all(window, empty_redis)
 
 
 @pytest.mark.parametrize("right", RIGHTS)
-def test_each_right_is_needed(redis: Redis, right: str) -> None:
-    with as_user(redis, f"{PREFIX}:*", f"-{right[1:]}") as window, pytest.raises(Unavailable, match=REFUSED):
-        use_all(window, redis)
+def test_each_right_is_needed(empty_redis: Redis, right: str) -> None:
+    with as_user(empty_redis, f"{PREFIX}:*", f"-{right[1:]}") as window, pytest.raises(Unavailable, match=REFUSED):
+        use_all(window, empty_redis)
 
 
-def test_a_user_of_one_tenant_sees_no_other(redis: Redis) -> None:
-    with as_user(redis, f"{PREFIX}:{{t}}:*") as window:
+def test_a_user_of_one_tenant_sees_no_other(empty_redis: Redis) -> None:
+    with as_user(empty_redis, f"{PREFIX}:{{t}}:*") as window:
         window.append([upload("a", 1)])
         for call in (
             lambda: window.append([upload("a", 1, tenant="u")]),
@@ -166,7 +163,7 @@ def test_a_user_of_one_tenant_sees_no_other(redis: Redis) -> None:
 def test_a_server_that_is_away_is_said_to_be_and_nothing_is_lost(
     binaries: Binaries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recent, "STALE_S", -1.0)
+    monkeypatch.setattr(replica, "STALE_S", -1.0)
     with serving(redis_like("valkey", binaries, tmp_path)) as server, client_of(server) as admin:
         [port] = server.ports
         with Redis(port=port, socket_timeout=1, retry=Retry(NoBackoff(), 0)) as redis:

@@ -1,8 +1,8 @@
--- Look uploads up by content alone.
+-- Find the exact copies of uploads, by their content alone.
 --
 --   ARGV  6.. a record without vector for each upload
 --   out   for each upload: position and record, without the vector, of the earliest other picture of the same bytes, and
---         position, record and patches of its own row, if it has one; or ''
+--         position, record and patches of its own record, if it has one; or ''
 
 local found, stored = {}, false
 for index = 6, #ARGV do
@@ -12,7 +12,7 @@ for index = 6, #ARGV do
     own, earlier, newest = find(image_id, digest)
   end
   if earlier then
-    -- Where the id was deleted lately, this may be an upload from before: better not stored.
+    -- Where the image id was deleted lately, this may be an upload from before that: it is better not stored.
     local fresh = redis.call('HEXISTS', DELETED, redis.sha1hex(image_id)) == 0
     if fresh and not own and ms_of(newest) < now_ms - grace_ms then
       local _, _, vector = parse(redis.call('HGET', ROWS, newest))

@@ -1,7 +1,7 @@
--- Forget all that was seen under an image id.
+-- Delete all records of an image id.
 --
 --   ARGV  6 image id  7 source of the deletion, or ''
---   out   how many rows that were, and the position that they stand at or before
+--   out   how many records were deleted, and the position at or before which all of them stood
 
 local function at()
   return string.format('%.0f-%.0f', now_ms, serial)
@@ -11,7 +11,7 @@ if not epoch then
   return {0, at()}
 end
 local image_id, source = ARGV[6], ARGV[7]
--- A deletion that a frozen process carries out late, or a second time, takes nothing that came after it.
+-- A deletion that a frozen process carries out late, or a second time, deletes nothing that came after it.
 if is_deleted(image_id, source) then
   return {0, string.match(redis.call('HGET', DELETED, redis.sha1hex(image_id)), '%S+$')}
 end

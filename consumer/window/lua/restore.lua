@@ -1,11 +1,11 @@
--- Put rows that were laid by into the window, and carry out deletions in between, in the order of the first time.
+-- Put staged records into the window, and carry out deletions in between, in the order of their first positions.
 --
---   ARGV  6 how many entries were restored before these  7 serial that theirs come after  8 '1' if they are the last
---         9.. for each entry its first ms, the name of a row or '', and of a deletion image id and source
---   out   how many rows more there are
+--   ARGV  6 how many entries were restored before these  7 serial after which theirs come  8 '1' if they are the last
+--         9.. for each entry its first ms, the name of a staged record or '', and of a deletion image id and source
+--   out   how many records more there are
 
 local first, last = tonumber(ARGV[6]), ARGV[8] == '1'
--- Sent a second time, since the first answer was lost on the way.
+-- This call is sent a second time, since the first reply was lost on the way.
 if not rebuilding or tonumber(redis.call('HGET', META, 'done') or 0) ~= first then
   return 0
 end

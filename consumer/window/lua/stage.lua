@@ -1,6 +1,6 @@
--- Lay rows by for a rebuild, under names of their own, until `restore` has all of them to put in order.
+-- Stage records for a recovery, under names of their own, until `restore` can put all of them in order.
 --
---   ARGV  6.. for each row a name, its record and its patches
+--   ARGV  6.. for each record a name, its bytes and its patches
 --   out   1, or 0 where there is a window already
 
 if epoch and not rebuilding then

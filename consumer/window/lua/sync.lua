@@ -1,11 +1,11 @@
--- Append rows, then read the log from a mirror's cursor on.
+-- Append records, then read the log from a replica's cursor on.
 --
---   ARGV  6 cursor  7 most entries read  8.. for each row a record, its patches and its source
+--   ARGV  6 cursor  7 limit of entries read  8.. for each upload its record, its patches and its source
 --   out   epoch, newest serial, oldest position, cursor, 1 if there is more to read,
---         for each row {position or '', position of the exact copy or '', its record without the vector,
---         1 if the row itself is in the window},
+--         for each upload {position or '', position of the exact copy or '', that copy's record without the vector,
+--         1 if the upload itself is in the window},
 --         positions and records of living rows after the cursor, one after the other,
---         positions forgotten after the cursor
+--         positions deleted after the cursor
 
 local outcomes, rows, gone = {}, {}, {}
 local appends = (#ARGV - 7) / 3

@@ -1,31 +1,31 @@
--- One tenant's window for one model: what the scripts beside this file share. It is put before each of them.
+-- One tenant's window for one model: the code that the scripts beside this file share. It is put before each of them.
 --
 --   log      stream; its order is the order of uploads. Entry `ms-serial` (a position): {row, ''}, {gone, position}
 --            or {deleted, SHA-1 of an image id}.
 --            ms is the server's clock and never falls; serial counts up, over rows and tombstones alike.
 --   rows     hash: position -> record. Not in the stream, because XDEL only marks an entry: its bytes stay in memory
 --            and in snapshots until all entries of its node are gone, and a deleted picture has to be gone at once.
---   ids      hash: image id -> positions, in order, separated by spaces: one for each content seen under that id
+--   ids      hash: image id -> positions, in order, separated by spaces: one for each content uploaded under that id
 --   digests  hash: content hash -> positions, in order
 --   patches  hash: position -> local features and thumbnail, for pictures that have some
 --   deleted  hash: SHA-1 of an image id -> partition, offset and position of its deletion. A process that was frozen
 --            with an upload in its hands may append it after others have carried out its deletion.
---   meta     hash: epoch, serial, ms, bytes; while the window is rebuilt also rebuilding, and how many entries are done
+--   meta     hash: epoch, serial, ms, bytes; during a recovery also rebuilding, and how many entries are done
 --
 -- A record is `uploaded_us:int64 digest_len:uint8 id_len:uint16` (big endian), then digest, image id and vector.
--- A row's position in both `ids` and `digests` makes its upload known: that is how an append is idempotent.
+-- A record's position in both `ids` and `digests` makes its upload known: that is how an append is idempotent.
 
 local LOG, ROWS, IDS, DIGESTS, PATCHES, DELETED, META = unpack(KEYS)
 local HEADER_BYTES = 11
--- What the mark of a deletion counts for; an estimate.
+-- Memory that the mark of a deletion is taken to need; an estimate.
 local MARK_BYTES = 200
 -- Contents remembered under one image id. An object overwritten for ever would make its list, and each append, longer.
 local VERSIONS = 16
--- Rows let go by a script beside two for each that it appends: a backlog shrinks, and no script takes long.
+-- Records dropped by a script beside two for each that it appends: a backlog shrinks, and no script takes long.
 local TRIM_STEPS = 64
 
 local retention_ms, grace_ms, max_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
--- The epoch that a window begun here is given, and whether there has to be one already.
+-- The epoch for a window that is begun here, and whether there has to be one already.
 local fresh_epoch, has_to_exist = ARGV[4], ARGV[5] == '1'
 
 local meta = redis.call('HMGET', META, 'epoch', 'serial', 'ms', 'bytes', 'rebuilding')
@@ -37,10 +37,10 @@ if epoch and not rebuilding and (redis.call('EXISTS', LOG) == 0 or redis.call('E
 end
 local clock = redis.call('TIME')
 now_ms = math.max(now_ms, clock[1] * 1000 + math.floor(clock[2] / 1000))
--- Before this a row is no more, whether it is trimmed already or not.
+-- A record from before this no longer counts, whether it is trimmed already or not.
 local oldest_ms = now_ms - retention_ms - grace_ms
 
--- Half a window is nobody's but the rebuild's that began it, which goes by its epoch.
+-- A half recovered window belongs to the recovery that began it, which is known by its epoch.
 if rebuilding and epoch ~= fresh_epoch then
   return {err = 'WINDOWREBUILDING the window is being rebuilt'}
 end
@@ -48,7 +48,7 @@ if not epoch and has_to_exist then
   return {err = 'WINDOWGONE the window is not there'}
 end
 
--- Begin anew where there is nothing, or only a part of something. A new epoch tells mirrors to forget all they hold.
+-- Begin anew where there is nothing, or only a part of something. A new epoch tells replicas to forget all they hold.
 local function ensure()
   if not epoch then
     redis.call('DEL', unpack(KEYS))
@@ -82,7 +82,7 @@ local function parse(record)
   return record:sub(digest_end + 1, id_end), record:sub(HEADER_BYTES + 1, digest_end), record:sub(id_end + 1)
 end
 
--- A record without its vector: all that a match tells about a picture.
+-- A record without its vector: all that an exact match needs of it.
 local function head(record)
   return record:sub(1, HEADER_BYTES + record:byte(9) + record:byte(10) * 256 + record:byte(11))
 end
@@ -113,7 +113,7 @@ local function cost(image_id, digest, record_bytes, patches_bytes)
   return ROW_OVERHEAD_BYTES + record_bytes + #image_id + #digest + patches_bytes + (patches_bytes > 0 and 80 or 0)
 end
 
--- Take a row out of everything but the log.
+-- Remove a record from everything but the log.
 local function erase(position)
   local record = redis.call('HGET', ROWS, position)
   if not record then
@@ -127,14 +127,14 @@ local function erase(position)
   redis.call('HDEL', PATCHES, position)
 end
 
--- Take a row out of everything, and tell the mirrors.
+-- Remove a record from everything, and tell the replicas.
 local function forget(position)
   erase(position)
   redis.call('XDEL', LOG, position)
   redis.call('XADD', LOG, next_position(), 'gone', position)
 end
 
--- Remember that an image id was deleted by the event at `source`, a partition and an offset.
+-- Mark an image id as deleted by the event at `source`, a partition and an offset.
 local function mark(image_id, source)
   local name, position = redis.sha1hex(image_id), next_position()
   redis.call('XADD', LOG, position, 'deleted', name)
@@ -149,7 +149,7 @@ local function unmark(name, position)
   end
 end
 
--- Whether what happens at `source` comes before a deletion of its image id, or is that deletion again. Events of one
+-- Whether the event at `source` comes before a deletion of its image id, or is that deletion again. Events of one
 -- partition are in order.
 local function is_deleted(image_id, source)
   local deletion = source ~= '' and redis.call('HGET', DELETED, redis.sha1hex(image_id))
@@ -161,7 +161,7 @@ local function is_deleted(image_id, source)
   return partition == deleted_in and tonumber(offset) <= tonumber(deleted_at)
 end
 
--- Let the oldest entries go that are past their time or over the bound on memory, at most `steps` of them.
+-- Drop the oldest entries that are past their time or over the bound on memory, at most `steps` of them.
 local function trim(steps)
   local last
   for _, entry in ipairs(redis.call('XRANGE', LOG, '-', '+', 'COUNT', steps)) do
@@ -201,8 +201,8 @@ local function store(record, patches)
   return position
 end
 
--- Where this very upload stands, if it is known; the earliest other picture of the same bytes in the window before it;
--- and the newest picture of the same bytes.
+-- Find the position of this very upload, if it is known; of the earliest other picture of the same bytes in the window
+-- before it; and of the newest picture of the same bytes.
 local function find(image_id, digest)
   local under_id = {}
   for _, position in ipairs(list(IDS, image_id)) do

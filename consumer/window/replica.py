@@ -1,0 +1,237 @@
+"""This process's copies of the windows in Redis: one replica for each tenant in use, read page by page from its log.
+
+A replica knows how far it has been read in which log. It begins anew when Redis comes back with another log, or without
+the end of the one that was read. `lua/sync.lua` appends records and replies with a page of the log.
+"""
+
+import heapq
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from consumer.errors import Unavailable
+from consumer.window.index import VectorIndex
+from consumer.window.loss_guard import RECOVERY_PENDING, LossGuard
+from consumer.window.records import Position, decode_index_row
+from consumer.window.store import Call, WindowGone, WindowRecovering, WindowStore
+
+log = logging.getLogger(__name__)
+
+# Entries of the log in a page: 500 records are about 300 KB, for which Redis keeps others waiting for a millisecond.
+PAGE_ENTRIES = 500
+# Replicas in this process; the one that is idle the longest makes room, and is read again when its tenant comes back.
+MAX_TENANTS = 1000
+# A replica is stale when it has not been read for this long.
+STALE_S = 1.0
+# Losses of several tenants within this time of one another are one, with one line in the log.
+SAME_LOSS = timedelta(seconds=10)
+
+
+class Page(NamedTuple):
+    """The reply of `lua/sync.lua`: the outcome of each append, then what stands in the log after the cursor.
+
+    `records` has the position and then the record of each row, `deleted` the positions of rows that were deleted.
+    `oldest` is the first position in the log, or b"". `more` is 1 when the log goes on after the new `cursor`.
+    """
+
+    epoch: bytes
+    newest_serial: int
+    oldest: bytes
+    cursor: bytes
+    more: int
+    outcomes: list[list[Any]]
+    records: list[bytes]
+    deleted: list[bytes]
+
+
+class Replica:
+    """One tenant's window in this process: the index of its vectors, and a cursor into its log."""
+
+    def __init__(self, new_index: Callable[[], VectorIndex], dim: int) -> None:
+        self._new_index = new_index
+        self._dim = dim
+        self.read_at_s = 0.0
+        self.marker: bytes | None = None  # the loss guard's when the log was last read
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all that was read."""
+        self.index = self._new_index()
+        self.epoch = b""
+        self.cursor = b"-"
+
+    def is_newer_than(self, ms: int) -> bool:
+        """Whether the last entry that was read came after a time by the Redis server's clock."""
+        return self.cursor != b"-" and Position.parse(self.cursor).ms > ms
+
+    def precedes(self, page: Page) -> bool:
+        """Whether a page goes on where the last one ended. If not, Redis lost the log, or the end of it."""
+        if self.cursor == b"-":
+            return True
+        read = Position.parse(self.cursor).serial
+        first = Position.parse(page.records[0]).serial if page.records else page.newest_serial
+        return page.epoch == self.epoch and read <= first and read <= page.newest_serial
+
+    def apply(self, page: Page) -> None:
+        """Follow the appends and deletions of a page, and move the cursor behind it."""
+        rows = [decode_index_row(*pair) for pair in zip(page.records[::2], page.records[1::2], strict=True)]
+        self.index.extend([row for row in rows if len(row.vector) == self._dim])
+        for position in page.deleted:
+            self.index.remove(Position.parse(position))
+        if page.oldest:
+            self.index.drop_before(Position.parse(page.oldest))
+        else:
+            self.index = self._new_index()
+        self.epoch, self.cursor = page.epoch, page.cursor
+
+
+class Replicas:
+    """The replicas of one model's tenants, and how they are read from Redis. Not thread-safe but for `snapshot`."""
+
+    def __init__(
+        self,
+        store: WindowStore,
+        loss_guard: LossGuard,
+        new_replica: Callable[[], Replica],
+        on_page: Callable[[str, int], None] | None,
+    ) -> None:
+        """`on_page(tenant, rows)` is called after each page but the last while a replica is read."""
+        self.resets = 0
+        self.lost_at: datetime | None = None
+        self._store = store
+        self._loss_guard = loss_guard
+        self._new_replica = new_replica
+        self._on_page = on_page
+        self._by_tenant: OrderedDict[str, Replica] = OrderedDict()  # the least recently used first
+        self._beginning: set[str] = set()  # tenants whose windows may begin, since the marker allowed it
+
+    def open(self, tenant: str) -> Replica:
+        """The tenant's replica, begun if there is none, as the one used last."""
+        if tenant not in self._by_tenant:
+            self._by_tenant[tenant] = self._new_replica()
+        self._by_tenant.move_to_end(tenant)
+        return self._by_tenant[tenant]
+
+    def get(self, tenant: str) -> Replica | None:
+        """The tenant's replica, if there is one."""
+        return self._by_tenant.get(tenant)
+
+    def snapshot(self) -> list[tuple[str, Replica]]:
+        """All tenants and replicas of this moment; from any thread."""
+        return list(self._by_tenant.items())
+
+    def stale(self, limit: int) -> dict[str, Replica]:
+        """The replicas that have not been read for STALE_S, at most `limit` of them, by tenant; the oldest first."""
+        before_s = time.monotonic() - STALE_S
+        stale = ((tenant, replica) for tenant, replica in self._by_tenant.items() if replica.read_at_s < before_s)
+        return dict(heapq.nsmallest(limit, stale, key=lambda entry: entry[1].read_at_s))
+
+    def evict(self) -> None:
+        """Drop the replicas used least recently beyond MAX_TENANTS."""
+        while len(self._by_tenant) > MAX_TENANTS:
+            self._by_tenant.popitem(last=False)
+
+    def sync(
+        self, replicas: Mapping[str, Replica], appends: Mapping[str, Sequence[bytes | str]]
+    ) -> dict[str, list[list[Any]]]:
+        """Append records, and read each replica to the end of its log. Returns the outcomes of each tenant's appends.
+
+        `appends` has the record, the patches and the source of each new record, one after the other.
+        """
+        outcomes: dict[str, list[list[Any]]] = {}
+        unread = dict.fromkeys(replicas, True)  # tenants to read, and whether their records are still to be appended
+        while unread:
+            unread = self._read_pages(replicas, appends, unread, outcomes)
+        return outcomes
+
+    def _read_pages(
+        self,
+        replicas: Mapping[str, Replica],
+        appends: Mapping[str, Sequence[bytes | str]],
+        unread: dict[str, bool],
+        outcomes: dict[str, list[list[Any]]],
+    ) -> dict[str, bool]:
+        """Read one page of each replica. Returns what is unread after it."""
+
+        def calls() -> list[Call]:
+            return [
+                (tenant, [replicas[tenant].cursor, PAGE_ENTRIES, *(appends.get(tenant, ()) if appending else ())])
+                for tenant, appending in unread.items()
+            ]
+
+        # A window that was never read and is not appended to need not be there.
+        needed = [
+            tenant
+            for tenant, appending in unread.items()
+            if replicas[tenant].epoch or (appending and tenant in appends)
+        ]
+        still_unread: dict[str, bool] = {}
+        for (tenant, appending), reply in zip(unread.items(), self.run("sync", calls, needed), strict=True):
+            replica, page = replicas[tenant], Page(*reply)
+            if not replica.precedes(page):
+                self._reset(tenant, replica)
+                # What was appended to the lost log has to be appended to this one; what is in it stays where it is.
+                still_unread[tenant] = True
+                continue
+            replica.apply(page)
+            replica.read_at_s, replica.marker = time.monotonic(), self._loss_guard.last_reading.marker
+            if appending:
+                outcomes[tenant] = page.outcomes
+            if page.more:
+                still_unread[tenant] = False
+                if self._on_page is not None:
+                    self._on_page(tenant, len(replica.index))
+        return still_unread
+
+    def run(self, name: str, calls: Callable[[], Sequence[Call]], needed: Sequence[str]) -> list[Any]:
+        """Run a script that may begin windows, and return its replies.
+
+        Where lost windows are recovered, those of the `needed` tenants begin only by leave of the loss guard. `calls`
+        are asked for again after replicas were reset. Raises Unavailable while windows are to be recovered.
+        """
+        while True:
+            guarded = set(needed) if self._loss_guard.recovers else set()
+            begun = sorted(guarded & self._beginning)
+            guarded -= self._beginning
+            guarded_calls: list[Call] = [
+                (tenant, ["1" if tenant in guarded else "", *arguments]) for tenant, arguments in calls()
+            ]
+            try:
+                replies = self._store.run(name, guarded_calls)
+            except WindowRecovering as half:
+                self._loss_guard.handle_half_recovered(half.tenants)
+            except WindowGone as gone:
+                self._let_begin(gone.tenants)
+            else:
+                if begun:
+                    self._beginning.clear()
+                    self._loss_guard.check_begun(begun)
+                return replies
+
+    def _let_begin(self, tenants: Sequence[str]) -> None:
+        """Let windows begin that are not in Redis. Raises Unavailable when they were lost."""
+        marker = self._loss_guard.marker()
+        for tenant in tenants:
+            replica = self._by_tenant.get(tenant)
+            if replica is not None and self._reset(tenant, replica) and marker is not None and replica.marker == marker:
+                # The marker is there and the window is not: one server of a cluster came back empty.
+                self._loss_guard.unmark(marker)
+                marker = None
+        if marker is None:
+            raise Unavailable("redis", RECOVERY_PENDING)
+        self._beginning.update(tenants)
+
+    def _reset(self, tenant: str, replica: Replica) -> bool:
+        """Reset the replica of a window that is no more; True if Redis lost it, False if only its time was over."""
+        lost = replica.is_newer_than(round(time.time() * 1000) - self._store.retention_ms - self._store.grace_ms)
+        if lost:
+            now = datetime.now(UTC)
+            level = logging.WARNING if self.lost_at is None or now - self.lost_at > SAME_LOSS else logging.DEBUG
+            log.log(level, "Redis came back without what it had of tenant %r: %d rows", tenant, len(replica.index))
+            self.resets += 1
+            self.lost_at = now
+        replica.reset()
+        return lost
