@@ -12,8 +12,8 @@ from consumer.events import Evidence
 from consumer.images.regions import Region
 from consumer.verification.features import candidate_scores, verify
 from consumer.verification.result import Verification
+from consumer.window.contract import Window
 from consumer.window.records import AppendResult, NearMatch, Position
-from consumer.window.window import RedisWindow
 
 Patches = NDArray[np.int8]
 
@@ -64,7 +64,7 @@ class _Comparison(NamedTuple):
 class Verifier:
     """Takes a second look at the candidates that the window reports."""
 
-    def __init__(self, window: RedisWindow, model: ModelInfo) -> None:
+    def __init__(self, window: Window, model: ModelInfo) -> None:
         self._window = window
         self._model = model
 

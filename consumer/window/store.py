@@ -59,7 +59,7 @@ class WindowStore:
         self.grace_ms = round(self.retention_ms * GRACE_SHARE)
         self._model = quote(f"{model.name}@{model.version}x{model.dim}", safe="@")
         self._prefix = prefix
-        self._scripts = {name: _read_script(name) for name in _SCRIPT_NAMES}
+        self._lua_scripts = {name: _read_script(name) for name in _SCRIPT_NAMES}
 
     def key(self, tenant: str, kind: str) -> str:
         """Name a tenant's key of one of the KEY_KINDS."""
@@ -80,7 +80,7 @@ class WindowStore:
         """
         if not calls:
             return []
-        script = self._scripts[name]
+        script = self._lua_scripts[name]
         try:
             digest = sha1(script, usedforsecurity=False).hexdigest()
             replies = self.execute(self._script_calls("EVALSHA", digest, calls, epoch), (_GONE, _RECOVERING))

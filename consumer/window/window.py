@@ -200,10 +200,10 @@ def _format_source(source: Source | None) -> str:
 
 def _append_result(outcome: Sequence[Any], record: bytes, patches: bytes) -> AppendResult:
     """The result of an append as far as `lua/sync.lua` knows it: without near matches."""
-    own, earlier, earlier_record, is_stored = outcome
+    own, match, match_record, is_stored = outcome
     position = Position.parse(own) if own else None
     stored = StoredRecord(position, record, patches) if position is not None and is_stored else None
-    return AppendResult(position, _exact_match(earlier, earlier_record) if earlier else None, (), stored)
+    return AppendResult(position, _exact_match(match, match_record) if match else None, (), stored)
 
 
 def _queries(record: NewRecord, position: Position) -> list[Query]:
