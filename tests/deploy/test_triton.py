@@ -1,4 +1,4 @@
-"""What can be said of the GPU's path without a GPU, and its scripts on a Triton with the CPU configuration."""
+"""The parts of the GPU's path that can be tested without a GPU; its scripts run against the CPU configuration."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ def config(name: str) -> ModelConfig:
     return parsed
 
 
-def test_both_configurations_promise_the_same() -> None:
+def test_both_configurations_have_the_same_contract() -> None:
     gpu, cpu = config("config.pbtxt"), config("configs/cpu.pbtxt")
     assert gpu.platform == "tensorrt_plan"
     assert cpu.backend == "python"
@@ -78,26 +78,26 @@ def test_the_graph_in_half_precision_is_the_same_encoder(pixels: np.ndarray, tmp
     assert sum(kinds[node.input[1]] != TensorProto.FLOAT16 for node in convolutions) <= 1  # one may follow a sum
     path = tmp_path / "half.onnx"
     onnx.save(half, path)
-    expected, found = verify.reference(GRAPH, pixels, 8), verify.reference(path, pixels, 8)
-    assert np.sum(expected.embeddings * found.embeddings, axis=1).min() >= verify.MIN_COSINE
+    expected, actual = verify.reference(GRAPH, pixels, 8), verify.reference(path, pixels, 8)
+    assert np.sum(expected.embeddings * actual.embeddings, axis=1).min() >= verify.MIN_COSINE
     info = read_model_info(config("config.pbtxt"))
-    assert verify.turned(expected.embeddings, found.embeddings, info.threshold_l2) == 0
-    assert verify.score_loss(expected, found, info.verification_rule) <= verify.MAX_SCORE_LOSS
-    # Half precision did happen.
-    assert not np.array_equal(expected.embeddings, found.embeddings)
+    assert verify.turned(expected.embeddings, actual.embeddings, info.threshold_l2) == 0
+    assert verify.score_loss(expected, actual, info.verification_rule) <= verify.MAX_SCORE_LOSS
+    # The graph was in half precision indeed.
+    assert not np.array_equal(expected.embeddings, actual.embeddings)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].type == "tensor(uint8)"
 
 
 def test_verify_tells_the_encoder_from_another(triton: str, pixels: np.ndarray) -> None:
     with TritonEncoder(TritonSettings(url=triton, timeout_s=60.0)) as encoder:
-        found = verify.served(encoder, pixels, 4)
+        actual = verify.served(encoder, pixels, 4)
         expected = verify.reference(served_graph(), pixels, 8)
-        assert np.sum(expected.embeddings * found.embeddings, axis=1).min() >= verify.MIN_COSINE
-        assert verify.turned(expected.embeddings, found.embeddings, encoder.info.threshold_l2) == 0
-        assert verify.score_loss(expected, found, encoder.info.verification_rule) <= verify.MAX_SCORE_LOSS
+        assert np.sum(expected.embeddings * actual.embeddings, axis=1).min() >= verify.MIN_COSINE
+        assert verify.turned(expected.embeddings, actual.embeddings, encoder.info.threshold_l2) == 0
+        assert verify.score_loss(expected, actual, encoder.info.verification_rule) <= verify.MAX_SCORE_LOSS
         assert verify.images_per_second(encoder, pixels, 2, 0.5) > 0
-        # An encoder that answers with other vectors turns verdicts, and one with other features verifies less.
+        # An encoder that gives other vectors changes verdicts, and one that gives other features verifies less.
         same = np.broadcast_to(expected.embeddings[:1], expected.embeddings.shape)
         assert verify.turned(expected.embeddings, same, 0.5) > 0
         assert expected.patches is not None
@@ -121,7 +121,7 @@ def test_alive_notices_that_the_process_behind_the_model_has_died(own_triton: Tr
 
 
 def children(pid: int) -> list[int]:
-    """Processes that any thread of this one started."""
+    """Return the ids of the processes that any thread of a process has started."""
     return [
         int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
     ]

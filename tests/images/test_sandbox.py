@@ -1,4 +1,4 @@
-"""Pictures decoded in a real child process, which dies of some."""
+"""Pictures are decoded in a real child process, which dies of some."""
 
 import os
 import resource
@@ -128,7 +128,7 @@ def test_a_picture_that_takes_all_memory_is_poison(sandbox: DecodeSandbox) -> No
 
 
 def test_the_child_loads_no_client_of_a_server() -> None:
-    """It would take memory from the pictures, and time at each start."""
+    """A client would take memory from the pictures, and time at each start."""
     code = "import consumer.images.sandbox, sys; print([m for m in sys.modules if m.split('.')[0] in sys.argv[1:]])"
     process = subprocess.run([sys.executable, "-P", "-c", code, *CLIENTS], capture_output=True, text=True, check=True)
     assert process.stdout.strip() == "[]"
