@@ -6,7 +6,7 @@ import sys
 
 
 def seenit(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command; SEENIT_* variables of the caller's own environment do not count."""
+    """Run the command; SEENIT_* variables come from the arguments alone, not from this process's environment."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SEENIT_")}
     return subprocess.run(
         [sys.executable, "-m", "consumer", *arguments],

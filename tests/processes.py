@@ -17,8 +17,8 @@ from typing import Self
 ABORT_TIMEOUT_S = 2.0
 STOP_TIMEOUT_S = 20.0
 
-# Kills the process groups whose ids come in, once the other end of its standard input is gone: a test run that is
-# itself killed leaves nothing behind. Unlike PR_SET_PDEATHSIG this holds for processes started from any thread.
+# Reads the ids of process groups from its standard input, and kills them once the other end is gone: so a test run that
+# is itself killed leaves nothing behind. Unlike PR_SET_PDEATHSIG this holds for processes started from any thread.
 REAPER = """
 import os, signal, sys
 for group in [int(line) for line in sys.stdin]:
@@ -28,7 +28,7 @@ for group in [int(line) for line in sys.stdin]:
 
 
 class Reaper:
-    """Makes sure that the children end when this process does; a context manager."""
+    """A process that kills the children when this process ends, however that ends; a context manager."""
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
@@ -42,14 +42,14 @@ class Reaper:
         self._process.communicate()
 
     def watch(self, pid: int) -> None:
-        """Adds a process that leads a group of its own."""
+        """Add a process that leads a group of its own."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{pid}\n")
         self._process.stdin.flush()
 
 
 class Child:
-    """One process of a fixed command; what it prints is appended to `log`."""
+    """A process of one command, which can be started again; its output is appended to `log`."""
 
     def __init__(
         self,
@@ -75,26 +75,26 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs, frozen or not."""
+        """Whether the process runs, frozen or not."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def status(self) -> int | None:
-        """How it ended; None while it runs, and after `kill` or `stop`."""
+        """The exit status; None while the process runs, and after `kill` or `stop`."""
         return None if self._process is None else self._process.poll()
 
     @property
     def output(self) -> str:
-        """What it printed so far, in all its lives."""
+        """The output so far, of all starts."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     @property
     def latest_output(self) -> str:
-        """What it printed since it was started last."""
+        """The output since the last start."""
         return self.log.read_bytes()[self._log_start :].decode(errors="replace") if self.log.exists() else ""
 
     def start(self) -> None:
-        """Starts it, unless it runs."""
+        """Start the process, unless it runs."""
         if self.alive:
             return
         with self.log.open("ab") as log:
@@ -110,9 +110,9 @@ class Child:
         self._reaper.watch(self._process.pid)
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> int | None:
-        """Asks it to end (SIGTERM) and returns its status; None if it had to be killed or did not run.
+        """Ask the process to end (SIGTERM); return its status, or None if it had to be killed or did not run.
 
-        Before it is killed it gets SIGABRT: with PYTHONFAULTHANDLER its log then says where it hangs.
+        Before it is killed it gets SIGABRT: with PYTHONFAULTHANDLER its log then has the stacks of its threads.
         """
         status = None
         if self._process:
@@ -128,7 +128,7 @@ class Child:
         return status
 
     def kill(self) -> None:
-        """Kills it and its own children with SIGKILL."""
+        """Kill the process and its own children (SIGKILL)."""
         if self._process:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -136,22 +136,22 @@ class Child:
             self._process, self.frozen = None, False
 
     def freeze(self) -> None:
-        """Stops its clock (SIGSTOP): its connections stay open and say nothing."""
+        """Suspend the process (SIGSTOP): its connections stay open and silent."""
         if self.alive:
             os.killpg(self.pid, signal.SIGSTOP)
             self.frozen = True
 
     def thaw(self) -> None:
-        """Lets it go on if it was frozen."""
+        """Let the process go on if it was frozen."""
         if self.alive and self.frozen:
             os.killpg(self.pid, signal.SIGCONT)
         self.frozen = False
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on, below those that the system lends to outgoing connections.
+    """Find ports that nobody listens on, below those that the system gives to outgoing connections.
 
-    A port from `bind(0)` could be lent out while its server is down, and the server could never come back.
+    A port from `bind(0)` could go to such a connection while its server is down, and the server could not come back.
     """
     ports: set[int] = set()
     while len(ports) < count:
@@ -163,13 +163,13 @@ def free_ports(count: int) -> list[int]:
 
 
 def listens(port: int) -> bool:
-    """Whether a connection to the loopback port is accepted."""
+    """Tell whether a connection to the loopback port is accepted."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def until(done: Callable[[], object], timeout_s: float, what: str, every_s: float = 0.1) -> None:
-    """Waits until `done` says so; raises TimeoutError with `what` after `timeout_s` of a machine that runs."""
+    """Wait until `done` is true. Raises TimeoutError with `what` after `timeout_s`; standstills do not count."""
     deadline = _clock.awake_s() + timeout_s
     while not done():
         if _clock.awake_s() > deadline:
@@ -178,7 +178,7 @@ def until(done: Callable[[], object], timeout_s: float, what: str, every_s: floa
 
 
 class _Clock:
-    """A monotonic clock that leaves out when the whole machine stood still, as a virtual one may now and then."""
+    """A monotonic clock that leaves out the time in which the whole machine stood still, as a virtual one may do."""
 
     TICK_S = 0.5
     STANDSTILL_S = 5.0
@@ -188,7 +188,7 @@ class _Clock:
         self._started = threading.Lock()
 
     def awake_s(self) -> float:
-        """Seconds since some moment."""
+        """Return the seconds since some moment."""
         if self._started.acquire(blocking=False):
             threading.Thread(target=self._watch, name="clock", daemon=True).start()
         return time.monotonic() - self._lost_s

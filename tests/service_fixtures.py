@@ -1,4 +1,4 @@
-"""A whole service on the embedded servers: its consumer is a process, as an operator would run it."""
+"""A whole service on the embedded servers. Its consumers are processes, as an operator would run them."""
 
 import os
 import sys
@@ -26,7 +26,7 @@ VERDICT_TIMEOUT_S = 60.0
 
 @dataclass
 class Service:
-    """Topics of its own, and the consumers that were started on them."""
+    """Topics of one test, the consumers that were started on them, and the verdicts that were read so far."""
 
     kafka: KafkaSettings
     environment: dict[str, str]
@@ -40,7 +40,7 @@ class Service:
         self._consumers: list[Server] = []
 
     def consumer(self, more: Mapping[str, str] | None = None) -> Server:
-        """Start a consumer; ready when it is returned. Stop it, or let `close` do so."""
+        """Start a consumer, with `more` settings, and wait until it is ready. Stop it, or let `close` do so."""
         name = f"consumer-{uuid.uuid4().hex[:8]}"
         server = Server(
             name,
@@ -69,7 +69,7 @@ class Service:
         self.send(data, image_id.encode(), {"content-type": b"image/jpeg"})
 
     def await_verdicts(self, done: Callable[[list[Verdict]], bool] | int) -> list[Verdict]:
-        """Read verdicts until `done` says so of all there are, or there are so many; all of them."""
+        """Read on until there are `done` verdicts, or `done` is true of them; return all that were read so far."""
         self._producer.flush()
         enough = done if callable(done) else lambda verdicts: len(verdicts) >= done
         deadline_s = time.monotonic() + VERDICT_TIMEOUT_S
@@ -81,27 +81,27 @@ class Service:
         return self.verdicts
 
     def await_verdict(self, image_id: str) -> Verdict:
-        """The first verdict on this image, read until it is there."""
-        verdicts = self.await_verdicts(lambda those: any(each.image_id == image_id for each in those))
+        """Read on until there is a verdict on this image; return the first one."""
+        verdicts = self.await_verdicts(lambda verdicts: any(each.image_id == image_id for each in verdicts))
         return next(each for each in verdicts if each.image_id == image_id)
 
     def dead_letters(self, count: int) -> list[Message]:
-        """The first so many dead letters."""
+        """Return the first `count` dead letters."""
         return self.messages(self.kafka.dead_letter_topic, count)
 
     def messages(self, topic: str, count: int) -> list[Message]:
-        """The first so many messages of a topic, as they stand there."""
+        """Return the first `count` messages of a topic as they stand there, or fewer after VERDICT_TIMEOUT_S."""
         consumer = Consumer({"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": uuid.uuid4().hex})
         consumer.assign([TopicPartition(topic, p, 0) for p in range(PARTITIONS)])
-        found: list[Message] = []
+        messages: list[Message] = []
         deadline_s = time.monotonic() + VERDICT_TIMEOUT_S
-        while len(found) < count and time.monotonic() < deadline_s:
-            found += [message for message in consumer.consume(count, 0.2) if message.error() is None]
+        while len(messages) < count and time.monotonic() < deadline_s:
+            messages += [message for message in consumer.consume(count, 0.2) if message.error() is None]
         consumer.close()
-        return found
+        return messages
 
     def _open_reader(self) -> VerdictsReader:
-        """A new topic's leader may not know of it yet."""
+        """Open a reader; try again while the leader of a new topic does not know of it yet."""
         deadline_s = time.monotonic() + VERDICT_TIMEOUT_S
         while True:
             try:
@@ -120,7 +120,7 @@ class Service:
 
 @contextmanager
 def new_service(broker: str, redis_url: str, triton_url: str, folder: Path, **more: str) -> Iterator[Service]:
-    """Topics, group and window of its own on servers that others use too."""
+    """Make a service whose topics, group and window are its own, on servers that others use too."""
     name = uuid.uuid4().hex[:8]
     kafka = KafkaSettings(
         bootstrap_servers=broker,
@@ -150,7 +150,7 @@ def new_service(broker: str, redis_url: str, triton_url: str, folder: Path, **mo
 
 
 def _opened(kafka: KafkaSettings, environment: dict[str, str], folder: Path) -> Service:
-    """On Apache Kafka a new topic can be asked for a moment later than its creation is answered."""
+    """Make the service; try again while Apache Kafka does not have a new topic yet whose creation it has confirmed."""
     deadline_s = time.monotonic() + 10
     while True:
         try:

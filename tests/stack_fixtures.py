@@ -1,4 +1,4 @@
-"""Fixtures with the embedded servers, each started once, by the first test that asks; see `tests/conftest.py`.
+"""Fixtures with the embedded servers, each started once, for the first test that uses it; see `tests/conftest.py`.
 
 All tests share them: name topics, groups and keys of your own, and leave the servers running.
 """
@@ -21,7 +21,7 @@ _AnyServer = TypeVar("_AnyServer", bound=Server)
 
 
 def model_code() -> ModuleType:
-    """The Python model of the CPU configuration, with nothing in place of the module that only Triton has."""
+    """Load the Python model of the CPU configuration; an empty module stands in for the one that only Triton has."""
     path = REPOSITORY / MODEL / "1" / "model.py"
     spec = importlib.util.spec_from_file_location("served_model", path)
     assert spec is not None
@@ -36,13 +36,13 @@ def model_code() -> ModuleType:
 
 
 def served_graph() -> Path:
-    """The ONNX file that Triton serves on this machine."""
+    """Return the ONNX file that Triton serves on this machine."""
     return Path(model_code().graph(REPOSITORY / MODEL / "1"))
 
 
 @contextmanager
 def serving(server: _AnyServer) -> Iterator[_AnyServer]:
-    """The server, ready, until the block is left."""
+    """Run a server until the block is left; it is ready when the block begins."""
     try:
         server.start()
         wait_until_ready([server])
@@ -63,27 +63,27 @@ def log_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def broker(binaries: Binaries, log_dir: Path) -> Iterator[str]:
-    """`bootstrap.servers` of a Tansu broker."""
+    """The `bootstrap.servers` of a Tansu broker."""
     with serving(tansu(binaries, log_dir)) as server:
         yield f"127.0.0.1:{server.ports[0]}"
 
 
 @pytest.fixture(scope="session")
 def redis_server(binaries: Binaries, log_dir: Path) -> Iterator[str]:
-    """`redis://` address of a Valkey server."""
+    """The `redis://` address of a Valkey server."""
     with serving(valkey(binaries, log_dir)) as server:
         yield f"redis://127.0.0.1:{server.ports[0]}/0"
 
 
 @pytest.fixture(scope="session")
 def triton(binaries: Binaries, log_dir: Path) -> Iterator[str]:
-    """gRPC address of a Triton that serves the encoder."""
+    """The gRPC address of a Triton that serves the encoder."""
     with serving(TritonServer(binaries, log_dir)) as server:
         yield f"127.0.0.1:{server.ports[0]}"
 
 
 @pytest.fixture
 def own_triton(binaries: Binaries, tmp_path: Path) -> Iterator[TritonServer]:
-    """A Triton with the encoder, for one test that hurts it."""
+    """A Triton that serves the encoder, for one test, which may hurt it."""
     with serving(TritonServer(binaries, tmp_path)) as server:
         yield server

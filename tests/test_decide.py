@@ -10,15 +10,15 @@ from consumer.decide import Decision, decide
 from consumer.window.records import AppendResult, ExactMatch, NearMatch, Position
 
 THRESHOLD_L2 = 0.5
-AT = datetime(2026, 1, 1, tzinfo=UTC)
+UPLOADED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def near(serial: int, l2: float) -> NearMatch:
-    return NearMatch(f"image-{serial}", Position(1_000, serial), l2, AT)
+    return NearMatch(f"image-{serial}", Position(1_000, serial), l2, UPLOADED_AT)
 
 
-candidates = st.lists(
-    st.builds(near, st.integers(1, 50), st.floats(0, 2)), max_size=20, unique_by=lambda found: found.position
+candidate_lists = st.lists(
+    st.builds(near, st.integers(1, 50), st.floats(0, 2)), max_size=20, unique_by=lambda candidate: candidate.position
 )
 
 
@@ -26,11 +26,11 @@ def test_nothing_before_it_is_unique() -> None:
     assert decide(AppendResult(Position(1, 1)), THRESHOLD_L2, 5) == Decision("unique")
 
 
-def test_same_bytes_settle_it() -> None:
-    earlier = ExactMatch("a", Position(1, 1), AT)
-    decision = decide(AppendResult(None, earlier, (near(1, 0.1),)), THRESHOLD_L2, 5)
-    assert decision == Decision("duplicate", "exact", earlier)
-    assert earlier.l2 == 0.0
+def test_same_bytes_are_an_exact_duplicate() -> None:
+    original = ExactMatch("a", Position(1, 1), UPLOADED_AT)
+    decision = decide(AppendResult(None, original, (near(1, 0.1),)), THRESHOLD_L2, 5)
+    assert decision == Decision("duplicate", "exact", original)
+    assert original.l2 == 0.0
 
 
 def test_the_threshold_itself_is_within() -> None:
@@ -44,12 +44,12 @@ def test_the_earliest_is_named_though_others_are_nearer() -> None:
     assert (decision.match, decision.others) == (first, (second,))
 
 
-@given(candidates, st.floats(0, 2), st.integers(0, 10))
+@given(candidate_lists, st.floats(0, 2), st.integers(0, 10))
 def test_a_decision_rests_on_what_is_within_the_threshold(
-    found: list[NearMatch], threshold_l2: float, others: int
+    candidates: list[NearMatch], threshold_l2: float, others: int
 ) -> None:
-    decision = decide(AppendResult(near=tuple(found)), threshold_l2, others)
-    within = {one for one in found if one.l2 <= threshold_l2}
+    decision = decide(AppendResult(near=tuple(candidates)), threshold_l2, others)
+    within = {one for one in candidates if one.l2 <= threshold_l2}
     assert (decision.verdict == "duplicate") == bool(within) == (decision.kind == "near")
     named = [decision.match, *decision.others] if decision.match else []
     assert len(set(named)) == len(named) == min(len(within), 1 + others)
@@ -62,8 +62,8 @@ def test_a_decision_rests_on_what_is_within_the_threshold(
         assert not others or not left_out or distances[-1] <= min(left_out)
 
 
-@given(candidates, st.randoms())
-def test_the_order_candidates_come_in_does_not_matter(found: list[NearMatch], chance: random.Random) -> None:
-    shuffled = list(found)
+@given(candidate_lists, st.randoms())
+def test_the_order_candidates_come_in_does_not_matter(candidates: list[NearMatch], chance: random.Random) -> None:
+    shuffled = list(candidates)
     chance.shuffle(shuffled)
-    assert decide(AppendResult(near=tuple(found)), 1.0, 5) == decide(AppendResult(near=tuple(shuffled)), 1.0, 5)
+    assert decide(AppendResult(near=tuple(candidates)), 1.0, 5) == decide(AppendResult(near=tuple(shuffled)), 1.0, 5)

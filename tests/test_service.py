@@ -1,4 +1,4 @@
-"""The main job on real servers: each upload gets one right verdict, whatever its neighbours are."""
+"""The service on real servers: each upload gets one right verdict, whatever its neighbours are."""
 
 import json
 import socket
@@ -100,7 +100,7 @@ def test_tenants_are_apart(running: Service) -> None:
 def test_a_repeated_upload_gets_the_same_verdict_and_never_matches_itself(running: Service) -> None:
     for _ in range(2):
         running.picture("repeated", PHOTOGRAPHS["coffee.png"])
-    verdicts = running.await_verdicts(lambda those: sum(each.image_id == "repeated" for each in those) == 2)
+    verdicts = running.await_verdicts(lambda verdicts: sum(each.image_id == "repeated" for each in verdicts) == 2)
     assert [each.verdict for each in verdicts if each.image_id == "repeated"] == ["unique", "unique"]
 
 
@@ -199,17 +199,17 @@ def test_kill_in_mid_flow_leaves_every_upload_with_a_verdict(service: Service) -
     consumer = service.consumer()
     service.await_verdicts(count // 10)
     kill(consumer)
-    seen = len(service.verdicts)
-    assert seen < count, "the kill came too late to be in mid-flow"
-    heir = service.consumer()
+    before_kill = len(service.verdicts)
+    assert before_kill < count, "the kill came too late to be in mid-flow"
+    successor = service.consumer()
     names = {f"picture {number}" for number in range(count)}
-    verdicts = service.await_verdicts(lambda those: {each.image_id for each in those} == names)
-    heir.stop()
+    verdicts = service.await_verdicts(lambda verdicts: {each.image_id for each in verdicts} == names)
+    successor.stop()
     assert all(each.match is None or each.match.image_id != each.image_id for each in verdicts)
     assert all(each.verdict != "unprocessable" for each in verdicts)
-    # Repeats after the crash say the same as before it.
-    said = Counter((each.image_id, each.verdict, each.match and each.match.image_id) for each in verdicts)
-    assert len(said) == count
+    # A verdict that is repeated after the crash is the same as before it.
+    answers = Counter((each.image_id, each.verdict, each.match and each.match.image_id) for each in verdicts)
+    assert len(answers) == count
 
 
 def test_a_stop_is_graceful(service: Service) -> None:

@@ -1,9 +1,9 @@
 """Fetching and decoding suspect pictures in a child process, which may die of them without harm.
 
-The child's result is final: nothing is fetched or decoded once more in the service, where a server could give other
-bytes, or a decoder fail only then. The child ends when its standard input does, and so with the service, however that
-ends. A kernel short of memory kills the child first; and the child may take no more than is free, since the kernel may
-also kill a control group as a whole.
+A result of the child is final: the service does not fetch or decode the picture once more, since a server could give
+other bytes, or a decoder fail only then. The child ends when its standard input does, and so with the service, however
+that ends. A kernel short of memory kills the child first; and the child may take no more than is free, since the kernel
+may also kill a control group as a whole.
 
 Each message over the pipes is a line of JSON, followed by as many bytes as its field `bytes` says.
 """
@@ -19,6 +19,7 @@ import sys
 import threading
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
@@ -36,12 +37,21 @@ log = logging.getLogger(__name__)
 # A picture is poison when so many children died of it, one after the other: one may have been killed by mistake.
 POISON_DEATHS = 2
 START_TIMEOUT_S = 30
-# On top of the bounds on fetching. Far more than the largest picture takes; one that takes longer proves nothing.
+# On top of the bounds on fetching. Far more than the largest picture takes. A child that takes longer may only be slow:
+# that does not make its picture poison.
 DECODE_TIMEOUT_S = 60
 # Share of the free memory that a child may take: the service goes on meanwhile.
 MEMORY_SHARE = 0.9
-# A picture that fails for want of memory proves nothing where everyday ones would.
+# With less, everyday pictures would fail too, and no failure would make a picture poison.
 MIN_FREE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxResult:
+    """What a child found: the SHA-256 of the upload's bytes, and the picture, or why they are none."""
+
+    digest: bytes
+    decoding: Future[Picture]  # done
 
 
 class DecodeSandbox:
@@ -57,12 +67,11 @@ class DecodeSandbox:
         self._child: subprocess.Popen[bytes] | None = None
         self._busy = threading.Lock()
 
-    def decode(self, upload: ImageUpload) -> tuple[bytes, Future[Picture]] | None:
-        """Return the SHA-256 of the upload's bytes, and the picture or, in its future, why they are none.
+    def decode(self, upload: ImageUpload) -> SandboxResult | None:
+        """Fetch and decode an upload's picture. None if it takes too long, or if no child can be started.
 
-        Returns None if it takes too long or there can be no child, which says nothing about the upload. Raises
-        Unprocessable when there are no bytes to be had, and with the reason `poison` when they bring the child down;
-        Unavailable when a store cannot be asked.
+        Raises Unprocessable when the bytes cannot be had, or with the reason `poison` when decoding them brings the
+        child down; Unavailable when a store cannot be asked.
         """
         with self._busy:
             return self._decode({"url": upload.url, "content_type": upload.content_type}, upload.data_base64 or b"")
@@ -73,7 +82,7 @@ class DecodeSandbox:
             self._end()
             self._busy.release()
 
-    def _decode(self, task: dict[str, Any], data: bytes) -> tuple[bytes, Future[Picture]] | None:
+    def _decode(self, task: dict[str, Any], data: bytes) -> SandboxResult | None:
         status = 0
         for _ in range(POISON_DEATHS):
             child = self._child or self._start()
@@ -159,7 +168,7 @@ def _run(
     return reply, picture.pixels.tobytes()
 
 
-def _result(reply: dict[str, Any], pixels: bytes) -> tuple[bytes, Future[Picture]]:
+def _result(reply: dict[str, Any], pixels: bytes) -> SandboxResult:
     """Turn a reply into what `DecodeSandbox.decode` returns or raises."""
     if "dependency" in reply:
         raise Unavailable(reply["dependency"], reply["detail"])
@@ -172,7 +181,7 @@ def _result(reply: dict[str, Any], pixels: bytes) -> tuple[bytes, Future[Picture
     else:
         side = round((len(pixels) / 3) ** 0.5)
         decoding.set_result(Picture(np.frombuffer(pixels, np.uint8).reshape(side, side, 3), *reply["picture"]))
-    return bytes.fromhex(reply["digest"]), decoding
+    return SandboxResult(bytes.fromhex(reply["digest"]), decoding)
 
 
 def _send(pipe: IO[bytes] | None, message: dict[str, Any], data: bytes = b"") -> None:

@@ -54,7 +54,7 @@ class Item:
     record: Record
     lease: Lease
     event: Event
-    suspect: bool = False  # its picture is fetched and decoded in the sandbox
+    suspect: bool = False  # it may be poison: its picture is fetched and decoded in the sandbox
     trace: Trace = NO_TRACE
     content: Content = field(default_factory=Content)
     encoding: Encoding = field(default_factory=Encoding)

@@ -129,7 +129,7 @@ class Ingest:
             if result is None:
                 self._begin_fetch(item)
             else:
-                item.content.digest, item.content.decoding = result
+                item.content.digest, item.content.decoding = result.digest, result.decoding
 
     def _fetch(self, upload: ImageUpload, trace: Trace) -> bytes:
         if upload.data_base64 is not None:

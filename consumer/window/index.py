@@ -4,8 +4,7 @@ Vectors are float16, in blocks in order of arrival. A search first rules nearly 
 (`consumer.window.prefilter`), then computes the distances of the rest.
 
 To swap the index for another one: `consumer.window.replica` fills it, and `RedisWindow` constructs and searches it.
-They use the methods of `VectorIndex` that have no leading underscore, and nothing else of this module but the types of
-a search.
+They use the public methods of `VectorIndex`, its length, and of this module otherwise the types of a search alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,8 @@ Indexes = NDArray[np.intp]
 # Rows of a full block: enough to make up for a handful of numpy calls, few enough for their work to stay in the cache.
 BLOCK_ROWS = 4096
 FIRST_BLOCK_ROWS = 64
-# Rows that may stand under a query's own image id, and are not reported: one for each version the window keeps.
+# Rows that may stand under a query's own image id, and are not reported: one for each of the VERSIONS that
+# lua/window.lua keeps under one id.
 MAX_OWN_ROWS = 16
 # Queries that are searched for at once: one message may hold a hundred uploads, and each of these several pictures.
 SEARCH_QUERIES = 256
@@ -36,8 +36,8 @@ RERANK_PAIRS = 4096
 class Query(NamedTuple):
     """A search for rows that stand before `position`, near the vector that is stored there.
 
-    `vector` takes the place of the stored one when its row is no longer in the index, or the query has none: `stored`
-    is False for a picture within an upload.
+    `vector` takes its place when that row is no longer in the index. A picture within an upload has no row of its own:
+    then `stored` is False, and `vector` is what counts.
     """
 
     position: Position
@@ -65,7 +65,7 @@ class SearchParams:
 
 
 class _Pairs(NamedTuple):
-    """Queries and rows within the radius of them, block by block and row by row for each query; four arrays [P]."""
+    """Pairs of a query and a row within its radius, for each query in the rows' order of arrival; four arrays [P]."""
 
     query: Indexes
     block: Indexes
@@ -151,7 +151,10 @@ class _Block:
 
 
 class VectorIndex:
-    """The living rows of one window, in order of arrival. Not thread-safe."""
+    """The living rows of one window, in order of arrival.
+
+    Not thread-safe, but for its length, `nbytes` and `oldest_ms`, which other threads read for statistics.
+    """
 
     def __init__(self, dim: int, params: SearchParams, retention_ms: int) -> None:
         self._params = params

@@ -20,7 +20,10 @@ _LAST_US = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 class Position(NamedTuple):
-    """Where a record stands in its tenant's log. Orders by arrival; `ms` is the Redis server's clock."""
+    """Where a record stands in its tenant's log. Orders by arrival: along the log `serial` rises, and `ms` never falls.
+
+    `ms` is by the Redis server's clock.
+    """
 
     ms: int
     serial: int

@@ -1,4 +1,4 @@
-"""Images a second of the whole service, beside what bounds it and what it replaces, on the same cores in one run.
+"""Measure the whole service, its bounds, and the plain consumer it replaces, on the same cores in one run.
 
     python -m tests.benchmarks.bench_service [--images 2000] [--rounds 3]
 
@@ -7,7 +7,8 @@
 (c) the service, from the input topic to the committed verdict
 (d) a plain consumer: the same parts, one message at a time
 
-Also the service's processor time by step, and the time from event to verdict at half of full load.
+Each gives images a second. The service also gives its processor time by step, and the time from event to verdict at
+half of full load.
 """
 
 import argparse
@@ -56,10 +57,10 @@ CORES = os.cpu_count() or 1
 
 
 def pictures(count: int) -> list[bytes]:
-    """JPEGs of 640 x 480 of dead leaves (Lee, Mumford and Huang, 2001), each leaf cut from one of a few photographs.
+    """Make JPEGs of 640 x 480 of dead leaves (Lee, Mumford and Huang, 2001), each leaf cut from one of few photographs.
 
-    Of 700 of these none is called a duplicate of one before. Where a picture is one or two of the photographs, cropped
-    and recoloured, a quarter are: nearly all that can be made of a few photographs like that are copies of each other.
+    Among 700 of these pictures none counts as a duplicate of an earlier one. Where each is only one or two of the few
+    photographs, cropped and recoloured, a quarter are duplicates, since most such pictures are copies of each other.
     """
     random = np.random.default_rng(0)
     sources = []
@@ -93,7 +94,7 @@ def pictures(count: int) -> list[bytes]:
 
 
 def bare_encoder(session: onnxruntime.InferenceSession, pixels: np.ndarray) -> float:
-    """(a) images a second."""
+    """(a) Encode the pictures; return images a second."""
     started_s = time.perf_counter()
     for start in range(0, len(pixels), BATCH):
         session.run(None, {"images": pixels[start : start + BATCH]})
@@ -101,7 +102,7 @@ def bare_encoder(session: onnxruntime.InferenceSession, pixels: np.ndarray) -> f
 
 
 def decoding(images: list[bytes], size: int, pool: ThreadPoolExecutor) -> float:
-    """(b) images a second."""
+    """(b) Decode the pictures; return images a second."""
     started_s = time.perf_counter()
     for _ in pool.map(lambda data: decode(data, size, DecodeSettings()), images):
         pass
@@ -110,14 +111,14 @@ def decoding(images: list[bytes], size: int, pool: ThreadPoolExecutor) -> float:
 
 @dataclass
 class Load:
-    """What one run of the service gave."""
+    """The result of one run of the service: uploads a second, and processor time an upload by step, in us."""
 
     rate: float
     cpu_us: dict[str, float]
 
 
 def service_rate(service: Service, consumer: Server, images: list[bytes]) -> Load:
-    """(c) images a second, from the first event on the topic to the last verdict there, and processor time by step."""
+    """(c) Measure the service from the first event on its topic to the last verdict."""
     before, known = cpu(consumer), len(service.verdicts)
     run = uuid.uuid4().hex[:6]
     started_s = time.perf_counter()
@@ -130,7 +131,7 @@ def service_rate(service: Service, consumer: Server, images: list[bytes]) -> Loa
 
 
 def cpu(consumer: Server) -> dict[str, float]:
-    """Processor seconds of the consumer so far: by step, and of the whole process."""
+    """Return the processor seconds of the consumer so far, by step and of the whole process."""
     seconds = {}
     with urlopen(f"http://127.0.0.1:{consumer.ports[0]}/metrics") as reply:
         for family in text_string_to_metric_families(reply.read().decode()):
@@ -143,7 +144,7 @@ def cpu(consumer: Server) -> dict[str, float]:
 
 
 def plain_rate(service: Service, triton: str, redis: str, images: list[bytes]) -> float:
-    """(d) images a second of a loop that does one thing after the other."""
+    """(d) Run a loop that does one thing after the other; return images a second."""
     kafka, prefix = service.kafka, uuid.uuid4().hex
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
     group = {"group.id": prefix, "enable.auto.commit": False, "auto.offset.reset": "earliest"}
@@ -169,8 +170,8 @@ def plain_rate(service: Service, triton: str, redis: str, images: list[bytes]) -
             now = datetime.now(UTC)
             picture = decode(value or b"", info.size, DecodeSettings())
             vector = encoder.submit(picture.pixels[np.newaxis]).result().embeddings[0]
-            [placed] = window.append([NewRecord("default", event.image_id, sha256(value or b"").digest(), vector, now)])
-            decision = decide(placed, info.threshold_l2, settings.others)
+            [result] = window.append([NewRecord("default", event.image_id, sha256(value or b"").digest(), vector, now)])
+            decision = decide(result, info.threshold_l2, settings.others)
             verdict = Verdict(
                 image_id=event.image_id,
                 tenant=event.tenant,
@@ -191,7 +192,7 @@ def plain_rate(service: Service, triton: str, redis: str, images: list[bytes]) -
 
 
 def latencies_ms(service: Service, images: list[bytes], rate: float) -> list[float]:
-    """From sending an event to its verdict's time on the topic, with events at an even rate."""
+    """Send events at an even rate; return for each the time until its verdict stands on the topic."""
     known, run = len(service.published), uuid.uuid4().hex[:6]
     sent_s: dict[str, float] = {}
     started_s = time.perf_counter()
@@ -206,7 +207,7 @@ def latencies_ms(service: Service, images: list[bytes], rate: float) -> list[flo
 
 @contextmanager
 def servers() -> Iterator[tuple[str, str, str, Path]]:
-    """Broker, Redis and Triton addresses, and a folder."""
+    """Run the embedded servers; give the addresses of broker, Redis and Triton, and a folder."""
     binaries = find_binaries()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -218,7 +219,7 @@ def servers() -> Iterator[tuple[str, str, str, Path]]:
 
 
 def session() -> onnxruntime.InferenceSession:
-    """The served encoder, in this process, on every core."""
+    """Load the served encoder into this process, on every core."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = CORES
     return onnxruntime.InferenceSession(served_graph(), options)
@@ -270,8 +271,8 @@ def main() -> None:
 def report(rates: dict[str, list[float]], loads: list[Load]) -> None:
     """Print everything as Markdown."""
 
-    def ratio(of: Callable[[int], float]) -> str:
-        values = sorted(of(index) for index in range(len(rates["c"])))
+    def ratio(of_round: Callable[[int], float]) -> str:
+        values = sorted(of_round(index) for index in range(len(rates["c"])))
         return f"{statistics.median(values):.2f} ({values[0]:.2f} to {values[-1]:.2f})"
 
     print("| | images/s, median | each round |\n|---|---|---|")

@@ -1,11 +1,11 @@
-"""The whole service at full load for a long time: do memory, file descriptors and threads stay flat?
+"""Run the whole service at full load for a long time: do memory, file descriptors and threads stay flat?
 
     python -m tests.benchmarks.soak [--minutes 30] [--results out/soak]
 
 One consumer process, exactly-once on Apache Kafka, with Redis and the shipped encoder on Triton. The input topic is
-kept ahead of it, with new pictures, near and exact copies (these by address), deletions, and uploads that cannot be
-processed. The window is a sixth of the run, so that it is full, and expires as fast as it grows, long before the part
-that is judged: the last two thirds. Ends with 1 if something grew there; leaves `soak.csv` and `soak.png`.
+always ahead of it, with new pictures, near and exact copies (these by address), deletions, and uploads that cannot be
+processed. The last two thirds of the run are judged. The window is a sixth of the run, so that long before them it is
+full and expires as fast as it grows. The exit status is 1 if something grew; `soak.csv` and `soak.png` are written.
 """
 
 import argparse
@@ -41,16 +41,16 @@ from tests.stack_fixtures import serving
 
 SAMPLE_EVERY_S = 5.0
 AHEAD = 1000  # messages on the topic that the consumer has not answered yet
-SIZE = (320, 240)  # half of the bench's: what makes the pictures shares the cores
+SIZE = (320, 240)  # half of the benchmark's, since making the pictures takes time on the same cores
 BASES = 300
-RECENT = 3000  # what copies are made of, and deletions meant for
-# Kafka keeps what is needed and little more.
+RECENT = 3000  # pictures that copies are made of and deletions name
+# So that Kafka stores little more than is needed.
 TOPICS = {"log.segment.bytes": str(16 << 20), "log.retention.bytes": str(64 << 20)}
 TOPICS["log.retention.check.interval.ms"] = "10000"
 # How far the trend may rise over the part that is judged. A leak of 200 bytes an upload makes 24 MiB of the 120,000
 # uploads that two cores answer in 20 minutes. Single samples lie nearly as far apart, since allocators give back what
 # is free only now and then, but not the trend of many. Connections come and go, and with them descriptors and a thread.
-MOST_GROWTH = {"rss_mib": 24.0, "file_descriptors": 4.0, "threads": 2.0}
+MAX_GROWTH = {"rss_mib": 24.0, "file_descriptors": 4.0, "threads": 2.0}
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ LABELS = {
 
 
 class Pictures(ThreadingHTTPServer):
-    """Gives away recent pictures by their number."""
+    """Serves recent pictures by their numbers."""
 
     daemon_threads = True
 
@@ -96,13 +96,13 @@ class Pictures(ThreadingHTTPServer):
                     self.wfile.write(data)
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         super().__init__(("127.0.0.1", 0), Handler)
 
 
 class Load(threading.Thread):
-    """Keeps the topic ahead of what is `done`, until it is told to `stop`."""
+    """Sends messages so that the topic stays ahead of the `done` ones, until `stop` is set."""
 
     def __init__(self, service: Service) -> None:
         super().__init__(name="load", daemon=True)
@@ -118,7 +118,7 @@ class Load(threading.Thread):
         self._number = RECENT
 
     def run(self) -> None:
-        """Send, a few at a time."""
+        """Serve the pictures and send messages."""
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         while not self.stop.is_set():
             if self.sent - self.done >= AHEAD:
@@ -134,9 +134,9 @@ class Load(threading.Thread):
         if dice < 0.70:
             self._upload(name, self._new())
         elif dice < 0.80:
-            self._upload(name, _again(data))
+            self._upload(name, _near_copy(data))
         elif dice < 0.90:
-            # By address. What is too old by then, is not found.
+            # By address, where it is gone if it has become too old by the time it is fetched.
             self._event(
                 "image.uploaded", f"copy {self.sent}", url=f"http://127.0.0.1:{self.server.server_port}/{other}"
             )
@@ -160,7 +160,7 @@ class Load(threading.Thread):
         self._service.send(value, image_id.encode(), {"content-type": b"application/cloudevents+json"})
 
     def _new(self) -> bytes:
-        """A JPEG: parts of two pictures laid upon each other, for a millisecond's work."""
+        """Make a new JPEG of parts of two pictures laid upon each other, which takes a millisecond."""
         return _jpeg((self._part() >> 1) + (self._part() >> 1), int(self._random.integers(75, 95)))
 
     def _part(self) -> np.ndarray:
@@ -177,14 +177,13 @@ def _jpeg(pixels: np.ndarray, quality: int) -> bytes:
     return out.getvalue()
 
 
-def _again(data: bytes) -> bytes:
-    """A near copy."""
+def _near_copy(data: bytes) -> bytes:
     with Image.open(io.BytesIO(data)) as image:
         return _jpeg(np.asarray(image.point(lambda value: value * 0.9 + 8)), 70)
 
 
 class Observer:
-    """Samples the consumer, and tells the load how far it got."""
+    """Samples the consumer, and counts the answered messages for the load."""
 
     def __init__(self, consumer: Server, redis: Redis, load: Load) -> None:
         self._consumer, self._redis, self._load = consumer, redis, load
@@ -192,19 +191,19 @@ class Observer:
         self.samples: list[Sample] = []
 
     def watch(self, for_s: float) -> None:
-        """Sample until then, or until the consumer ends."""
+        """Sample for so long, or until the consumer ends."""
         began_s = last_s = time.monotonic()
         before = self._load.done
         while (now_s := time.monotonic()) < began_s + for_s and self._consumer.alive:
-            window = self._look()
+            window = self._read_metrics()
             if now_s >= last_s + SAMPLE_EVERY_S:
                 rate = (self._load.done - before) / (now_s - last_s)
                 self.samples.append(self._sample(now_s - began_s, window, rate))
                 before, last_s = self._load.done, now_s
             time.sleep(0.5)
 
-    def _look(self) -> int:
-        """Count what is answered; pictures in the window."""
+    def _read_metrics(self) -> int:
+        """Update the counts of verdicts and of answered messages; return how many pictures the window has."""
         window = deleted = 0
         with urlopen(f"http://127.0.0.1:{self._consumer.ports[0]}/metrics") as reply:
             for family in text_string_to_metric_families(reply.read().decode()):
@@ -233,7 +232,7 @@ class Observer:
 
 
 def judge(samples: Sequence[Sample]) -> bool:
-    """Print how each value went over the last two thirds; whether uploads flowed, and nothing grew that must not."""
+    """Print how each value developed over the last two thirds; tell if uploads flowed and nothing grew too much."""
     judged = samples[len(samples) // 3 :]
     at_s = np.array([sample.elapsed_s for sample in judged])
     span_s = at_s[-1] - at_s[0]
@@ -243,17 +242,17 @@ def judge(samples: Sequence[Sample]) -> bool:
     for name, label in LABELS.items():
         values = np.array([getattr(sample, name) for sample in judged], float)
         slope = float(np.polyfit(at_s, values, 1)[0])
-        most = MOST_GROWTH.get(name)
-        flat = flat and (most is None or slope * span_s <= most)
+        limit = MAX_GROWTH.get(name)
+        flat = flat and (limit is None or slope * span_s <= limit)
         print(
             f"| {label} | {np.median(values):.1f} | {values.min():.1f} | {values.max():.1f} | {slope * 3600:+.1f} "
-            f"| {slope * span_s:+.2f} | {'' if most is None else f'{most:g}'} |"
+            f"| {slope * span_s:+.2f} | {'' if limit is None else f'{limit:g}'} |"
         )
     return flat
 
 
 def plot(samples: Sequence[Sample], file: Path) -> None:
-    """Each value over time, the part that is judged on white."""
+    """Plot each value over time, the part that is judged on white."""
     minutes = [sample.elapsed_s / 60 for sample in samples]
     figure, panels = plt.subplots(len(LABELS), 1, figsize=(9, 11), sharex=True, layout="constrained")
     for axes, (name, label) in zip(panels, LABELS.items(), strict=True):
@@ -300,9 +299,9 @@ def main() -> None:
             sys.exit(f"the consumer ended: {consumer.tail()}")
     samples = observer.samples
     with (arguments.results / "soak.csv").open("w", newline="") as file:
-        rows = csv.DictWriter(file, [field.name for field in fields(Sample)], lineterminator="\n")
-        rows.writeheader()
-        rows.writerows(map(asdict, samples))
+        writer = csv.DictWriter(file, [field.name for field in fields(Sample)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(map(asdict, samples))
     plot(samples, arguments.results / "soak.png")
     print(", ".join(f"{count} {verdict.strip()}" for verdict, count in observer.verdicts.items()), "\n")
     flat = judge(samples)

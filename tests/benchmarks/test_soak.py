@@ -1,4 +1,4 @@
-"""What the soak's judgement lets pass, and what not."""
+"""The soak's judgement lets noise pass, and no growth."""
 
 import numpy as np
 import pytest
@@ -8,13 +8,13 @@ from tests.benchmarks.soak import SAMPLE_EVERY_S, Sample, judge
 COUNT = 360  # half an hour
 
 
-def samples(**an_hour: float) -> list[Sample]:
-    """A run that has warmed up for three minutes, with as much noise as a real one; what is named grows so much."""
+def samples(**growth_an_hour: float) -> list[Sample]:
+    """Make a run that warms up for three minutes and has the noise of a real one; the named values grow in addition."""
     random = np.random.default_rng(0)
     made = []
     for number in range(COUNT):
         at_s = number * SAMPLE_EVERY_S
-        grown = {name: rise * at_s / 3600 for name, rise in an_hour.items()}
+        grown = {name: rise * at_s / 3600 for name, rise in growth_an_hour.items()}
         made.append(
             Sample(
                 at_s,

@@ -1,7 +1,7 @@
-"""The dashboards as pictures: `make pictures` writes deploy/grafana/pictures/*.png.
+"""Draw the dashboards as pictures: `make pictures` writes deploy/grafana/pictures/*.png.
 
-Some minutes of varied load on a real service, watched by a real Prometheus; then the queries of every panel, plotted.
-It is not Grafana that draws, and the pictures say so.
+A real Prometheus watches a real service under some minutes of varied load. Then the queries of every panel are plotted,
+by Matplotlib and not by Grafana; the pictures say so.
 """
 
 import base64
@@ -47,7 +47,7 @@ CAPTION = (
     "A plot of this dashboard's own queries, not Grafana: {minutes:g} minutes of made-up load on a small machine, "
     "with Redis standing still for a moment and one of two consumers stopped."
 )
-# Grafana's units: what is written at the axis, and what values are multiplied by.
+# Grafana's units -> the label of the axis, and the factor of the values.
 UNITS = {
     "ops": ("a second", 1.0),
     "s": ("ms", 1e3),
@@ -63,7 +63,7 @@ PHOTOGRAPHS = [Image.open(io.BytesIO(data)).convert("RGB") for _, data in photog
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a panel: seconds since the load began and values; of a bar only the last counts."""
+    """A line of a panel: values at seconds since the load began. A bar shows only the last of them."""
 
     legend: str
     times_s: list[float]
@@ -74,7 +74,7 @@ Panels = list[tuple[dict[str, Any], list[Series]]]
 
 
 class Uploads:
-    """Varied load: new pictures, near and exact copies, broken ones, deletions, of three tenants."""
+    """Sends varied load: new pictures, near and exact copies, broken ones and deletions, of three tenants."""
 
     KINDS = ("new", "near", "exact", "junk", "missing", "delete")
     SHARES = (0.5, 0.17, 0.22, 0.05, 0.02, 0.04)
@@ -117,7 +117,7 @@ class Uploads:
 
 
 def part(rng: Generator) -> bytes:
-    """A JPEG of a part of some photograph, 128 x 128."""
+    """Make a JPEG of a part of some photograph, 128 x 128."""
     photograph = PHOTOGRAPHS[rng.integers(len(PHOTOGRAPHS))]
     side = int(rng.uniform(0.25, 0.5) * min(photograph.size))
     left, top = (int(rng.integers(0, length - side)) for length in photograph.size)
@@ -127,7 +127,7 @@ def part(rng: Generator) -> bytes:
 
 
 def work(service: Service, second: Server, redis: Server) -> None:
-    """The load: waves of uploads, an outage, a consumer that goes."""
+    """Put the load on the service: waves of uploads, an outage, and a consumer that stops."""
     uploads, began_s, frozen, stopped = Uploads(service), time.monotonic(), False, False
     while (elapsed := (time.monotonic() - began_s) / LOAD_S) < 1:
         wave = 1 + math.sin(elapsed * 5 * math.pi)
@@ -142,7 +142,7 @@ def work(service: Service, second: Server, redis: Server) -> None:
 
 
 def measure(folder: Path) -> dict[str, Panels]:
-    """Dashboard -> its panels with what Prometheus answers to their queries."""
+    """Run the service under load; map each dashboard to its panels with Prometheus' answers to their queries."""
     binaries = find_binaries()
     with ExitStack() as stack:
         broker, redis, triton = (
@@ -170,7 +170,7 @@ def measure(folder: Path) -> dict[str, Panels]:
 
 
 def ask(client: httpx.Client, panel: dict[str, Any], began_s: float, names: dict[str, str]) -> Iterator[Series]:
-    """The lines of a panel, named by its legends."""
+    """Query the lines of a panel, named by its legends; `names` replaces a legend that is in it."""
     for target in panel["targets"]:
         query = target["expr"].replace("$__rate_interval", RATE_INTERVAL)
         params = {"query": query, "start": f"{began_s}", "end": f"{began_s + LOAD_S}", "step": "1"}
@@ -186,12 +186,12 @@ def ask(client: httpx.Client, panel: dict[str, Any], began_s: float, names: dict
 
 
 def named(legend: str, labels: dict[str, str]) -> str:
-    """The legend with the labels' values for the {{label}} in it."""
+    """Replace each {{label}} in a legend by the label's value."""
     return re.sub(r"{{(\w+)}}", lambda name: labels.get(name[1], ""), legend)
 
 
 def draw(title: str, panels: Panels) -> Figure:
-    """All panels of a dashboard, where they stand on it."""
+    """Draw all panels of a dashboard, each at its place."""
     columns = len({panel["gridPos"]["x"] for panel, _ in panels})
     rows = len(panels) // columns
     figure = Figure(figsize=(5.2 * columns, 3.1 * rows + 0.6), layout="constrained")
@@ -232,7 +232,7 @@ def draw_panel(axes: Axes, panel: dict[str, Any], series: list[Series]) -> None:
 
 
 def draw_bars(axes: Axes, series: list[Series]) -> None:
-    """By name, or upright by bound where the bounds of a histogram are the names."""
+    """Draw bars: lying ones by name, but upright ones by bound for the buckets of a histogram."""
     lasts = {one.legend: one.values[-1] for one in series}
     if "+Inf" in lasts:
         bounds = sorted(lasts, key=float)
@@ -248,7 +248,7 @@ def draw_bars(axes: Axes, series: list[Series]) -> None:
 
 
 def main() -> None:
-    """Measure, draw, write."""
+    """Measure, draw, and write the pictures."""
     mpl.use("Agg")
     with tempfile.TemporaryDirectory(prefix="seenit-pictures-") as folder:
         measured = measure(Path(folder))
@@ -259,7 +259,7 @@ def main() -> None:
 
 
 def write(figure: Figure, path: Path) -> None:
-    """As a PNG of few colours, which is a third as large."""
+    """Write a PNG of few colours, which is a third as large."""
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=80)
     Image.open(out).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)

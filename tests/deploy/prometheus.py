@@ -10,12 +10,12 @@ from tests.deploy.tools import needed
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 RULES = DEPLOY / "prometheus" / "rules.yml"
-# What Grafana would put for it with a scrape every second.
+# Grafana's value of $__rate_interval at a scrape every second.
 RATE_INTERVAL = "20s"
 
 
 def write_config(folder: Path, ports: Mapping[str, Sequence[int]]) -> Path:
-    """The deployed configuration; only where the servers are, and how often they are asked, is the test's own."""
+    """Write the deployed configuration, changed only in the servers' addresses and in how often they are scraped."""
     config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     for job in config["scrape_configs"]:

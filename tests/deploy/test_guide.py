@@ -1,4 +1,4 @@
-"""The operator's guide holds: its names exist, its links lead somewhere, and its Redis user has rights enough."""
+"""The operator's guide is right: its names exist, its links lead somewhere, and its Redis user has enough rights."""
 
 import re
 import time

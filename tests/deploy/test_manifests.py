@@ -1,4 +1,4 @@
-"""Compose file, Dockerfiles and Kubernetes manifests: valid by their schemas, and meaning what they should."""
+"""The Compose file, Dockerfiles and Kubernetes manifests are valid by their schemas and mean the right thing."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def validators() -> Path:
 
 
 def run(validators: Path, *command: str) -> None:
-    """Run a program of the validators; it has to end well."""
+    """Run a program of the validators; it has to succeed."""
     environment = {**os.environ, "PYTHONPATH": str(validators)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -104,7 +104,7 @@ def test_dockerfiles_are_clean(validators: Path, name: str) -> None:
 
 
 def pinned(lock: Path) -> dict[str, str]:
-    """Name -> version of a lock; each line has to have a hash."""
+    """Map the names of a lock to their versions; each line has to have a hash."""
     lines = lock.read_text().replace("\\\n", " ").splitlines()
     requirements = [line for line in lines if line and not line.lstrip().startswith("#")]
     assert all("--hash=sha256:" in line for line in requirements)
@@ -127,11 +127,11 @@ def test_the_consumer_image_has_what_the_package_needs() -> None:
     """It has nothing of the embedded stack or the tests."""
     project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]
     lock = pinned(DEPLOY / "docker" / "requirements.lock")
-    assert {name.lower() for name in map(bare, project["dependencies"])} <= set(lock)
+    assert {name.lower() for name in map(package_name, project["dependencies"])} <= set(lock)
     assert not set(lock) & {"onnxruntime", "scikit-image", "matplotlib", "pytest"}
 
 
-def bare(requirement: str) -> str:
+def package_name(requirement: str) -> str:
     for mark in "[<>=! ":
         requirement = requirement.partition(mark)[0]
     return requirement
@@ -202,7 +202,7 @@ def test_custom_resources_keep_their_operators_schemas(manifests: list[Manifest]
     assert problems(own) == ""
     topic = next(each for each in own if each["kind"] == "KafkaTopic")
     broken = {**topic, "spec": {**topic["spec"], "partitions": "many"}}
-    assert "partitions must be integer" in problems([broken])  # it does look
+    assert "partitions must be integer" in problems([broken])  # the check does notice faults
 
 
 def test_every_container_runs_with_few_rights(manifests: list[Manifest]) -> None:
@@ -275,7 +275,7 @@ def test_references_between_manifests_hold(manifests: list[Manifest]) -> None:
         selectors += [each["spec"][path]["matchLabels"] for each in of_kind(manifests, kind).values()]
     for selector in selectors:
         assert any(selector.items() <= own.items() for own in labels.values()), selector
-    # The example's Kafka and Redis are those that the configuration names and the policy lets through.
+    # The configuration names the example's Kafka, and the network policy lets its Redis through.
     kafka = of_kind(examples(), "Kafka")["kafka"]
     bootstrap = f"{kafka['metadata']['name']}-kafka-bootstrap:{kafka['spec']['kafka']['listeners'][0]['port']}"
     assert config["data"]["SEENIT_KAFKA_BOOTSTRAP_SERVERS"] == bootstrap
@@ -318,7 +318,7 @@ def test_the_kafka_user_may_do_all_it_has_to_and_the_topics_are_as_wanted(kafka_
     assert [finding for finding in findings if finding.outcome == "failed"] == []
     assert "kafka: transactions" in {finding.what for finding in findings}
     assert LagReader(settings).ask(range(12)) == dict.fromkeys(range(12), 0)
-    # As `seenit topics` wants them, but for the copies, of which this cluster has one.
+    # As `seenit topics` wants them, except for the number of replicas: this cluster has one broker.
     specs = required_topics(
         settings, partitions=12, replicas=1, retention_days=7, window_s=WindowSettings().retention_s
     )
@@ -367,7 +367,7 @@ def as_user(cluster: KafkaCluster, user: str) -> KafkaSettings:
 
 
 def grant(cluster: KafkaCluster, rules: list[Manifest], user: str) -> None:
-    """Put access lists in Strimzi's words into force on a broker."""
+    """Put access lists, as Strimzi writes them, into force on a broker."""
     kinds = {"topic": ResourceType.TOPIC, "group": ResourceType.GROUP, "transactionalId": ResourceType.TRANSACTIONAL_ID}
     patterns = {"literal": ResourcePatternType.LITERAL, "prefix": ResourcePatternType.PREFIXED}
     operations = {

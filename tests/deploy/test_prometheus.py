@@ -22,12 +22,12 @@ from tests.service_fixtures import Service, new_service
 from tests.stack_fixtures import serving
 
 LOAD_S = 12.0
-# Tritons without a GPU do not have it.
+# Metrics that Triton does not have without a GPU.
 NEEDS_GPU = ("nv_gpu_utilization",)
 
 
 def queries() -> list[tuple[str, str]]:
-    """(panel, expression) of all dashboards."""
+    """Return (panel, expression) of every query of all dashboards."""
     expressions = []
     for file in sorted(FOLDER.glob("*.json")):
         board = json.loads(file.read_text())
@@ -90,7 +90,7 @@ def prometheus(
 
 
 def work(service: Service) -> None:
-    """A little of everything, spread over some scrapes."""
+    """Upload a little of everything, spread over some scrapes."""
     photograph = next(data for name, data in photographs() if name == "chelsea.png")
     rng = np.random.default_rng(0)
     service.picture("first", photograph)

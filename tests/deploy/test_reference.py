@@ -1,4 +1,4 @@
-"""What is published about the interfaces is what the code has."""
+"""The published reference of the interfaces agrees with the code."""
 
 import json
 

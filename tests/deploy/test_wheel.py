@@ -1,4 +1,4 @@
-"""What the image holds: a wheel built from the tree, and the locked dependencies, in an environment of its own."""
+"""The contents of the image: a wheel built from the tree, and its locked dependencies, in a fresh environment."""
 
 import os
 import shutil
@@ -20,12 +20,12 @@ pytestmark = pytest.mark.timeout(600)
 
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "deploy" / "docker" / "requirements.lock"
-# What the Dockerfile copies, and the models, which the wheel on its own brings along.
+# What the Dockerfile copies, and the models, which the wheel contains unlike the image.
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "consumer", "triton_models")
 
 
 def run(*command: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    # Nothing of this environment: neither its variables nor its packages.
+    """Run a command without the variables and the packages of this environment."""
     return subprocess.run(command, env=variables, cwd="/", capture_output=True, text=True, check=False, timeout=300)
 
 
@@ -47,7 +47,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def seenit(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The command in an environment of its own. Pip is this one's, with the settings and the cache it has."""
+    """The command in an environment of its own, installed by this environment's pip with its settings and cache."""
     folder = tmp_path_factory.mktemp("empty")
     venv.create(folder, with_pip=False)
     pip = (sys.executable, "-m", "pip", "--python", str(folder), "install", "--quiet", "--no-compile")

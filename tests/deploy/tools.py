@@ -1,4 +1,4 @@
-"""Programs that the tests of deploy/ need: found on the PATH, or fetched once into `.stack/` at pinned versions."""
+"""Programs that the tests of deploy/ need: those on the PATH, or fetched once into `.stack/` at pinned versions."""
 
 import hashlib
 import os
@@ -16,14 +16,14 @@ KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5@v5.8.2"
 
 
 def missing(sentence: str) -> NoReturn:
-    """Skips with one sentence; with `CI=true` that is a failure."""
+    """Skip the test with a sentence; with `CI=true`, fail it."""
     if os.environ.get("CI") == "true":
         pytest.fail(sentence)
     pytest.skip(sentence)
 
 
 def needed(program: str, package: str) -> str:
-    """Path of a program that has to be installed."""
+    """Return the path of a program that has to be installed."""
     path = shutil.which(program)
     if path is None:
         missing(f"there is no {program} on the PATH (on Debian: apt-get install {package})")
@@ -31,7 +31,7 @@ def needed(program: str, package: str) -> str:
 
 
 def validators() -> Path:
-    """Folder of the Python validators (Dockerfiles, compose, Kubernetes), installed by the hashes of their lock."""
+    """Return the folder of the validators in Python (Dockerfiles, Compose, Kubernetes), installed by hash."""
     lock = HERE / "requirements.lock"
     folder = _folder("validators", lock)
     if not folder.exists():
@@ -41,7 +41,7 @@ def validators() -> Path:
 
 
 def custom_resources() -> Path:
-    """Folder with the Node packages that know the schemas of Strimzi, KEDA and the Prometheus operator."""
+    """Return the folder with the Node packages that know the schemas of Strimzi, KEDA and the Prometheus operator."""
     lock = HERE / "package-lock.json"
     folder = _folder("crds", lock)
     if not folder.exists():
@@ -54,7 +54,7 @@ def custom_resources() -> Path:
 
 
 def kustomize() -> str:
-    """Path of kustomize: the one on the PATH, or built once by Go, which takes a minute or two."""
+    """Return the path of kustomize: the one on the PATH, or one that Go builds once, in a minute or two."""
     installed = shutil.which("kustomize")
     if installed:
         return installed
@@ -70,7 +70,7 @@ def _folder(name: str, lock: Path) -> Path:
 
 
 def _fresh(folder: Path) -> Path:
-    """Where to put what becomes the folder only when it is whole."""
+    """Make the folder to fetch into; it is renamed to the final `folder` once it is complete."""
     fresh = folder.with_name(f"{folder.name}.{os.getpid()}")
     fresh.mkdir(parents=True)
     return fresh

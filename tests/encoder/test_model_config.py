@@ -1,4 +1,4 @@
-"""The encoder's contract as its configuration says it, and the configurations, model files and code that are served."""
+"""The contract that is read from the model's configuration, and the configurations, graphs and code that are served."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -84,10 +84,10 @@ def test_rotation_maps_are_read_and_optional() -> None:
     assert rule.rotation_maps is None
 
 
-@pytest.mark.parametrize("turns", ["AAAA", "no base64"])
-def test_turns_of_another_form_are_refused(turns: str) -> None:
+@pytest.mark.parametrize("maps", ["AAAA", "no base64"])
+def test_rotation_maps_of_another_form_are_refused(maps: str) -> None:
     served = config()
-    served.parameters["turns"].string_value = turns
+    served.parameters["turns"].string_value = maps
     with pytest.raises(Misconfigured, match="'turns'"):
         read_model_info(served)
 

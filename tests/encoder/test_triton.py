@@ -147,9 +147,9 @@ def test_a_frozen_server_meets_the_deadline(own_triton: TritonServer) -> None:
 
 
 def test_a_connection_that_was_forgotten_on_the_way_is_replaced(triton: str) -> None:
-    with Forwarder(triton) as way, TritonEncoder(TritonSettings(url=way.address, timeout_s=1)) as encoder:
+    with Forwarder(triton) as forwarder, TritonEncoder(TritonSettings(url=forwarder.address, timeout_s=1)) as encoder:
         encoder.check()
-        way.forget()
+        forwarder.forget()
         with pytest.raises(Unavailable, match="DEADLINE_EXCEEDED"):
             encoder.check()
         soon(encoder.check, within_s=20)
@@ -362,7 +362,7 @@ def test_one_line_from_a_picture_to_its_vector(triton: str, tmp_path: Path) -> N
 
 
 class Forwarder:
-    """Forwards connections to an address, and can forget the open ones: they stay open, and nothing gets through."""
+    """Forwards connections to an address. Forgotten ones stay open, but nothing gets through any more."""
 
     def __init__(self, to: str) -> None:
         host, _, port = to.rpartition(":")

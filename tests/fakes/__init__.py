@@ -1,1 +1,1 @@
-"""Stand-ins for parts of the service, where a fault cannot be made otherwise."""
+"""Stand-ins for parts of the service, for faults that a real one cannot be made to have."""

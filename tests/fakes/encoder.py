@@ -10,7 +10,7 @@ from consumer.encoder.contract import Encoded, ModelInfo, VerificationRule
 
 
 class FakeEncoder:
-    """Gives one unit vector after the other; fails as `faults` says, an entry for each request."""
+    """Gives each picture of a request another unit vector. `faults` has the error of each request to come, or None."""
 
     info = ModelInfo(name="m", version="1", size=32, dim=4, threshold_l2=0.5, max_batch_size=4, patches=None)
 
@@ -32,7 +32,7 @@ class FakeEncoder:
 
 
 class FakeEncoderWithFeatures(FakeEncoder):
-    """Gives vectors that tell the mean colour of each picture, and local features, so that regions are encoded too."""
+    """Gives the mean colour of each picture as its vector, and local features, so that regions are encoded too."""
 
     info = replace(FakeEncoder.info, patches=(2, 3), verification_rule=VerificationRule(1.0, 0.3, 0.5))
 
@@ -45,5 +45,6 @@ class FakeEncoderWithFeatures(FakeEncoder):
 
 
 def colours(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Compute the mean colours of pictures, uint8 [N, side, side, 3], as unit vectors, float32 [N, 4]."""
     means = np.concatenate([pixels.mean(axis=(1, 2)), np.full((len(pixels), 1), 40.0)], axis=1)
     return (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)

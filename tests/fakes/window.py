@@ -8,7 +8,7 @@ from consumer.window.records import AppendResult, ExactMatch, NewRecord, Positio
 
 
 class FakeWindow:
-    """Remembers what is appended; answers that the contents in `known` stand before."""
+    """Remembers the `records` that are appended, and has those in `known` as exact matches by their content."""
 
     loss_guard = SimpleNamespace(recovers=False)
 
@@ -26,5 +26,5 @@ class FakeWindow:
             for record in records
         ]
 
-    def read_patches(self, rows: Sequence[tuple[str, Position]]) -> list[bytes | None]:
-        return [None] * len(rows)
+    def read_patches(self, positions: Sequence[tuple[str, Position]]) -> list[bytes | None]:
+        return [None] * len(positions)

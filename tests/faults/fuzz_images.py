@@ -1,8 +1,8 @@
-"""Damaged pictures by the hundred thousand: `python -m tests.faults.fuzz_images 100000`.
+"""Decode damaged pictures by the hundred thousand: `python -m tests.faults.fuzz_images 100000`.
 
-Real pictures of every format are changed by a seeded mutator and decoded in child processes, so that a crash, a hang or
-an appetite for memory is recognised, with the number that makes the same input again. The child reports which input it
-begins with; when it dies or falls silent, that input is noted and a new child goes on after it.
+A seeded mutator changes real pictures of every format. Child processes decode them, so that a crash, a hang or an
+excess of memory is recognised, with the number that makes the same input again. A child reports which input it begins
+with. When it dies or falls silent, that input is a fault, and a new child goes on after it.
 """
 
 import argparse
@@ -212,8 +212,8 @@ def child(target: str, seed: int, numbers: range) -> None:
         try:
             outcome = work(data)
         except BaseException as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            outcome = f"fault {type(error).__name__} {error} at {Path(place.filename).name}:{place.lineno}".replace(
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            outcome = f"fault {type(error).__name__} {error} at {Path(frame.filename).name}:{frame.lineno}".replace(
                 "\n", " "
             )
         peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -4,8 +4,8 @@ Consumers share a stream in Redis and the partitions of the input topic. Each ta
 four steps, and between any two of them another consumer may step, crash, or lose its partition without noticing:
 
     look up    is the content known already?                         (exact copies end here)
-    append     put the row into the stream, unless the image stands there already
-    compare    which row before one's own is a copy?
+    append     put the record into the stream, unless the image stands there already
+    compare    which record before one's own is a copy?
     publish    verdict and offset in one transaction, refused when the partition has gone to somebody else
 
 `Rules` can be broken one by one: an explorer that does not notice proves nothing.
@@ -29,14 +29,14 @@ class Upload(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a verdict says: the matched upload, or None for a unique one."""
+    """The content of a verdict: its kind, and the matched upload, or None for a unique one."""
 
     kind: str
     match: int | None
 
 
 class Task(NamedTuple):
-    """One upload in the hands of one consumer, polled under the partition's `epoch`."""
+    """An upload that a consumer is working on, polled under the partition's `epoch`; `stage` is the step to come."""
 
     upload: int
     epoch: int
@@ -45,15 +45,19 @@ class Task(NamedTuple):
 
 
 class Partition(NamedTuple):
+    """A partition of the input topic. Each change of its owner begins an epoch; `committed` is the group's offset."""
+
     owner: int
     epoch: int = 0
     committed: int = 0
 
 
 class State(NamedTuple):
+    """Everything that the consumers share or hold; uploads are named by their numbers."""
+
     stream: tuple[int, ...]
     partitions: tuple[Partition, ...]
-    tasks: tuple[Task | None, ...]
+    tasks: tuple[Task | None, ...]  # of each consumer
     answers: tuple[tuple[Answer, ...], ...]  # decided for each upload, whether published or not
     published: tuple[tuple[Answer, ...], ...]
     faults_left: int
@@ -61,42 +65,47 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Rules:
-    """What the protocol relies on."""
+    """The rules that the protocol relies on."""
 
     append_before_compare: bool = True
     append_once: bool = True
-    only_earlier_rows: bool = True
+    only_earlier_records: bool = True
     atomic_exact: bool = True
     commit_with_verdict: bool = True
     fence: bool = True
 
 
 class Violation(Exception):
-    """An invariant broken; the message has the uploads and the steps that led there."""
+    """Raised for a broken invariant; the message has the uploads and the steps that led there."""
 
 
 def explore(uploads: Sequence[Upload], consumers: int, faults: int, rules: Rules | None = None) -> int:
-    """Number of states reached. Raises Violation for the first that breaks an invariant."""
+    """Walk through every state that can be reached; return how many there are.
+
+    Raises Violation for the first state that breaks an invariant.
+    """
     world = _World(uploads, consumers, rules or Rules())
     start = world.start(faults)
-    seen = {start}
+    visited = {start}
     path: list[tuple[str, Iterator[tuple[str, State]]]] = [("start", world.successors(start))]
     while path:
-        found = next(path[-1][1], None)
-        if found is None:
+        successor = next(path[-1][1], None)
+        if successor is None:
             path.pop()
             continue
-        step, state = found
-        if state in seen:
+        step, state = successor
+        if state in visited:
             continue
-        seen.add(state)
+        visited.add(state)
         steps = [name for name, _ in path[1:]] + [step]
         world.check(state, steps)
         path.append((step, world.successors(state)))
-    return len(seen)
+    return len(visited)
 
 
 class _World:
+    """The uploads, consumers and rules of one exploration, and what can follow each state."""
+
     def __init__(self, uploads: Sequence[Upload], consumers: int, rules: Rules) -> None:
         self.uploads = tuple(uploads)
         self.consumers = consumers
@@ -152,27 +161,26 @@ class _World:
         return self._with_task(state, consumer, task._replace(stage=COMPARE))
 
     def _compare(self, state: State, consumer: int, task: Task) -> State:
-        rows = state.stream
-        if self.rules.only_earlier_rows:
-            own = len(rows) - 1 - rows[::-1].index(task.upload)
-            rows = rows[:own]
+        records = state.stream
+        if self.rules.only_earlier_records:
+            own = len(records) - 1 - records[::-1].index(task.upload)
+            records = records[:own]
         else:
-            rows = tuple(row for row in rows if row != task.upload)
-        return self._decide(state, consumer, task, self._earliest(rows, task.upload))
+            records = tuple(record for record in records if record != task.upload)
+        return self._decide(state, consumer, task, self._earliest(records, task.upload))
 
     def _publish(self, name: str, state: State, consumer: int, task: Task) -> Iterator[tuple[str, State]]:
         assert task.answer is not None
         number = self.uploads[task.upload].partition
         partition = state.partitions[number]
-        idle = self._with_task(state, consumer, None)
+        done = self._with_task(state, consumer, None)
         if partition.epoch != task.epoch and self.rules.fence:
-            yield f"{name}, refused", idle
+            yield f"{name}, refused", done
             return
-        published = idle._replace(published=_add(state.published, task.upload, task.answer))
+        published = done._replace(published=_add(state.published, task.upload, task.answer))
         after = self.logs[number].index(task.upload) + 1
         committed = partition._replace(committed=max(after, partition.committed))
-        both = published._replace(partitions=_put(state.partitions, number, committed))
-        yield name, both
+        yield name, published._replace(partitions=_put(state.partitions, number, committed))
         if not self.rules.commit_with_verdict and state.faults_left:
             yield f"{name}, crashes before the commit", published._replace(faults_left=state.faults_left - 1)
 
@@ -191,7 +199,7 @@ class _World:
                     )
 
     def check(self, state: State, steps: list[str]) -> None:
-        """Raises Violation unless the state keeps every promise that can be judged in it."""
+        """Raise Violation unless every invariant that can be judged in this state holds."""
         for upload, answers in enumerate(state.answers):
             if len(set(answers)) > 1:
                 self._fail(f"upload {upload} is decided in two ways: {answers}", steps)
@@ -216,13 +224,14 @@ class _World:
         raise Violation(f"{what}\nuploads: {self.uploads}\nsteps: {'; '.join(steps)}")
 
     def _holder(self, state: State, upload: int) -> int | None:
-        """Who holds the upload's content in the map that is kept beside the stream."""
+        """Return the upload that the map of contents, which stands beside the stream, has for this upload's content."""
         content = self.uploads[upload].content
-        return next((row for row in state.stream if self.uploads[row].content == content), None)
+        return next((record for record in state.stream if self.uploads[record].content == content), None)
 
-    def _earliest(self, rows: tuple[int, ...], upload: int) -> Answer:
+    def _earliest(self, records: tuple[int, ...], upload: int) -> Answer:
+        """Compare the upload with these records; the first copy is the match."""
         picture = self.uploads[upload].picture
-        match = next((row for row in rows if self.uploads[row].picture == picture), None)
+        match = next((record for record in records if self.uploads[record].picture == picture), None)
         return Answer("unique" if match is None else "near", match)
 
     def _decide(self, state: State, consumer: int, task: Task, answer: Answer) -> State:
@@ -233,9 +242,9 @@ class _World:
         return state._replace(tasks=_put(state.tasks, consumer, task))
 
 
-def _put(values: tuple[T, ...], at: int, value: T) -> tuple[T, ...]:
-    return (*values[:at], value, *values[at + 1 :])
+def _put(values: tuple[T, ...], index: int, value: T) -> tuple[T, ...]:
+    return (*values[:index], value, *values[index + 1 :])
 
 
-def _add(values: tuple[tuple[Answer, ...], ...], at: int, answer: Answer) -> tuple[tuple[Answer, ...], ...]:
-    return _put(values, at, (*values[at], answer))
+def _add(values: tuple[tuple[Answer, ...], ...], index: int, answer: Answer) -> tuple[tuple[Answer, ...], ...]:
+    return _put(values, index, (*values[index], answer))

@@ -1,4 +1,4 @@
-"""Each dependency away, slow or failing, at start and in mid-flow: the service says so, waits, and goes on by itself.
+"""A dependency is away, slow or failing, at start or in mid-flow: the service says so, waits, and goes on by itself.
 
 Set SEENIT_TEST_AWAY_S=60 for absences as long as an operator would see them.
 """
@@ -28,13 +28,13 @@ RATE = 25
 
 
 def patience(seconds: float) -> float:
-    """So many seconds of a machine that has nothing else to do."""
+    """Stretch a time for an idle machine to what the present load of this one makes of it."""
     return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 @dataclass(frozen=True)
 class Absence:
-    """A dependency, how it goes and how it comes back, and the name under which `/readyz` knows it."""
+    """A dependency, by its name in `/readyz`, and functions that take it away and bring it back."""
 
     name: str
     goes: Callable[[World], object]
@@ -86,7 +86,7 @@ class Flow:
         self.prefix = settings["SEENIT_REDIS_KEY_PREFIX"]
 
     def probe(self, path: str) -> tuple[int, dict[str, str]]:
-        """Status and problems."""
+        """Ask the service's HTTP server; return the status, 0 if there is no answer, and the problems it names."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(f"http://127.0.0.1:{self.port}{path}", timeout=8) as reply:
@@ -97,7 +97,7 @@ class Flow:
             return 0, {}
 
     def memory_mb(self) -> float:
-        """Resident memory of the consumer."""
+        """Return the resident memory of the consumer, in MiB."""
         status = Path(f"/proc/{self.consumer.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
@@ -105,18 +105,18 @@ class Flow:
         until(lambda: self.probe("/readyz")[0] == 200, patience(20), "the service is not ready")
 
     def while_away(self, absence: Absence) -> None:
-        """Holds what has to be true while the dependency is away."""
-        began, told = time.monotonic(), False
-        while time.monotonic() < began + AWAY_S or not told:
+        """Wait AWAY_S or longer, until `/readyz` names the dependency; assert that the service lives all the time."""
+        began, reported = time.monotonic(), False
+        while time.monotonic() < began + AWAY_S or not reported:
             assert time.monotonic() < began + AWAY_S + patience(15), f"/readyz never named {absence.name}"
             assert self.consumer.alive, self.consumer.output[-2000:]
             assert self.probe("/livez")[0] == 200
             status, problems = self.probe("/readyz")
-            told = told or (status == 503 and absence.name in problems)
+            reported = reported or (status == 503 and absence.name in problems)
             time.sleep(0.2)
 
     def finish(self) -> None:
-        """Everything is decided, once, and the consumer ends when told to."""
+        """Assert that every upload is decided, once, and that the consumer stops when it is asked to."""
         self.uploader.join()
         until(lambda: self.checker.lag() == 0, patience(30), "uploads wait for their verdicts")
         self.until_ready()
@@ -147,7 +147,7 @@ def flow(world: World, request: pytest.FixtureRequest) -> Iterator[Callable[...,
     "absence", [*ABSENCES.values(), *STANDSTILLS.values()], ids=[*ABSENCES, *(f"{n}-stuck" for n in STANDSTILLS)]
 )
 def test_away_in_mid_flow(world: World, flow: Callable[..., Flow], absence: Absence) -> None:
-    running = flow(uploads=int(RATE * (AWAY_S + 60)))  # more than is sent by the time it is mended
+    running = flow(uploads=int(RATE * (AWAY_S + 60)))  # more than is sent by the time the dependency is back
     running.consumer.start()
     running.until_ready()
     running.uploader.start()
@@ -156,7 +156,7 @@ def test_away_in_mid_flow(world: World, flow: Callable[..., Flow], absence: Abse
     absence.goes(world)
     running.while_away(absence)
     assert running.memory_mb() < memory_mb + GROWS_BY_MB
-    if absence.name != "kafka":  # which alone could tell
+    if absence.name != "kafka":  # the offsets can be read only while it is there
         decided = running.checker.decided()
     absence.comes(world)
     world.heal()

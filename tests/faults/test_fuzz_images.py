@@ -1,6 +1,6 @@
-"""Damaged pictures end as a picture or a reason, never as a crash, a hang or a surprise: a short run of `fuzz_images`.
+"""Damaged pictures end as a picture or a reason, never as a crash, a hang or another error.
 
-`SEENIT_FUZZ_IMAGES=100000` makes it long.
+This is a short run of `fuzz_images`; `SEENIT_FUZZ_IMAGES=100000` makes it long.
 """
 
 import os

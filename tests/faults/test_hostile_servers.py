@@ -1,4 +1,4 @@
-"""Servers and names that mean harm, as real servers on loopback.
+"""Servers and names that mean harm; the servers are real ones on loopback.
 
 127.0.0.1 stands for the public Internet (`networks` allows it), every other loopback address for what must not be
 reached: a server listens there as well, and must never get a connection.

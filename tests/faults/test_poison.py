@@ -1,4 +1,4 @@
-"""Uploads that bring down the process, and processes that are brought down without any: on real servers.
+"""Uploads that bring down the process, and processes that go down for other reasons, on real servers.
 
 The consumer is started again whenever it ends, as a supervisor would.
 """
@@ -35,7 +35,7 @@ IN_FLIGHT = 16  # of the settings below
 
 
 class Supervised:
-    """A consumer that is started again whenever it ends; a context manager. `starts` counts."""
+    """A consumer that is started again whenever it ends, `starts` times so far; a context manager."""
 
     def __init__(self, service: Service, reaper: Reaper) -> None:
         log = service.folder / "supervised.log"
@@ -43,7 +43,7 @@ class Supervised:
         self.child = Child("supervised", [sys.executable, "-m", "consumer", "run"], log, reaper, environment)
         self.starts = 0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._keep, daemon=True)
+        self._thread = threading.Thread(target=self._restart, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -55,7 +55,7 @@ class Supervised:
         status = self.child.stop()
         assert status in (0, None), self.child.latest_output[-2000:]
 
-    def _keep(self) -> None:
+    def _restart(self) -> None:
         while not self._stop.wait(0.1):
             if not self.child.alive:
                 self.child.start()
@@ -86,15 +86,15 @@ def service(kafka_cluster: KafkaCluster, redis_server: str, triton: str, tmp_pat
         yield new
 
 
-def quarantines(service: Service) -> list[int]:
-    """Processes that a consumer of this service decodes suspects in."""
-    mine = f"SEENIT_KAFKA_GROUP_ID={service.kafka.group_id}".encode()
-    found = []
+def sandboxes(service: Service) -> list[int]:
+    """Return the ids of the processes in which consumers of this service decode suspect pictures."""
+    marker = f"SEENIT_KAFKA_GROUP_ID={service.kafka.group_id}".encode()
+    pids = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if b"consumer.images.sandbox" in (process / "cmdline").read_bytes():
-                found += [int(process.name)] if mine in (process / "environ").read_bytes().split(b"\0") else []
-    return found
+                pids += [int(process.name)] if marker in (process / "environ").read_bytes().split(b"\0") else []
+    return pids
 
 
 @pytest.mark.parametrize("deed", ["abrt", "kill", "grow"])
@@ -119,24 +119,24 @@ def test_poison_is_set_aside_and_the_rest_goes_on(service: Service, deed: str) -
         assert (letter.key(), letter.value()) == (b"poison", poison)
         headers = dict(letter.headers() or ())
         assert (headers["seenit-reason"], headers["other"]) == (b"poison", b"header")
-        # The first deaths count from where the process got to before them.
+        # Up to two deaths more: those before the process got as far as this count for an earlier offset.
         starts = running.starts
         assert SUSPECT_AFTER_STARTS <= starts <= SUSPECT_AFTER_STARTS + 2
 
-        # Past what may have been in flight everything is as before: whole batches, and no process beside this one.
+        # Beyond the uploads that may have been in flight, batches are whole again, and there is no sandbox.
         more = [f"later picture {number}" for number in range(3 * PARTITIONS * IN_FLIGHT)]
         for name in more:
             service.picture(name, noise(random))
         service.await_verdicts(len(names) + 1 + len(more))
         service.picture("last", noise(random))
         assert service.await_verdict("last").verdict != "unprocessable"
-        assert quarantines(service) == []
+        assert sandboxes(service) == []
         assert running.starts == starts
         assert len(service.verdicts) == len({each.image_id for each in service.verdicts})
 
 
 class Slow(ThreadingHTTPServer):
-    """Answers with a picture, once it is told to."""
+    """Answers with a picture as soon as `go` is set, and not before."""
 
     def __init__(self, picture: bytes) -> None:
         self.go = threading.Event()
@@ -152,7 +152,7 @@ class Slow(ThreadingHTTPServer):
                     self.wfile.write(picture)
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         super().__init__(("127.0.0.1", 0), Handler)
         self.daemon_threads = True
@@ -172,16 +172,18 @@ def test_a_consumer_killed_again_and_again_calls_nothing_poison(service: Service
         key = b"same partition"
         service.send(json.dumps(event).encode(), key, {"content-type": b"application/cloudevents+json"})
         service.await_verdicts(0)
-        notes = f"{service.environment['SEENIT_REDIS_KEY_PREFIX']}:starts:{service.kafka.group_id}"
+        starts_key = f"{service.environment['SEENIT_REDIS_KEY_PREFIX']}:starts:{service.kafka.group_id}"
         with supervised(service) as running:
             for count in range(1, 6):
-                noted = [f"0 {count}".encode()]
-                until(lambda wanted=noted: list(redis.hgetall(notes).values()) == wanted, TIMEOUT_S, "no beginning")
+                starts = [f"0 {count}".encode()]
+                until(
+                    lambda starts=starts: list(redis.hgetall(starts_key).values()) == starts, TIMEOUT_S, "no beginning"
+                )
                 if count >= SUSPECT_AFTER_STARTS:
-                    until(lambda: len(quarantines(service)) == 1, TIMEOUT_S, "no quarantine")
-                # The process alone: what it started has to end by itself.
+                    until(lambda: len(sandboxes(service)) == 1, TIMEOUT_S, "no sandbox")
+                # Only the consumer itself: the sandbox that it started has to end on its own.
                 os.kill(running.child.pid, signal.SIGKILL)
-                until(lambda: quarantines(service) == [], TIMEOUT_S, "a quarantine outlives its consumer")
+                until(lambda: sandboxes(service) == [], TIMEOUT_S, "a sandbox outlives its consumer")
             server.go.set()
             for number in range(20):
                 service.picture(f"picture {number}", noise(random))

@@ -23,7 +23,7 @@ THREE_COPIES = [Upload(0, 0, 0), Upload(1, 1, 0), Upload(2, 2, 0)]
         (EXACT_COPY_OF_A_COPY, 3, 2),
     ],
 )
-def test_the_promises_hold_in_every_interleaving(uploads: list[Upload], consumers: int, faults: int) -> None:
+def test_the_guarantees_hold_in_every_interleaving(uploads: list[Upload], consumers: int, faults: int) -> None:
     assert explore(uploads, consumers, faults) > 500
 
 
@@ -32,7 +32,7 @@ def test_the_promises_hold_in_every_interleaving(uploads: list[Upload], consumer
     [
         (Rules(append_before_compare=False), A_PAIR, 0, "are unique"),
         (Rules(append_once=False), A_PAIR, 1, "matches itself|decided in two ways"),
-        (Rules(only_earlier_rows=False), A_PAIR, 0, r"\[\] are unique"),
+        (Rules(only_earlier_records=False), A_PAIR, 0, r"\[\] are unique"),
         (Rules(atomic_exact=False), EXACT_PAIR, 1, "decided in two ways"),
         (Rules(commit_with_verdict=False), A_PAIR, 1, "has 2 verdicts"),
         (Rules(fence=False), A_PAIR, 1, "has 2 verdicts"),

@@ -20,9 +20,9 @@ from consumer.images import decode as decode_module
 from consumer.images.decode import EXIF_TRANSPOSITIONS, FORMATS, Picture, decode, detail
 from consumer.settings import DecodeSettings
 
-S = 192
+SIDE_PX = 192
 SETTINGS = DecodeSettings()
-PHOTO = Image.fromarray(samples.astronaut()[:, 100:484])  # 384 x 512: not square, so that a turn shows
+PHOTO = Image.fromarray(samples.astronaut()[:, 100:484])  # 384 x 512: not square, so that a rotation shows
 
 
 def encoded(image: Image.Image, form: str, **options: object) -> bytes:
@@ -32,23 +32,23 @@ def encoded(image: Image.Image, form: str, **options: object) -> bytes:
 
 
 def pixels(data: bytes) -> NDArray[np.float64]:
-    return decode(data, S, SETTINGS).pixels.astype(np.float64)
+    return decode(data, SIDE_PX, SETTINGS).pixels.astype(np.float64)
 
 
-def apart(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+def mean_difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Return the mean absolute difference, in grey levels."""
     return float(np.abs(a - b).mean())
 
 
 def refused(data: bytes, settings: DecodeSettings = SETTINGS, content_type: str | None = None) -> Unprocessable:
     with pytest.raises(Unprocessable) as caught:
-        decode(data, S, settings, content_type)
+        decode(data, SIDE_PX, settings, content_type)
     assert caught.value.detail.endswith(".")
     assert caught.value.detail.isprintable()
     return caught.value
 
 
-REFERENCE = np.asarray(PHOTO.resize((S, S), Image.Resampling.BILINEAR), dtype=np.float64)
+REFERENCE = np.asarray(PHOTO.resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR), dtype=np.float64)
 
 
 class TestFormats:
@@ -70,13 +70,13 @@ class TestFormats:
         ],
     )
     def test_every_format_gives_the_same_picture(self, form: str, options: dict[str, object], tolerance: float) -> None:
-        picture = decode(encoded(PHOTO, form, **options), S, SETTINGS)
-        assert picture.pixels.shape == (S, S, 3)
+        picture = decode(encoded(PHOTO, form, **options), SIDE_PX, SETTINGS)
+        assert picture.pixels.shape == (SIDE_PX, SIDE_PX, 3)
         assert picture.pixels.dtype == np.uint8
         assert picture.pixels.flags.c_contiguous
         assert (picture.width, picture.height) == PHOTO.size
         assert picture.format == form
-        assert apart(picture.pixels.astype(np.float64), REFERENCE) < tolerance
+        assert mean_difference(picture.pixels.astype(np.float64), REFERENCE) < tolerance
         assert picture.detail > 10
 
     def test_each_format_opened_is_tested(self) -> None:
@@ -90,11 +90,11 @@ class TestFormats:
     def test_the_first_of_several_frames_counts(self, form: str) -> None:
         others = [Image.new("RGB", PHOTO.size, c) for c in ("red", "blue")]
         data = encoded(PHOTO, form, save_all=True, append_images=others)
-        assert apart(pixels(data), REFERENCE) < 8
+        assert mean_difference(pixels(data), REFERENCE) < 8
 
     def test_multi_picture_jpeg(self) -> None:
         data = encoded(PHOTO, "MPO", save_all=True, append_images=[Image.new("RGB", PHOTO.size, "red")], quality=95)
-        assert apart(pixels(data), REFERENCE) < 2.5
+        assert mean_difference(pixels(data), REFERENCE) < 2.5
 
     def test_a_video_appended_to_a_jpeg_is_ignored(self) -> None:
         """Phones append videos to moving photographs; their bytes may look like any number of JPEG markers."""
@@ -103,23 +103,23 @@ class TestFormats:
 
     def test_a_heif_thumbnail_does_not_stand_in_for_the_picture(self) -> None:
         data = encoded(PHOTO.resize((600, 800)), "HEIF", quality=90, thumbnails=[256])
-        assert apart(pixels(data), REFERENCE) < 3
+        assert mean_difference(pixels(data), REFERENCE) < 3
 
 
 class TestModes:
     def test_palette(self) -> None:
-        assert apart(pixels(encoded(PHOTO.quantize(256), "PNG")), REFERENCE) < 5
+        assert mean_difference(pixels(encoded(PHOTO.quantize(256), "PNG")), REFERENCE) < 5
 
     @pytest.mark.parametrize("form", ["JPEG", "TIFF"])
     def test_cmyk(self, form: str) -> None:
-        assert apart(pixels(encoded(PHOTO.convert("CMYK"), form)), REFERENCE) < 3
+        assert mean_difference(pixels(encoded(PHOTO.convert("CMYK"), form)), REFERENCE) < 3
 
     @pytest.mark.parametrize("mode", ["L", "1"])
     def test_grey_and_bilevel(self, mode: str) -> None:
         result = pixels(encoded(PHOTO.convert(mode), "PNG"))
         assert np.array_equal(result[..., 0], result[..., 2])
-        grey = np.asarray(PHOTO.convert("L").resize((S, S), Image.Resampling.BILINEAR), dtype=np.float64)
-        assert apart(result[..., 0], grey) < (20 if mode == "1" else 0.6)
+        grey = np.asarray(PHOTO.convert("L").resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR), dtype=np.float64)
+        assert mean_difference(result[..., 0], grey) < (20 if mode == "1" else 0.6)
 
     @pytest.mark.parametrize("form", ["PNG", "TIFF"])
     @pytest.mark.parametrize("mode", ["I;16", "I;16B"])
@@ -127,7 +127,7 @@ class TestModes:
         grey = np.asarray(PHOTO.convert("L"))
         wide = grey.astype(np.uint16) * 257
         image = Image.frombytes(mode, PHOTO.size, wide.astype(">u2" if mode.endswith("B") else "<u2").tobytes())
-        assert apart(pixels(encoded(image, form)), pixels(encoded(PHOTO.convert("L"), form))) < 0.6
+        assert mean_difference(pixels(encoded(image, form)), pixels(encoded(PHOTO.convert("L"), form))) < 0.6
 
     @pytest.mark.parametrize("mode", ["I", "F"])
     def test_values_without_a_range_take_their_own(self, mode: str) -> None:
@@ -135,14 +135,15 @@ class TestModes:
         own = (grey - grey.min()) / (grey.max() - grey.min())
         values = (own * 1000 - 300).astype(np.int32) if mode == "I" else own - 0.5
         expected = np.asarray(
-            Image.fromarray((own * 255).astype(np.uint8)).resize((S, S), Image.Resampling.BILINEAR), dtype=np.float64
+            Image.fromarray((own * 255).astype(np.uint8)).resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR),
+            dtype=np.float64,
         )
-        assert apart(pixels(encoded(Image.fromarray(values), "TIFF"))[..., 0], expected) < 4
+        assert mean_difference(pixels(encoded(Image.fromarray(values), "TIFF"))[..., 0], expected) < 4
 
     def test_values_that_are_no_numbers(self) -> None:
         values = np.full((64, 64), np.nan, np.float32)
         values[10:20, 10:20] = np.inf
-        assert decode(encoded(Image.fromarray(values), "TIFF"), S, SETTINGS).detail == 0
+        assert decode(encoded(Image.fromarray(values), "TIFF"), SIDE_PX, SETTINGS).detail == 0
 
     @pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF", "AVIF"])
     def test_transparent_parts_are_white(self, form: str) -> None:
@@ -153,8 +154,8 @@ class TestModes:
         image.putalpha(mask)
         options = {"lossless": True} if form == "WEBP" else {}
         result = pixels(encoded(image, form, **options))
-        assert (result[:, S // 2 + 4 :] >= 254).all()
-        assert apart(result[:, : S // 2 - 4], REFERENCE[:, : S // 2 - 4]) < 4
+        assert (result[:, SIDE_PX // 2 + 4 :] >= 254).all()
+        assert mean_difference(result[:, : SIDE_PX // 2 - 4], REFERENCE[:, : SIDE_PX // 2 - 4]) < 4
 
     @pytest.mark.parametrize("mode", ["P", "L", "RGB"])
     def test_a_transparent_colour_is_white(self, mode: str) -> None:
@@ -162,11 +163,16 @@ class TestModes:
         ImageDraw.Draw(image).rectangle((0, 0, 31, 63), fill=(200, 10, 10) if mode == "RGB" else 100)
         data = encoded(image, "PNG", transparency=(0, 0, 0) if mode == "RGB" else 0)
         result = pixels(data)
-        assert (result[:, S // 2 + 6 :] == 255).all()
-        assert (result[:, : S // 2 - 6] < 255).any()
+        assert (result[:, SIDE_PX // 2 + 6 :] == 255).all()
+        assert (result[:, : SIDE_PX // 2 - 6] < 255).any()
 
     def test_translucent_parts_are_mixed_with_white(self) -> None:
-        assert apart(pixels(encoded(Image.new("RGBA", (64, 64), (0, 0, 0, 128)), "PNG")), np.full((S, S, 3), 127)) < 1
+        assert (
+            mean_difference(
+                pixels(encoded(Image.new("RGBA", (64, 64), (0, 0, 0, 128)), "PNG")), np.full((SIDE_PX, SIDE_PX, 3), 127)
+            )
+            < 1
+        )
 
 
 class TestOrientation:
@@ -181,17 +187,17 @@ class TestOrientation:
         exif = Image.Exif()
         exif[0x0112] = orientation
         data = encoded(stored, form, exif=exif.tobytes(), quality=95)
-        assert apart(pixels(data), REFERENCE) < 3
+        assert mean_difference(pixels(data), REFERENCE) < 3
 
     def test_damaged_exif_data_is_no_fault(self) -> None:
         data = encoded(PHOTO, "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff" + b"\x01" * 40, quality=95)
-        assert apart(pixels(data), REFERENCE) < 2.5
+        assert mean_difference(pixels(data), REFERENCE) < 2.5
 
     @pytest.mark.parametrize("orientation", [0, 9, 65535])
     def test_unknown_orientations_are_ignored(self, orientation: int) -> None:
         exif = Image.Exif()
         exif[0x0112] = orientation
-        assert apart(pixels(encoded(PHOTO, "JPEG", exif=exif, quality=95)), REFERENCE) < 2.5
+        assert mean_difference(pixels(encoded(PHOTO, "JPEG", exif=exif, quality=95)), REFERENCE) < 2.5
 
 
 class TestConsistency:
@@ -199,23 +205,23 @@ class TestConsistency:
 
     @pytest.mark.parametrize("scale", [1, 2, 4, 8, 9])
     def test_a_draft_differs_little_from_the_whole(self, scale: int) -> None:
-        large = PHOTO.resize((S * scale + 37, S * scale + 11), Image.Resampling.LANCZOS)
-        exact = np.asarray(large.resize((S, S), Image.Resampling.BILINEAR), dtype=np.float64)
+        large = PHOTO.resize((SIDE_PX * scale + 37, SIDE_PX * scale + 11), Image.Resampling.LANCZOS)
+        exact = np.asarray(large.resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR), dtype=np.float64)
         # Most where the draft is hardly larger than the square, so that it is copied and not smoothed again.
-        assert apart(pixels(encoded(large, "JPEG", quality=95)), exact) < 5.0
-        assert apart(pixels(encoded(large, "PNG")), exact) < 1.0
+        assert mean_difference(pixels(encoded(large, "JPEG", quality=95)), exact) < 5.0
+        assert mean_difference(pixels(encoded(large, "PNG")), exact) < 1.0
 
     def test_half_the_size_and_compressed_again(self) -> None:
         large = PHOTO.resize((1200, 1600), Image.Resampling.LANCZOS)
         full = pixels(encoded(large, "JPEG", quality=90))
         half = pixels(encoded(large.resize((600, 800), Image.Resampling.LANCZOS), "JPEG", quality=80))
         again = pixels(encoded(large, "JPEG", quality=50))
-        assert apart(full, half) < 2.0
-        assert apart(full, again) < 2.0
+        assert mean_difference(full, half) < 2.0
+        assert mean_difference(full, again) < 2.0
 
     def test_smaller_than_the_square(self) -> None:
-        picture = decode(encoded(PHOTO.resize((9, 8)), "PNG"), S, SETTINGS)
-        assert picture.pixels.shape == (S, S, 3)
+        picture = decode(encoded(PHOTO.resize((9, 8)), "PNG"), SIDE_PX, SETTINGS)
+        assert picture.pixels.shape == (SIDE_PX, SIDE_PX, 3)
 
     def test_many_threads_give_the_same(self) -> None:
         data = [encoded(PHOTO, form) for form in FORMATS]
@@ -263,7 +269,7 @@ class TestRefusals:
     )
     def test_announced_as_some_picture(self, content_type: str | None) -> None:
         """The bytes decide on the format: upload forms guess the type from the file's name."""
-        assert isinstance(decode(encoded(PHOTO, "WEBP"), S, SETTINGS, content_type), Picture)
+        assert isinstance(decode(encoded(PHOTO, "WEBP"), SIDE_PX, SETTINGS, content_type), Picture)
 
 
 def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
@@ -321,7 +327,7 @@ class TestBombs:
         error = refused(data, DecodeSettings(max_pixels=1_999_999))
         assert error.reason == "too-large"
         assert "2000 x 1000" in error.detail
-        assert decode(data, S, DecodeSettings(max_pixels=2_000_000)).width == 2000
+        assert decode(data, SIDE_PX, DecodeSettings(max_pixels=2_000_000)).width == 2000
 
     def test_a_jpeg_of_endless_scans(self) -> None:
         data = encoded(Image.new("L", (2000, 2000), 128), "JPEG", progressive=True)
@@ -329,7 +335,7 @@ class TestBombs:
         began = time.thread_time()
         assert "scans" in refused(data[:-2] + last * 100_000 + data[-2:]).detail
         assert time.thread_time() - began < 2
-        decode(data[:-2] + last * 20 + data[-2:], S, SETTINGS)
+        decode(data[:-2] + last * 20 + data[-2:], SIDE_PX, SETTINGS)
 
     @pytest.mark.parametrize(
         ("form", "offset", "part"),
@@ -354,7 +360,7 @@ class TestBombs:
         began = time.thread_time()
         assert "too many" in refused(cut).detail
         assert time.thread_time() - began < 3
-        decode(data[:offset] + part * 5 + data[offset:], S, SETTINGS)
+        decode(data[:offset] + part * 5 + data[offset:], SIDE_PX, SETTINGS)
 
     @pytest.mark.parametrize("big", [False, True])
     def test_a_tiff_of_countless_strips(self, big: bool) -> None:
@@ -374,7 +380,7 @@ class TestBombs:
         packed = zlib.compress(bytes(65 * rows), 0)
         step = len(packed) // rows + 1
         chunks = [(b"IDAT", packed[i : i + step]) for i in range(0, len(packed), step)]
-        assert decode(png(64, rows, *chunks), S, SETTINGS).height == rows
+        assert decode(png(64, rows, *chunks), SIDE_PX, SETTINGS).height == rows
 
     def test_metadata_that_unpacks_to_much(self) -> None:
         text = b"Comment\0\0" + zlib.compress(bytes(200 << 20), 9)
@@ -393,7 +399,7 @@ class TestBombs:
         ]
         data = struct.pack("<2sHI", b"II", 42, 8) + b"".join(pages)[:-1] + bytes(400)
         began = time.thread_time()
-        decode(data, S, SETTINGS)
+        decode(data, SIDE_PX, SETTINGS)
         assert time.thread_time() - began < 1
 
     def test_large_pictures_are_decoded_one_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,7 +426,7 @@ class TestBombs:
         assert most_inside == 1
 
     def test_the_worst_bomb_stays_within_its_memory(self) -> None:
-        """Some 100 bytes that unpack to 17 megapixels, in six threads at once, in a process of its own."""
+        """Six threads at once unpack some 100 bytes to 17 megapixels each, in a process of their own."""
         code = """
 import threading
 from io import BytesIO
@@ -446,7 +452,7 @@ print(len(data), peak)
 
 class TestWarnings:
     def test_damaged_metadata_leaves_no_word_on_stderr(self) -> None:
-        """And none in the interpreter's registry of warnings, which would grow with each new text."""
+        """The interpreter's registry of warnings stays empty too: it would grow with each new text."""
         code = """
 import sys, struct
 from PIL import TiffImagePlugin
@@ -499,7 +505,7 @@ class TestDetail:
     )
     @pytest.mark.parametrize("form", ["PNG", "JPEG"])
     def test_blank_flat_and_framed_pictures_are_below_the_limit(self, image: Image.Image, form: str) -> None:
-        assert decode(encoded(image, form), S, SETTINGS).detail < SETTINGS.min_detail
+        assert decode(encoded(image, form), SIDE_PX, SETTINGS).detail < SETTINGS.min_detail
 
     @pytest.mark.parametrize(
         "name", ["astronaut", "coffee", "chelsea", "rocket", "camera", "page", "coins", "moon", "cell"]
@@ -514,4 +520,4 @@ class TestDetail:
         assert max(scores) < 1.3 * min(scores)
 
     def test_one_flat_colour_has_none(self) -> None:
-        assert detail(np.full((S, S, 3), 77, np.uint8)) == pytest.approx(0, abs=1e-4)
+        assert detail(np.full((SIDE_PX, SIDE_PX, 3), 77, np.uint8)) == pytest.approx(0, abs=1e-4)

@@ -1,4 +1,4 @@
-"""What is refused before any server is asked: URLs, schemes, hosts, buckets, folders; and what errors may say."""
+"""URLs, schemes, hosts, buckets and folders that are refused before any server is asked; the messages of errors."""
 
 import contextlib
 import ipaddress

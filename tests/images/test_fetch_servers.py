@@ -277,7 +277,7 @@ class TestS3:
             assert set(pool.map(store.fetch, ["s3://pictures/a.jpg"] * 100)) == {b"a.jpg"}
 
     def test_a_store_that_is_away_and_comes_back(self, bucket: str) -> None:
-        """Not the upload's fault: it waits."""
+        """The upload waits, since it is not its fault."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
         settings = FetchSettings(s3_endpoint=f"http://127.0.0.1:{port}", timeout_s=2)
@@ -324,7 +324,7 @@ OBJECT = ('ETag: "1"', "Last-Modified: Wed, 21 Oct 2015 07:28:00 GMT")
 
 @pytest.mark.usefixtures("aws")
 class TestStoreFaults:
-    """Which answers of a store are about the object, and which about the store."""
+    """Answers of a store tell whether the fault is the object's or the store's own."""
 
     @pytest.mark.parametrize(
         ("status", "code"),

@@ -20,7 +20,7 @@ PHOTOGRAPHS = [
 ]
 
 
-def upon(place: tuple[int, int, int, int], small: int, ground: int) -> NDArray[np.uint8]:
+def paste(place: tuple[int, int, int, int], small: int, ground: int) -> NDArray[np.uint8]:
     """Paste one photograph upon another, in a box (left, top, right, bottom) of pixels."""
     left, top, right, bottom = place
     canvas = Image.fromarray(PHOTOGRAPHS[ground])
@@ -40,7 +40,7 @@ def deviation_px(regions: list[Region], place: tuple[int, int, int, int]) -> flo
 def test_most_pictures_within_others_are_found_where_they_are(place: tuple[int, int, int, int]) -> None:
     pairs = permutations(range(len(PHOTOGRAPHS)), 2)
     assert (
-        np.mean([deviation_px(each, place) <= 3 for each in find_regions([upon(place, *pair) for pair in pairs])])
+        np.mean([deviation_px(each, place) <= 3 for each in find_regions([paste(place, *pair) for pair in pairs])])
         >= 0.6
     )
 
@@ -83,7 +83,7 @@ def test_one_line_across_a_picture_has_to_be_nearly_whole(covered: float, within
 
 
 def test_pictures_searched_together_give_what_each_gives_by_itself() -> None:
-    pictures = [upon((40, 31, 131, 150), small, (small + 7) % len(PHOTOGRAPHS)) for small in range(len(PHOTOGRAPHS))]
+    pictures = [paste((40, 31, 131, 150), small, (small + 7) % len(PHOTOGRAPHS)) for small in range(len(PHOTOGRAPHS))]
     regions = find_regions(pictures)
     assert any(regions)
     assert regions == [find_regions([picture])[0] for picture in pictures]
@@ -92,7 +92,7 @@ def test_pictures_searched_together_give_what_each_gives_by_itself() -> None:
 
 def test_what_is_cut_out_is_what_is_there() -> None:
     place = (96, 0, 192, 96)
-    cut = Region(0.5, 0, 1, 0.5).crop(upon(place, 3, 9))
+    cut = Region(0.5, 0, 1, 0.5).crop(paste(place, 3, 9))
     assert cut.shape == (SIZE, SIZE, 3)
     assert cut.dtype == np.uint8
     again = np.asarray(Image.fromarray(PHOTOGRAPHS[3]).resize((96, 96)).resize((SIZE, SIZE), Image.Resampling.BILINEAR))

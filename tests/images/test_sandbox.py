@@ -1,4 +1,4 @@
-"""Pictures decoded in a real child process, which dies of some."""
+"""Pictures are decoded in a real child process, which dies of some."""
 
 import os
 import resource
@@ -56,7 +56,7 @@ def upload(data: bytes, content_type: str | None = None) -> ImageUpload:
 
 def works(sandbox: DecodeSandbox) -> bool:
     result = sandbox.decode(upload(CAT))
-    return result is not None and result[1].result().format == "PNG"
+    return result is not None and result.decoding.result().format == "PNG"
 
 
 def child_of(parent: int) -> int:
@@ -95,7 +95,7 @@ def test_what_is_no_picture_says_why(sandbox: DecodeSandbox) -> None:
         result = sandbox.decode(bad)
         assert result is not None
         with pytest.raises(Unprocessable, match=reason):
-            result[1].result()
+            result.decoding.result()
 
 
 def test_what_cannot_be_fetched_says_why() -> None:
@@ -128,7 +128,7 @@ def test_a_picture_that_takes_all_memory_is_poison(sandbox: DecodeSandbox) -> No
 
 
 def test_the_child_loads_no_client_of_a_server() -> None:
-    """It would take memory from the pictures, and time at each start."""
+    """A client would take memory from the pictures, and time at each start."""
     code = "import consumer.images.sandbox, sys; print([m for m in sys.modules if m.split('.')[0] in sys.argv[1:]])"
     process = subprocess.run([sys.executable, "-P", "-c", code, *CLIENTS], capture_output=True, text=True, check=True)
     assert process.stdout.strip() == "[]"
@@ -137,7 +137,7 @@ def test_the_child_loads_no_client_of_a_server() -> None:
 def test_one_death_may_be_a_mistake(sandbox: DecodeSandbox) -> None:
     result = sandbox.decode(upload(deadly_picture("once")))
     assert result is not None
-    assert result[1].result().format == "BMP"
+    assert result.decoding.result().format == "BMP"
 
 
 def test_a_decoder_that_hangs_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

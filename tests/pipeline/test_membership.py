@@ -21,12 +21,12 @@ def test_a_pipeline_without_room_waits_for_its_name_too(kafka_cluster: KafkaClus
     try:
         wait_for(lambda: first.partitions == {0, 1})
         settings = PipelineSettings(shutdown_timeout_s=0.1, batches_in_flight=1)
-        metrics, nobody = Metrics(CollectorRegistry()), cast(Any, None)
+        metrics, unused = Metrics(CollectorRegistry()), cast(Any, None)
         progress, in_flight = Progress(metrics), InFlight(settings, metrics)
         in_flight.begin()  # there is no room for another batch
         stage = Stage("look_up", lambda batch: None)
         consumer = UploadsConsumer(kafka, in_flight.drain_revoked, progress.rebalanced)
-        pipeline = Pipeline(settings, 4, consumer, nobody, [stage], nobody, progress, in_flight, metrics)
+        pipeline = Pipeline(settings, 4, consumer, unused, [stage], unused, progress, in_flight, metrics)
         running = threading.Thread(target=pipeline.run)
         running.start()
         wait_for(lambda: "kafka" in pipeline.progress.waiting_for or not running.is_alive())

@@ -1,6 +1,6 @@
-"""The stages where a dependency is away in mid-batch or a message is made to harm. Encoder and window are fakes here.
+"""The stages while a dependency is away in mid-batch or a message means harm. Encoder and window are fakes here.
 
-What they do when all is well is held on real servers in tests/test_service.py.
+tests/test_service.py tests the stages on real servers, when all is well.
 """
 
 import io
@@ -50,10 +50,11 @@ class Stages:
         self.ingest = Ingest(settings, model.size, Fetcher(FetchSettings()), window, metrics)
         self.encode = Encode(settings.decode, self.encoder, metrics, self.ingest.read_picture)
         self.match = Match(model, 5, self.encode, window, Verifier(window, model), RedoLog(window))
-        nothing = cast(Any, None)
-        self.publish = Publish(settings.kafka, model, nothing, nothing, metrics)
+        unused = cast(Any, None)
+        self.publish = Publish(settings.kafka, model, unused, unused, metrics)
 
     def begin(self, *uploads: ImageUpload) -> Batch:
+        """Make a batch of these uploads, which are fetched already."""
         batch = self.ingest.begin([])
         for offset, upload in enumerate(uploads):
             record = Record("t", 0, offset, None, b"", (), 1)
@@ -84,7 +85,7 @@ def stages_with_features() -> Iterator[Stages]:
 
 
 def collage(seed: int) -> bytes:
-    """Four noisy squares of different colours."""
+    """Make a picture of four noisy squares of different colours."""
     rng = np.random.default_rng(seed)
     squares = np.array([[(250, 40, 40), (40, 250, 40)], [(40, 40, 250), (250, 250, 40)]])
     pixels = squares.repeat(24, 0).repeat(24, 1) + rng.integers(-40, 6, (48, 48, 3))
@@ -94,11 +95,11 @@ def collage(seed: int) -> bytes:
 
 
 def within(data: bytes) -> NDArray[np.float32]:
-    """The vectors of the pictures within a picture, as the encoder tells them."""
+    """Return the vectors that the encoder gives the pictures within a picture."""
     settings = DecodeSettings()
-    [seen] = make_views([decode(data, FakeEncoderWithFeatures.info.size, settings).pixels], settings.min_detail)
-    assert len(seen) == 5
-    return colours(np.stack([view.pixels for view in seen[1:]]))
+    [views] = make_views([decode(data, FakeEncoderWithFeatures.info.size, settings).pixels], settings.min_detail)
+    assert len(views) == 5
+    return colours(np.stack([view.pixels for view in views[1:]]))
 
 
 def picture(seed: int) -> bytes:
@@ -157,7 +158,7 @@ def test_what_a_neighbour_is_announced_as_does_not_matter(stages: Stages) -> Non
 
 
 def exact_copy(stages: Stages, **more: Any) -> Batch:
-    """A batch of one exact copy, whose original is deleted after it was looked up."""
+    """Make a batch of one exact copy, whose original is deleted after it was looked up."""
     batch = stages.begin(upload(1, **more))
     original = ExactMatch("original", Position(1, 1), NOW)
     stages.window.known = {sha256(picture(1)).digest(): original}

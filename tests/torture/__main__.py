@@ -1,4 +1,7 @@
-"""`python -m tests.torture --seeds 20 --start 1`: one line a seed, and for each violation the image's history."""
+"""Run seeds of the torture test: `python -m tests.torture --seeds 20 --start 1`.
+
+Prints a line for each seed, and for each violation the history of the image concerned.
+"""
 
 import argparse
 import json
@@ -18,7 +21,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> int:
-    """Status 0 without a violation, 1 with some."""
+    """Run the seeds; return 0 if there was no violation, else 1."""
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves the `with` below as Ctrl-C does
     total: Counter[str] = Counter()
@@ -31,7 +34,7 @@ def main() -> int:
             total.update(result.counts)
             if result.violations:
                 failed.append(seed)
-            _tell(result)
+            _print_result(result)
             if options.results:
                 options.results.mkdir(parents=True, exist_ok=True)
                 with (options.results / "seeds.jsonl").open("a") as file:
@@ -48,7 +51,7 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _tell(result: Result) -> None:
+def _print_result(result: Result) -> None:
     colour = "red" if result.violations else "green"
     console.print(
         f"[{colour}]seed {result.seed}[/]: {result.counts['uploads']} uploads, {result.consumers} consumers, "
@@ -61,8 +64,8 @@ def _tell(result: Result) -> None:
 
 
 def _commit() -> str:
-    asked = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)  # noqa: S607
-    return asked.stdout.strip() or "unknown"
+    describe = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)  # noqa: S607
+    return describe.stdout.strip() or "unknown"
 
 
 def _options() -> argparse.Namespace:

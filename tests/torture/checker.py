@@ -1,6 +1,7 @@
-"""Holds what stands on the topics and in Redis against what was promised. Shares no code with the service.
+"""Check the contents of the topics and of Redis against what the service guarantees.
 
-It believes nothing but the messages themselves, what the workload planted, and when the nemesis destroyed data.
+The checker shares no code with the service. It relies on nothing but the messages themselves, what the workload
+planted, and the times at which the nemesis destroyed data.
 """
 
 import json
@@ -21,7 +22,7 @@ from tests.torture.workload import Planted, Workload
 READ_TIMEOUT_S = 60.0
 
 
-class Row(NamedTuple):
+class StoredMessage(NamedTuple):
     """A message as it stands on a topic."""
 
     partition: int
@@ -34,15 +35,16 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """A message of the output topic, read by its published form."""
+    """A message of the output topic, read by its published form; `committed` unless its transaction was aborted."""
 
-    row: Row
+    message: StoredMessage
     id: str
     data: Mapping[str, Any]
     committed: bool
 
     @property
     def decided_s(self) -> float:
+        """The time of the decision, in seconds since the epoch."""
         return datetime.fromisoformat(self.data["decided_at"]).timestamp()
 
     @property
@@ -51,29 +53,31 @@ class Verdict:
 
     @property
     def match(self) -> str | None:
-        found = self.data["match"]
-        return None if found is None else str(found["image_id"])
+        """The image id of the named original, if the upload is a duplicate."""
+        match = self.data["match"]
+        return None if match is None else str(match["image_id"])
 
     @property
-    def gist(self) -> tuple[object, ...]:
-        """What has to be the same whenever this upload is decided again."""
+    def decision(self) -> tuple[object, ...]:
+        """The parts that have to stay the same whenever this upload is decided again."""
         others = [other["image_id"] for other in self.data["others"]]
         return self.id, self.data["verdict"], self.data["kind"], self.match, *others
 
 
 @dataclass
 class Report:
-    """Violations with the image concerned, and what was counted."""
+    """The violations, each with the id of the image concerned, and counts of what was checked."""
 
     violations: list[tuple[str, str]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
     def fail(self, image_id: str, what: str) -> None:
+        """Add a violation; `what` is the rest of a sentence that begins with the image's id."""
         self.violations.append((image_id, what))
 
 
 class Topics(NamedTuple):
-    """Names."""
+    """The names of a seed's topics."""
 
     uploads: str
     verdicts: str
@@ -81,7 +85,7 @@ class Topics(NamedTuple):
 
 
 class Checker:
-    """The history of one seed."""
+    """Reads what one seed left behind, and judges it."""
 
     def __init__(
         self, bootstrap_servers: str, topics: Topics, group: str, workload: Workload, harm: Sequence[Harm]
@@ -93,35 +97,35 @@ class Checker:
         self._sent_at_s = workload.sent_at_s
         self._harm = harm
         self._report = Report()
-        self._uploads: list[Row] = []
+        self._uploads: list[StoredMessage] = []
         self._verdicts: dict[str, list[Verdict]] = defaultdict(list)
 
     def lag(self) -> int:
-        """Messages of the input topic that no committed offset covers."""
+        """Count the messages of the input topic that no committed offset covers."""
         offsets = self._committed_offsets()
         return sum(end - offsets.get(partition, 0) for partition, end in self._ends(self._topics.uploads).items())
 
     def decided(self) -> int:
-        """Messages of the input topic that committed offsets cover."""
+        """Count the messages of the input topic that committed offsets cover."""
         return sum(self._committed_offsets().values())
 
     def check(self, window: redis.Redis, key_prefix: str) -> Report:
-        """Every promise, over all that happened."""
+        """Read everything, and check every guarantee of the service on it."""
         self._uploads = self._read(self._topics.uploads, "read_committed")
-        visible = self._read(self._topics.verdicts, "read_committed")
-        written = self._read(self._topics.verdicts, "read_uncommitted")
+        committed_messages = self._read(self._topics.verdicts, "read_committed")
+        all_messages = self._read(self._topics.verdicts, "read_uncommitted")
         letters = self._read(self._topics.dead_letters, "read_committed")
-        committed = {(row.partition, row.offset) for row in visible}
-        for row in written:
+        committed = {(message.partition, message.offset) for message in committed_messages}
+        for message in all_messages:
             verdict = Verdict(
-                row,
-                row.headers["ce_id"].decode(),
-                json.loads(row.value or b""),
-                (row.partition, row.offset) in committed,
+                message,
+                message.headers["ce_id"].decode(),
+                json.loads(message.value or b""),
+                (message.partition, message.offset) in committed,
             )
             self._verdicts[verdict.image_id].append(verdict)
-        self._report.counts["verdicts committed"] = len(visible)
-        self._report.counts["verdicts aborted"] = len(written) - len(visible)
+        self._report.counts["verdicts committed"] = len(committed_messages)
+        self._report.counts["verdicts aborted"] = len(all_messages) - len(committed_messages)
         self._check_offsets()
         self._check_one_verdict_each()
         self._check_replays()
@@ -131,39 +135,40 @@ class Checker:
         return self._report
 
     def verdicts(self) -> list[Verdict]:
-        """Those that `check` has read."""
+        """Return the verdicts that `check` has read."""
         return [verdict for verdicts in self._verdicts.values() for verdict in verdicts]
 
     def history(self, image_id: str) -> str:
-        """All that is known of an image and its copies, in the order of time."""
+        """Describe all that is known of an image and its copies, a line for each event, in the order of time."""
         planted = self._planted.get(image_id)
         family = {image_id}
         if planted is not None and planted.picture >= 0:
             family = {p.image_id for p in self._planted.values() if p.picture == planted.picture}
         lines: list[tuple[float, str]] = []
-        for row in self._uploads:
-            name = _text(row.key)
+        for message in self._uploads:
+            name = _text(message.key)
             if name in family:
                 known = self._planted[name]
-                what = "deleted" if row.headers.get("ce_type") == b"image.deleted" else "sent   "
+                what = "deleted" if message.headers.get("ce_type") == b"image.deleted" else "sent   "
                 about = f"tenant {known.tenant}, content {known.content[:6]}"
-                lines.append((row.timestamp_ms / 1000, f"{what} {name} at {row.partition}/{row.offset} {about}"))
+                where = f"{message.partition}/{message.offset}"
+                lines.append((message.timestamp_ms / 1000, f"{what} {name} at {where} {about}"))
         for name in family:
             for verdict in self._verdicts.get(name, []):
                 fate = "verdict" if verdict.committed else "ABORTED"
-                where = f"{verdict.row.partition}/{verdict.row.offset}"
-                said = f"{verdict.data['verdict']} {verdict.data['kind']} of {verdict.match}"
+                where = f"{verdict.message.partition}/{verdict.message.offset}"
+                judgement = f"{verdict.data['verdict']} {verdict.data['kind']} of {verdict.match}"
                 when = f"decided {verdict.data['decided_at']}"
-                lines.append((verdict.row.timestamp_ms / 1000, f"{fate} {name} at {where}: {said}, {when}"))
+                lines.append((verdict.message.timestamp_ms / 1000, f"{fate} {name} at {where}: {judgement}, {when}"))
         if lines:
             first, last = min(lines)[0] - 15, max(lines)[0] + 1
             for harm in self._harm:
                 if harm.began_s <= last and (harm.ended_s or last) >= first:
                     took = (harm.ended_s or last) - harm.began_s
                     lines.append((harm.began_s, f"harm    {harm.name} for {took:.1f} s"))
-        return "\n".join(f"  {_clock(at)} {what}" for at, what in sorted(lines))
+        return "\n".join(f"  {_clock(time_s)} {what}" for time_s, what in sorted(lines))
 
-    # The promises.
+    # The guarantees.
 
     def _check_offsets(self) -> None:
         offsets = self._committed_offsets()
@@ -174,7 +179,9 @@ class Checker:
                 )
 
     def _check_one_verdict_each(self) -> None:
-        sent = Counter(_text(row.key) for row in self._uploads if row.headers.get("ce_type") != b"image.deleted")
+        sent = Counter(
+            _text(message.key) for message in self._uploads if message.headers.get("ce_type") != b"image.deleted"
+        )
         for name, times in sent.items():
             given = sum(verdict.committed for verdict in self._verdicts.get(name, []))
             self._report.counts["uploads"] += times
@@ -189,11 +196,13 @@ class Checker:
             if len(verdicts) < 2 or self._disturbed([name]):
                 continue
             self._report.counts["uploads decided again"] += 1
-            gists = {
-                verdict.gist for verdict in verdicts if verdict.committed or not self._wiped_between(verdict, verdicts)
+            decisions = {
+                verdict.decision
+                for verdict in verdicts
+                if verdict.committed or not self._wiped_between(verdict, verdicts)
             }
-            if len(gists) > 1 and not self._planted[name].forgotten:
-                self._report.fail(name, f"was decided in different ways: {sorted(map(str, gists))}")
+            if len(decisions) > 1 and not self._planted[name].deleted:
+                self._report.fail(name, f"was decided in different ways: {sorted(map(str, decisions))}")
 
     def _check_matches(self) -> None:
         for name, verdicts in self._verdicts.items():
@@ -206,8 +215,8 @@ class Checker:
                     self._report.fail(name, f"was judged {verdict.data['verdict']} for {verdict.data['reason']}")
                 if (verdict.match is None) != (verdict.data["verdict"] != "duplicate"):
                     self._report.fail(name, f"is {verdict.data['verdict']} with match {verdict.match}")
-                found = [verdict.data["match"]] if verdict.match is not None else []
-                for other in [*found, *verdict.data["others"]]:
+                named = [verdict.data["match"]] if verdict.match is not None else []
+                for other in [*named, *verdict.data["others"]]:
                     self._check_match(planted, other, verdict.data["threshold_l2"])
 
     def _check_match(self, planted: Planted, match: Mapping[str, Any], threshold_l2: float) -> None:
@@ -222,25 +231,27 @@ class Checker:
         elif match["l2"] > threshold_l2:
             self._report.fail(name, f"matches {other.image_id} at {match['l2']}, beyond {threshold_l2}")
         elif other.uploaded_at is not None:
-            said = datetime.fromisoformat(match["uploaded_at"])
-            if abs((said - other.uploaded_at).total_seconds()) > 0.001:
-                self._report.fail(name, f"says {other.image_id} was uploaded at {said}, not {other.uploaded_at}")
+            uploaded_at = datetime.fromisoformat(match["uploaded_at"])
+            if abs((uploaded_at - other.uploaded_at).total_seconds()) > 0.001:
+                self._report.fail(name, f"says {other.image_id} was uploaded at {uploaded_at}, not {other.uploaded_at}")
 
-    def _check_dead_letters(self, letters: Iterable[Row]) -> None:
-        sent = {(row.partition, row.offset): row for row in self._uploads}
+    def _check_dead_letters(self, letters: Iterable[StoredMessage]) -> None:
+        sent = {(message.partition, message.offset): message for message in self._uploads}
         count: Counter[str] = Counter()
         for letter in letters:
             origin = (int(letter.headers["seenit-partition"]), int(letter.headers["seenit-offset"]))
             original = sent[origin]
             name = _text(original.key)
             count[name] += 1
-            kept = {header: value for header, value in letter.headers.items() if not header.startswith("seenit-")}
-            if (letter.key, letter.value, kept) != (original.key, original.value, original.headers):
+            own_headers = {
+                header: value for header, value in letter.headers.items() if not header.startswith("seenit-")
+            }
+            if (letter.key, letter.value, own_headers) != (original.key, original.value, original.headers):
                 self._report.fail(name, "is not the same as its dead letter")
         for name, planted in self._planted.items():
-            wanted = int(planted.outcome == "unprocessable" and name in self._verdicts)
-            if count[name] != wanted:
-                self._report.fail(name, f"has {count[name]} dead letters, not {wanted}")
+            expected = int(planted.outcome == "unprocessable" and name in self._verdicts)
+            if count[name] != expected:
+                self._report.fail(name, f"has {count[name]} dead letters, not {expected}")
 
     def _check_copies(self, positions: Mapping[str, int]) -> None:
         families: dict[tuple[str, int], list[Planted]] = defaultdict(list)
@@ -250,15 +261,15 @@ class Checker:
         for family in families.values():
             if self._disturbed([copy.image_id for copy in family]):
                 self._report.counts["families disturbed by loss of data"] += 1
-            elif any(copy.forgotten for copy in family):
-                self._check_forgotten(family)
+            elif any(copy.deleted for copy in family):
+                self._check_deletion(family)
             elif len(family) > 1:
                 self._report.counts["families of copies"] += 1
                 self._check_family({copy.image_id: copy for copy in family}, positions)
 
     def _check_family(self, family: Mapping[str, Planted], positions: Mapping[str, int]) -> None:
-        said = {name: next((v for v in self._verdicts[name] if v.committed), None) for name in family}
-        unique = [name for name, verdict in said.items() if verdict is not None and verdict.match is None]
+        committed = {name: next((v for v in self._verdicts[name] if v.committed), None) for name in family}
+        unique = [name for name, verdict in committed.items() if verdict is not None and verdict.match is None]
         if len(unique) != 1:
             self._report.fail(min(family), f"of its {len(family)} copies, {unique} are unique")
             return
@@ -266,7 +277,7 @@ class Checker:
             first = min(positions.keys() & family.keys(), key=lambda name: positions[name], default=None)
             if first != unique[0]:
                 self._report.fail(unique[0], f"is the unique one, and {first} stands first in the stream")
-        for name, verdict in said.items():
+        for name, verdict in committed.items():
             if verdict is None or verdict.match is None:
                 continue
             if verdict.data["kind"] == "near" and verdict.match != unique[0]:
@@ -275,16 +286,16 @@ class Checker:
                 holder = family.get(verdict.match)
                 if holder is None or holder.content != family[name].content:
                     self._report.fail(name, f"is no exact copy of {verdict.match}")
-                elif (answer := said[verdict.match]) is not None and answer.data["kind"] == "exact":
+                elif (original := committed[verdict.match]) is not None and original.data["kind"] == "exact":
                     self._report.fail(name, f"names {verdict.match}, which is an exact copy itself")
 
-    def _check_forgotten(self, family: Sequence[Planted]) -> None:
-        """A picture, its deletion and a copy, in this order on one partition: the copy must not know the picture.
+    def _check_deletion(self, family: Sequence[Planted]) -> None:
+        """Check a picture, its deletion and a copy, sent in this order on one partition: the copy must not match.
 
-        Where uploads ended in between, there is no copy.
+        There is no copy where the uploads were stopped before it.
         """
-        [gone] = [copy for copy in family if copy.forgotten]
-        for later in (copy for copy in family if not copy.forgotten):
+        [gone] = [copy for copy in family if copy.deleted]
+        for later in (copy for copy in family if not copy.deleted):
             self._report.counts["deletions"] += 1
             for verdict in self._verdicts[later.image_id]:
                 if verdict.committed and verdict.match is not None:
@@ -293,16 +304,18 @@ class Checker:
                     )
 
     def _disturbed(self, names: Iterable[str]) -> bool:
-        """Whether data was lost between the first of these uploads and the last of their verdicts."""
+        """Tell whether data was lost between the first of these uploads and the last of their verdicts."""
         names = list(names)
         began = min(self._sent_at_s[name] for name in names)
-        ended = max((v.row.timestamp_ms / 1000 for name in names for v in self._verdicts[name]), default=time.time())
+        ended = max(
+            (v.message.timestamp_ms / 1000 for name in names for v in self._verdicts[name]), default=time.time()
+        )
         return any(
             harm.loses_data and harm.began_s <= ended and (harm.ended_s or ended) >= began for harm in self._harm
         )
 
     def _wiped_between(self, aborted: Verdict, verdicts: Sequence[Verdict]) -> bool:
-        """Whether Redis lost its data between a decision that was aborted, which nobody knows of then, and the next."""
+        """Tell whether Redis lost its data between an aborted decision and the next, which then need not repeat it."""
         next_s = min((each.decided_s for each in verdicts if each.decided_s > aborted.decided_s), default=None)
         return next_s is not None and any(
             harm.wipes and harm.began_s <= next_s and (harm.ended_s or next_s) >= aborted.decided_s
@@ -310,14 +323,17 @@ class Checker:
         )
 
     def _lost_since(self, names: Iterable[str]) -> bool:
-        """Whether Redis lost what it had after the first of these uploads: then it cannot be asked about them."""
+        """Tell whether Redis lost its data after the first of these uploads, so that it no longer has their order."""
         began = min(self._sent_at_s[name] for name in names)
         return any(harm.loses_data and (harm.ended_s or harm.began_s) >= began for harm in self._harm)
 
     # Reading.
 
-    def _read(self, topic: str, isolation: str) -> list[Row]:
-        """Every message of a topic. Raises TimeoutError when a transaction stays open, for then nobody can read on."""
+    def _read(self, topic: str, isolation: str) -> list[StoredMessage]:
+        """Read every message of a topic.
+
+        Raises TimeoutError when a transaction stays open, which keeps every committed reader from going on.
+        """
         consumer = Consumer(
             {
                 "bootstrap.servers": self._servers,
@@ -329,7 +345,7 @@ class Checker:
                 "log_level": 0,
             }
         )
-        rows: list[Row] = []
+        messages: list[StoredMessage] = []
         try:
             # The end that a committed reader is shown is before the end of the log while a transaction is open.
             ends = self._ends(topic)
@@ -339,13 +355,15 @@ class Checker:
             while unread:
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"{topic} cannot be read to its end: partitions {sorted(unread)} stay open")
-                for message in consumer.consume(500, 0.5):
-                    error = message.error()
-                    partition, offset = message.partition() or 0, message.offset() or 0
+                for polled in consumer.consume(500, 0.5):
+                    error = polled.error()
+                    partition, offset = polled.partition() or 0, polled.offset() or 0
                     if error is None:
-                        headers = {str(name): _bytes(value) for name, value in message.headers() or ()}
-                        rows.append(
-                            Row(partition, offset, message.timestamp()[1], message.key(), message.value(), headers)
+                        headers = {str(name): _bytes(value) for name, value in polled.headers() or ()}
+                        messages.append(
+                            StoredMessage(
+                                partition, offset, polled.timestamp()[1], polled.key(), polled.value(), headers
+                            )
                         )
                     elif error.code() != KafkaError._PARTITION_EOF:
                         raise KafkaException(error)
@@ -353,24 +371,31 @@ class Checker:
                         unread.discard(partition)
         finally:
             consumer.close()
-        return rows
+        return messages
 
     def _ends(self, topic: str) -> dict[int, int]:
-        def ask(asker: Consumer, partitions: list[TopicPartition]) -> dict[int, int]:
-            return {at.partition: asker.get_watermark_offsets(at, READ_TIMEOUT_S)[1] for at in partitions}
+        """Map each partition of a topic to the offset of its end."""
 
-        return self._ask(topic, ask)
+        def ends(client: Consumer, partitions: list[TopicPartition]) -> dict[int, int]:
+            return {each.partition: client.get_watermark_offsets(each, READ_TIMEOUT_S)[1] for each in partitions}
+
+        return self._query_offsets(topic, ends)
 
     def _committed_offsets(self) -> dict[int, int]:
-        def ask(asker: Consumer, partitions: list[TopicPartition]) -> dict[int, int]:
-            return {at.partition: at.offset for at in asker.committed(partitions, READ_TIMEOUT_S) if at.offset >= 0}
+        """Map each partition of the input topic to the offset that the group has committed, if it has."""
 
-        return self._ask(self._topics.uploads, ask)
+        def committed(client: Consumer, partitions: list[TopicPartition]) -> dict[int, int]:
+            offsets = client.committed(partitions, READ_TIMEOUT_S)
+            return {each.partition: each.offset for each in offsets if each.offset >= 0}
 
-    def _ask(self, topic: str, ask: Callable[[Consumer, list[TopicPartition]], dict[int, int]]) -> dict[int, int]:
-        """Asks as the group would, without joining it, and again while brokers are only just coming back."""
+        return self._query_offsets(self._topics.uploads, committed)
+
+    def _query_offsets(
+        self, topic: str, query: Callable[[Consumer, list[TopicPartition]], dict[int, int]]
+    ) -> dict[int, int]:
+        """Query as a client of the group that does not join it; try again while brokers are only just coming back."""
         deadline = time.monotonic() + READ_TIMEOUT_S
-        asker = Consumer(
+        client = Consumer(
             {
                 "bootstrap.servers": self._servers,
                 "group.id": self._group,
@@ -381,18 +406,18 @@ class Checker:
         try:
             while True:
                 try:
-                    partitions = asker.list_topics(topic, READ_TIMEOUT_S).topics[topic].partitions
-                    return ask(asker, [TopicPartition(topic, partition) for partition in partitions])
+                    partitions = client.list_topics(topic, READ_TIMEOUT_S).topics[topic].partitions
+                    return query(client, [TopicPartition(topic, partition) for partition in partitions])
                 except KafkaException:
                     if time.monotonic() > deadline:
                         raise
                     time.sleep(0.2)
         finally:
-            asker.close()
+            client.close()
 
 
 def _positions(window: redis.Redis, key_prefix: str) -> dict[str, int]:
-    """Image id -> its place in its tenant's stream, as the `ids` maps in Redis have it."""
+    """Map each image id to its position in its tenant's stream, as the `ids` maps in Redis have it."""
     positions: dict[str, int] = {}
     for key in window.scan_iter(f"{key_prefix}:*:ids", count=1000):
         for name, places in window.hgetall(key).items():
@@ -408,5 +433,6 @@ def _text(key: bytes | None) -> str:
     return (key or b"").decode()
 
 
-def _clock(at_s: float) -> str:
-    return f"{time.strftime('%H:%M:%S', time.localtime(at_s))}.{int(at_s * 1000) % 1000:03d}"
+def _clock(time_s: float) -> str:
+    """Write a time in seconds since the epoch as local time with milliseconds."""
+    return f"{time.strftime('%H:%M:%S', time.localtime(time_s))}.{int(time_s * 1000) % 1000:03d}"

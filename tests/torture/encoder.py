@@ -1,4 +1,4 @@
-"""A stand-in encoder with the contract of the real one, so light that thousands of uploads cost seconds."""
+"""A stand-in encoder with the contract of the real one, so light that it encodes thousands of uploads in seconds."""
 
 import shutil
 from pathlib import Path
@@ -17,7 +17,7 @@ DIM = 3 * GRID * GRID
 
 
 def write_repository(folder: Path) -> None:
-    """Puts the model into `folder`, served by the real one's configuration and Python code."""
+    """Write the model to `folder`, with the configuration and the Python code that serve the real one."""
     version = folder / MODEL / "1"
     version.mkdir(parents=True)
     shutil.copy(REAL / "1" / "model.py", version)
@@ -40,7 +40,10 @@ def write_repository(folder: Path) -> None:
 
 
 def _graph() -> onnx.ModelProto:
-    """uint8 [N, SIZE, SIZE, 3] -> cells by average pooling, less their mean, of unit length: float32 [N, DIM]."""
+    """Build the model: uint8 [N, SIZE, SIZE, 3] -> float32 [N, DIM].
+
+    The vector holds the colours of the cells by average pooling, less their mean, at unit length.
+    """
     pool = SIZE // GRID
     nodes = [
         helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),

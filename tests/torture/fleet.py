@@ -1,4 +1,4 @@
-"""The consumers under test, kept running as a cluster's supervisor would: whoever ends is started again."""
+"""The consumers under test. One that ends by itself is started again, as a cluster's supervisor would do."""
 
 import os
 import shutil
@@ -18,14 +18,14 @@ RESTART_AFTER_S = 0.5
 
 @dataclass
 class Slot:
-    """A consumer's place; its process changes."""
+    """A consumer of the fleet; its process is replaced at each start. It is `wanted` unless a fault keeps it away."""
 
     child: Child
     wanted: bool = True
 
 
 class Fleet:
-    """`size` consumers with one environment. `trouble` collects what no consumer should do."""
+    """Runs `size` consumers, each with the `environment` of its number; `trouble` lists what none should have done."""
 
     def __init__(self, world: World, size: int, environment: Callable[[int], Mapping[str, str]]) -> None:
         self._world = world
@@ -38,20 +38,20 @@ class Fleet:
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Starts all, and the watch over them."""
+        """Start all consumers, and the thread that starts them again."""
         self._watching.set()
         for slot in self.slots:
             slot.child.start()
         threading.Thread(target=self._watch, name="fleet", daemon=True).start()
 
     def kill(self, number: int) -> None:
-        """SIGKILL; not started again before `restart`."""
+        """Kill a consumer with SIGKILL; it stays away until `restart`."""
         with self._lock:
             self.slots[number].wanted = False
             self.slots[number].child.kill()
 
     def stop(self, number: int) -> None:
-        """SIGTERM; it has to end by itself, with status 0."""
+        """Stop a consumer with SIGTERM: it has to end by itself with status 0. It stays away until `restart`."""
         with self._lock:
             slot = self.slots[number]
             slot.wanted = False
@@ -59,19 +59,19 @@ class Fleet:
                 started = time.monotonic()
                 status = slot.child.stop(STOP_TIMEOUT_S)
                 ended_by_signal = status in (-signal.SIGTERM, 128 + signal.SIGTERM)
-                newborn = ended_by_signal and "answering on" not in slot.child.latest_output
-                if status != 0 and not newborn:
-                    took = time.monotonic() - started
-                    self.trouble.append(f"{slot.child.name} ended with {status} on SIGTERM after {took:.1f} s")
+                was_starting = ended_by_signal and "answering on" not in slot.child.latest_output
+                if status != 0 and not was_starting:
+                    took_s = time.monotonic() - started
+                    self.trouble.append(f"{slot.child.name} ended with {status} on SIGTERM after {took_s:.1f} s")
 
     def restart(self, number: int) -> None:
-        """Starts one that was killed or stopped."""
+        """Start a consumer that was killed or stopped."""
         with self._lock:
             self.slots[number].wanted = True
             self.slots[number].child.start()
 
     def thaw(self) -> None:
-        """Lets every consumer run again."""
+        """Let every consumer run again."""
         with self._lock:
             for slot in self.slots:
                 slot.child.thaw()
@@ -79,18 +79,18 @@ class Fleet:
                 slot.child.start()
 
     def close(self) -> None:
-        """Stops all, as an operator would."""
+        """Stop all consumers as an operator would, and search their logs for exceptions."""
         self._watching.clear()
         for number in range(len(self.slots)):
             self.stop(number)
         for slot in self.slots:
             for line in log_lines(slot.child):
                 if "exception" in line or "Traceback" in str(line.get("text", "")):
-                    what = str(line.get("exception") or line.get("text"))
-                    self.trouble.append(f"{slot.child.name} logged an exception: {what[-1500:]}")
+                    logged = str(line.get("exception") or line.get("text"))
+                    self.trouble.append(f"{slot.child.name} logged an exception: {logged[-1500:]}")
 
     def dump(self) -> None:
-        """Ends all, each with the stacks of its threads in its log."""
+        """End all consumers, each with the stacks of its threads in its log."""
         self._watching.clear()
         for slot in self.slots:
             slot.wanted = False
@@ -100,14 +100,14 @@ class Fleet:
         self.kill_all()
 
     def keep_logs(self, folder: Path) -> None:
-        """Copies what the consumers logged."""
+        """Copy the consumers' logs to a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         for slot in self.slots:
             if slot.child.log.exists():
                 shutil.copy(slot.child.log, folder)
 
     def kill_all(self) -> None:
-        """Leaves no process behind."""
+        """Kill all consumers."""
         self._watching.clear()
         for slot in self.slots:
             slot.child.kill()

@@ -1,4 +1,4 @@
-"""What goes wrong. Each fault does its harm, waits, and mends it; the seed decides which, when and for how long."""
+"""Faults, as many as a seed brings. Each does harm, waits, and repairs it; the seed decides which, when, how long."""
 
 import contextlib
 import os
@@ -18,29 +18,29 @@ from tests.torture.world import World
 
 @dataclass
 class Harm:
-    """One fault that happened, for the history and for the checker."""
+    """A fault that happened, for the history and for the checker."""
 
     name: str
     began_s: float  # seconds since the epoch, as the messages' timestamps are
     ended_s: float | None = None
-    rebuilt: bool = False  # what Redis loses comes back from its topic
+    recovered: bool = False  # what Redis loses comes back from the topic of embeddings
 
     @property
     def wipes(self) -> bool:
-        """Whether Redis loses what it has."""
+        """Whether Redis loses its data."""
         return self.name in ("redis loses its data", "redis is flushed")
 
     @property
     def loses_data(self) -> bool:
-        """Whether something that was published is forgotten by it."""
-        return self.wipes and not self.rebuilt
+        """Whether the service forgets something that it has published."""
+        return self.wipes and not self.recovered
 
 
 class Nemesis(threading.Thread):
-    """Does harm until told to stop, then mends everything."""
+    """Brings fault after fault until stopped. `history` lists them; `error` is a failure of the nemesis itself."""
 
     def __init__(
-        self, seed: int, world: World, fleet: Fleet, topics: tuple[str, ...], session_s: float, *, rebuilt: bool
+        self, seed: int, world: World, fleet: Fleet, topics: tuple[str, ...], session_s: float, *, recovered: bool
     ) -> None:
         super().__init__(name="nemesis", daemon=True)
         self._random = random.Random(f"nemesis {seed}")
@@ -48,22 +48,22 @@ class Nemesis(threading.Thread):
         self._fleet = fleet
         self._topics = topics
         self._session_s = session_s
-        self._rebuilt = rebuilt
-        self._enough = threading.Event()
+        self._recovered = recovered
+        self._stopping = threading.Event()
         self.history: list[Harm] = []
         self.error: BaseException | None = None
 
     def stop(self) -> None:
-        """Ends the harm after the fault under way."""
-        self._enough.set()
+        """End after the fault under way."""
+        self._stopping.set()
 
     def run(self) -> None:
-        """Fault after fault, now and then several at once."""
+        """Bring fault after fault, now and then several at once."""
         faults = self._faults()
         names = list(faults)
         weights = [faults[name][0] for name in names]
         try:
-            while not self._enough.wait(self._random.uniform(0, 1.5)):
+            while not self._stopping.wait(self._random.uniform(0, 1.5)):
                 together = self._random.choice((1, 1, 1, 2, 3))
                 chosen = dict.fromkeys(self._random.choices(names, weights, k=together))
                 threads = [
@@ -76,11 +76,11 @@ class Nemesis(threading.Thread):
                     thread.start()
                 for thread in threads:
                     thread.join()
-        except BaseException as error:  # told to whoever runs the seed
+        except BaseException as error:  # the one who runs the seed raises it
             self.error = error
 
     def _do(self, name: str, fault: Callable[[random.Random], None], dice: random.Random) -> None:
-        harm = Harm(name, time.time(), rebuilt=self._rebuilt)
+        harm = Harm(name, time.time(), recovered=self._recovered)
         self.history.append(harm)
         try:
             fault(dice)
@@ -89,7 +89,7 @@ class Nemesis(threading.Thread):
         harm.ended_s = time.time()
 
     def _faults(self) -> dict[str, tuple[int, Callable[[random.Random], None]]]:
-        """Name, weight and deed of each fault."""
+        """Map the name of each fault to how often it is drawn, as a weight, and to what it does."""
         return {
             "a consumer is killed": (5, self._kill_consumer),
             "all consumers are killed": (1, self._kill_all_consumers),
@@ -114,11 +114,11 @@ class Nemesis(threading.Thread):
 
     # Consumers.
 
-    def _one(self, dice: random.Random) -> int:
+    def _any_consumer(self, dice: random.Random) -> int:
         return dice.randrange(len(self._fleet.slots))
 
     def _kill_consumer(self, dice: random.Random) -> None:
-        number = self._one(dice)
+        number = self._any_consumer(dice)
         self._fleet.kill(number)
         time.sleep(dice.choice((0, 0, 1, 4)))
         self._fleet.restart(number)
@@ -130,10 +130,10 @@ class Nemesis(threading.Thread):
             self._fleet.restart(number)
 
     def _freeze_consumer_long(self, dice: random.Random) -> None:
-        self._freeze_consumer(self._one(dice), self._session_s + dice.uniform(1, 4))
+        self._freeze_consumer(self._any_consumer(dice), self._session_s + dice.uniform(1, 4))
 
     def _freeze_consumer_short(self, dice: random.Random) -> None:
-        self._freeze_consumer(self._one(dice), dice.uniform(0.5, 3))
+        self._freeze_consumer(self._any_consumer(dice), dice.uniform(0.5, 3))
 
     def _freeze_consumer(self, number: int, for_s: float) -> None:
         child = self._fleet.slots[number].child
@@ -142,7 +142,7 @@ class Nemesis(threading.Thread):
         child.thaw()
 
     def _stop_consumer(self, dice: random.Random) -> None:
-        number = self._one(dice)
+        number = self._any_consumer(dice)
         self._fleet.stop(number)
         time.sleep(dice.choice((0, 2)))
         self._fleet.restart(number)
@@ -180,7 +180,7 @@ class Nemesis(threading.Thread):
             self._wait_in_sync()
 
     def _wait_in_sync(self) -> None:
-        """The next broker is hurt only when this one has caught up; two lost at once is more than was promised."""
+        """Wait until the broker has caught up: the service is not expected to survive the loss of two at once."""
         until(self._world.kafka.in_sync, 60, "replicas are not in sync")
 
     # Triton.

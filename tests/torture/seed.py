@@ -1,4 +1,4 @@
-"""One seed, from the plan to the judgement."""
+"""Run one seed, from the plan of its workload to the report of the checker."""
 
 import random
 import time
@@ -14,13 +14,13 @@ from tests.torture.world import World
 
 PARTITIONS = 6
 SESSION_S = 6
-DRAIN_TIMEOUT_S = 180.0  # of all that is left when everything is mended; the longest of 200 seeds took 38 s
-STANDSTILL_S = 90.0  # without any verdict, with everything mended: twice what brokers wait for a member that hangs
+DRAIN_TIMEOUT_S = 180.0  # until all is decided, once every fault is over; the longest of 200 seeds took 38 s
+STANDSTILL_S = 90.0  # without any verdict, once every fault is over: twice what brokers wait for a member that hangs
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a seed. A violation is what was broken, and the history of the image concerned."""
+    """The result of a seed. A violation is a sentence, and the history of the image concerned if there is one."""
 
     seed: int
     consumers: int
@@ -31,14 +31,14 @@ class Result:
     violations: list[tuple[str, str]]
 
     def as_dict(self) -> dict[str, object]:
-        """For a line of JSON."""
+        """Return the result as a value that JSON can hold."""
         return {**vars(self), "counts": dict(self.counts)}
 
 
-def run_seed(world: World, seed: int, uploads: int, rate: float, keep: Path | None = None) -> Result:
-    """Uploads, harm, and when all is mended and drained, the check. Leaves the world as it was.
+def run_seed(world: World, seed: int, uploads: int, rate: float, logs: Path | None = None) -> Result:
+    """Send `uploads` at `rate` a second among faults; when these are over and all is decided, check. Clean up then.
 
-    Logs of a seed with violations are put into a folder of their own in `keep`.
+    The logs of a seed with violations are copied to a folder of its own in `logs`.
     """
     started = time.monotonic()
     dice = random.Random(f"seed {seed}")
@@ -52,15 +52,15 @@ def run_seed(world: World, seed: int, uploads: int, rate: float, keep: Path | No
         dice.random() < 0.3,
         dice.choice(("classic", "classic", "consumer")),
     )
-    rebuilt = dice.random() < 0.5  # what Redis loses comes back: nothing is excused then
-    common = kept_window(embeddings) if rebuilt else {}
+    recovered = dice.random() < 0.5  # what Redis loses comes back: no lost data excuses anything then
+    common = recovery_settings(embeddings) if recovered else {}
 
-    def of(number: int) -> dict[str, str]:
+    def settings_of(number: int) -> dict[str, str]:
         return environment(topics, seed, number, static=static, protocol=protocol) | common
 
-    fleet = Fleet(world, size, of)
+    fleet = Fleet(world, size, settings_of)
     violations: list[tuple[str, str]] = []
-    nemesis = Nemesis(seed, world, fleet, topics, SESSION_S, rebuilt=rebuilt)
+    nemesis = Nemesis(seed, world, fleet, topics, SESSION_S, recovered=recovered)
     checker = Checker(world.kafka.bootstrap_servers, topics, topics.uploads, workload, nemesis.history)
     drained_s = 0.0
     try:
@@ -89,8 +89,8 @@ def run_seed(world: World, seed: int, uploads: int, rate: float, keep: Path | No
             report = checker.check(window, f"s{seed}")
         violations += [(what, "") for what in [*fleet.trouble, *leftovers(world)]]
         violations += [(f"{name}: {what}", checker.history(name)) for name, what in report.violations]
-        if violations and keep is not None:
-            fleet.keep_logs(keep / f"seed-{seed}")
+        if violations and logs is not None:
+            fleet.keep_logs(logs / f"seed-{seed}")
     finally:
         fleet.kill_all()
         world.store.clear()
@@ -99,7 +99,7 @@ def run_seed(world: World, seed: int, uploads: int, rate: float, keep: Path | No
         window.flushall()
     harm = Counter(harm.name for harm in nemesis.history)
     report.counts.update({f"harm: {name}": count for name, count in harm.items()})
-    report.counts["seeds whose window is rebuilt"] = int(rebuilt)
+    report.counts["seeds whose window is rebuilt"] = int(recovered)
     report.counts["violations"] = len(violations)
     return Result(
         seed,
@@ -113,34 +113,34 @@ def run_seed(world: World, seed: int, uploads: int, rate: float, keep: Path | No
 
 
 def drain(checker: Checker) -> None:
-    """Waits until each upload has its verdict.
+    """Wait until each upload has its verdict.
 
     Raises TimeoutError when none gets one for STANDSTILL_S, or not all of them within DRAIN_TIMEOUT_S.
     """
     began_s = moved_s = time.monotonic()
-    least = checker.lag()
-    while least > 0:
+    min_lag = checker.lag()
+    while min_lag > 0:
         time.sleep(0.5)
-        waiting, now_s = checker.lag(), time.monotonic()
-        if waiting < least:
-            least, moved_s = waiting, now_s
+        lag, now_s = checker.lag(), time.monotonic()
+        if lag < min_lag:
+            min_lag, moved_s = lag, now_s
         elif now_s - moved_s > STANDSTILL_S or now_s - began_s > DRAIN_TIMEOUT_S:
             raise TimeoutError("uploads wait for their verdicts")
 
 
 def leftovers(world: World) -> list[str]:
-    """Files and processes that stopped consumers left behind."""
+    """List the files and processes that stopped consumers left behind."""
     files = [f"left behind: {path}" for path in world.scratch.rglob("*")]
     return files + [f"still runs: {line}" for line in world.consumers()]
 
 
-def kept_window(topic: str) -> dict[str, str]:
-    """Settings of a consumer that keeps its window on a topic, and fills Redis from there when that has lost it."""
+def recovery_settings(topic: str) -> dict[str, str]:
+    """Return the settings of a consumer that writes its window to a topic, and recovers it from there."""
     return {"SEENIT_KAFKA_EMBEDDINGS_TOPIC": topic, "SEENIT_WINDOW_ON_LOSS": "rebuild"}
 
 
 def environment(topics: Topics, seed: int, number: int, *, static: bool, protocol: str = "classic") -> dict[str, str]:
-    """Settings of a consumer: small batches and short patience, so that much happens in little time."""
+    """Return the settings of a consumer: small batches and short time-outs, so that much happens in little time."""
     return {
         "SEENIT_KAFKA_INPUT_TOPIC": topics.uploads,
         "SEENIT_KAFKA_OUTPUT_TOPIC": topics.verdicts,
@@ -156,5 +156,5 @@ def environment(topics: Topics, seed: int, number: int, *, static: bool, protoco
         "SEENIT_FETCH_TIMEOUT_S": "3",
         "SEENIT_PIPELINE_BATCH_SIZE": "16",
         "SEENIT_DECODE_THREADS": "1",
-        "SEENIT_DECODE_MIN_DETAIL": "0.5",  # smooth textures are to be compared all the same
+        "SEENIT_DECODE_MIN_DETAIL": "0.5",  # else the smooth textures would count as blank
     }

@@ -1,4 +1,4 @@
-"""An object store that speaks as much of S3 as reading takes, and can be slow, broken or away."""
+"""An object store that has as much of S3's interface as reading takes, and can be slow, broken or away."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ BUCKET = "pictures"
 class ObjectStore:
     """A bucket in memory, on a port that stays the same; a context manager.
 
-    `delay_s` is waited before each answer, `error` is a status to answer with instead of the picture.
+    It waits `delay_s` before each answer. If `error` is set, it answers with that status instead of the picture.
     """
 
     def __init__(self) -> None:
@@ -29,16 +29,16 @@ class ObjectStore:
 
     @property
     def url(self) -> str:
-        """The endpoint."""
+        """The address of the S3 endpoint."""
         return f"http://127.0.0.1:{self.port}"
 
     def put(self, name: str, data: bytes) -> str:
-        """Stores an object and gives its address."""
+        """Store an object; return its address."""
         self._objects[f"/{BUCKET}/{name}"] = data
         return f"s3://{BUCKET}/{name}"
 
     def clear(self) -> None:
-        """Removes every object."""
+        """Remove every object."""
         self._objects.clear()
 
     def __enter__(self) -> Self:
@@ -51,7 +51,7 @@ class ObjectStore:
         self.stop()
 
     def start(self) -> None:
-        """Answers, from now on, as it did at first."""
+        """Answer requests, without delay or error."""
         self.delay_s, self.error = 0.0, None
         if self._server is None:
             self._server = ThreadingHTTPServer(("127.0.0.1", self.port), self._handler())
@@ -59,14 +59,14 @@ class ObjectStore:
             threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def stop(self) -> None:
-        """Refuses connections."""
+        """Refuse connections."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
-        store = self
+        store, objects = self, self._objects
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -77,7 +77,7 @@ class ObjectStore:
 
             def _answer(self, *, body: bool) -> None:
                 time.sleep(store.delay_s)
-                data = store._objects.get(self.path.partition("?")[0])
+                data = objects.get(self.path.partition("?")[0])
                 if store.error is not None or data is None:
                     self.send_error(store.error or 404)
                     return
@@ -90,6 +90,6 @@ class ObjectStore:
                     self.wfile.write(data)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class's name)
-                """Says nothing."""
+                """Log nothing."""
 
         return Handler

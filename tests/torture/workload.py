@@ -1,4 +1,4 @@
-"""What is uploaded: thousands of pictures, with copies planted near each other in time, and what must come of them."""
+"""The workload: thousands of pictures, with copies planted near each other in time, and their right outcomes."""
 
 import base64
 import hashlib
@@ -27,7 +27,11 @@ Outcome = Literal["decided", "unprocessable", "none"]
 
 @dataclass(frozen=True)
 class Planted:
-    """One image of the workload. Images of the same tenant and `picture` are copies; equal `content`, byte by byte."""
+    """One image of the workload.
+
+    Images of the same tenant and the same `picture` are copies of each other; those with the same `content`, a SHA-256,
+    are copies byte by byte.
+    """
 
     image_id: str
     tenant: str
@@ -35,12 +39,12 @@ class Planted:
     content: str
     outcome: Outcome
     uploaded_at: datetime | None = None
-    forgotten: bool = False  # deleted later in the same partition
+    deleted: bool = False  # by a later message of the same partition
 
 
 @dataclass(frozen=True)
 class Message:
-    """One message of the input topic."""
+    """A message to be sent to the input topic."""
 
     image_id: str
     partition: int
@@ -51,7 +55,7 @@ class Message:
 
 @dataclass
 class Workload:
-    """All messages in the order they are sent, and what they hold, by image id."""
+    """All messages in the order of sending, the images they hold by id, and when each image was first sent."""
 
     messages: list[Message]
     planted: dict[str, Planted]
@@ -59,11 +63,13 @@ class Workload:
 
 
 def plan(seed: int, uploads: int, partitions: int, store: ObjectStore) -> Workload:
-    """The workload of a seed: about `uploads` messages. Pictures that are fetched are put into `store`."""
+    """Plan the workload of a seed: about `uploads` messages. Pictures that are to be fetched are put into `store`."""
     return _Planner(seed, uploads, partitions, store).plan()
 
 
 class _Planner:
+    """Draws the messages. Their times, `due`, are numbers of messages: at r a second, n is n / r s from the start."""
+
     def __init__(self, seed: int, uploads: int, partitions: int, store: ObjectStore) -> None:
         self.random = random.Random(seed)
         self.noise = np.random.default_rng(seed)
@@ -72,26 +78,27 @@ class _Planner:
         self.partitions = partitions
         self.store = store
         self.planted: dict[str, Planted] = {}
-        self.placed: list[tuple[float, Message]] = []
+        self.scheduled: list[tuple[float, Message]] = []
         self.vectors: list[tuple[int, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]] = []
-        self.pictures = 0
+        self.picture_count = 0
 
     def plan(self) -> Workload:
-        while len(self.placed) < self.uploads:
-            at = self.random.uniform(0, self.uploads)
-            kind = self.random.choices(
-                (self._alone, self._copies, self._across_tenants, self._forgotten, self._broken), (50, 40, 3, 2, 5)
+        while len(self.scheduled) < self.uploads:
+            due = self.random.uniform(0, self.uploads)
+            add = self.random.choices(
+                (self._single, self._copies, self._across_tenants, self._deletion, self._broken), (50, 40, 3, 2, 5)
             )[0]
-            kind(at)
+            add(due)
         self._check_distances()
-        messages = [message for _, message in sorted(self.placed, key=lambda pair: pair[0])]
+        messages = [message for _, message in sorted(self.scheduled, key=lambda pair: pair[0])]
         return Workload(messages, self.planted)
 
-    def _alone(self, at: float) -> None:
-        self._upload(at, self._partition(), *self._new_picture())
+    def _single(self, due: float) -> None:
+        """Add a picture without copies."""
+        self._upload(due, self._partition(), *self._new_picture())
 
-    def _copies(self, at: float) -> None:
-        """Copies close together, on whatever partitions; some exact, some near, some a while later."""
+    def _copies(self, due: float) -> None:
+        """Add copies close together, on whatever partitions; some exact, some near, some a while later."""
         number, pixels = self._new_picture()
         files = [pictures.jpeg(pixels)]
         tenant = self.random.choice(TENANTS)
@@ -100,27 +107,29 @@ class _Planner:
                 files.append(pictures.jpeg(pictures.variant(pixels, self.noise), self.random.choice((70, 85, 95))))
             later = self.random.choice((0.5, 2, 8, 200))
             data = self.random.choice(files)
-            self._upload(at + self.random.uniform(0, later), self._partition(), number, pixels, tenant, data)
+            self._upload(due + self.random.uniform(0, later), self._partition(), number, pixels, tenant, data)
 
-    def _across_tenants(self, at: float) -> None:
+    def _across_tenants(self, due: float) -> None:
+        """Add the same bytes for every tenant: these are no copies of each other."""
         number, pixels = self._new_picture()
         data = pictures.jpeg(pixels)
         for tenant in TENANTS:
-            self._upload(at, self._partition(), number, pixels, tenant, data)
+            self._upload(due, self._partition(), number, pixels, tenant, data)
 
-    def _forgotten(self, at: float) -> None:
-        """A picture, its deletion, and a copy of it, in this order on one partition."""
+    def _deletion(self, due: float) -> None:
+        """Add a picture, its deletion, and a copy of it, in this order on one partition."""
         number, pixels = self._new_picture()
         partition, tenant = self._partition(), self.random.choice(TENANTS)
-        first = self._upload(at, partition, number, pixels, tenant, forgotten=True)
+        first = self._upload(due, partition, number, pixels, tenant, deleted=True)
         identity = f"delete-{first}"
         data = {"image_id": first, "tenant": tenant}
         headers = _binary_headers("image.deleted", identity)
-        self._place(at + 2, Message(identity, partition, first.encode(), json.dumps(data).encode(), headers))
-        # Sent twice, it could overtake the deletion on another partition.
-        self._upload(at + 4, partition, number, pixels, tenant, once=True)
+        self._schedule(due + 2, Message(identity, partition, first.encode(), json.dumps(data).encode(), headers))
+        # Sent a second time, on another partition, it could overtake the deletion.
+        self._upload(due + 4, partition, number, pixels, tenant, once=True)
 
-    def _broken(self, at: float) -> None:
+    def _broken(self, due: float) -> None:
+        """Add an upload that cannot be processed."""
         image_id = self._name("broken")
         kind = self.random.choice(("text", "half", "missing"))
         headers: list[tuple[str, str | bytes | None]] = []
@@ -130,23 +139,24 @@ class _Planner:
             whole = pictures.jpeg(self._new_picture()[1])
             value, headers = whole[: len(whole) // 2], [("content-type", b"image/jpeg")]
         else:
-            document = _event(image_id, {"image_id": image_id, "url": self._missing(image_id)})
+            document = _event(image_id, {"image_id": image_id, "url": self._missing_url(image_id)})
             value = json.dumps(document).encode()
         self.planted[image_id] = Planted(image_id, "default", -1, "", "unprocessable")
-        self._place(at, Message(image_id, self._partition(), image_id.encode(), value, headers))
+        self._schedule(due, Message(image_id, self._partition(), image_id.encode(), value, headers))
 
     def _upload(
         self,
-        at: float,
+        due: float,
         partition: int,
         number: int,
         pixels: pictures.Pixels,
         tenant: str | None = None,
         data: bytes | None = None,
         *,
-        forgotten: bool = False,
+        deleted: bool = False,
         once: bool = False,
     ) -> str:
+        """Add an upload of a picture in one of the forms of the input topic; return its image id."""
         tenant = tenant or self.random.choice(TENANTS)
         data = data or pictures.jpeg(pixels)
         self.vectors.append((number, pictures.vector(data)))
@@ -169,15 +179,15 @@ class _Planner:
         else:
             message = Message(image_id, partition, image_id.encode(), json.dumps(_event(image_id, body)).encode())
         content = hashlib.sha256(data).hexdigest()
-        self.planted[image_id] = Planted(image_id, tenant, number, content, "decided", uploaded_at, forgotten)
-        self._place(at, message)
-        if form != "raw" and not (forgotten or once) and self.random.random() < 0.03:  # its producer sends it twice
+        self.planted[image_id] = Planted(image_id, tenant, number, content, "decided", uploaded_at, deleted)
+        self._schedule(due, message)
+        if form != "raw" and not (deleted or once) and self.random.random() < 0.03:  # its producer sends it twice
             again = Message(image_id, self._partition(), message.key, message.value, message.headers)
-            self._place(at + self.random.choice((0, 1, 100)), again)
+            self._schedule(due + self.random.choice((0, 1, 100)), again)
         return image_id
 
-    def _place(self, at: float, message: Message) -> None:
-        self.placed.append((at, message))
+    def _schedule(self, due: float, message: Message) -> None:
+        self.scheduled.append((due, message))
 
     def _partition(self) -> int:
         return self.random.randrange(self.partitions)
@@ -185,15 +195,16 @@ class _Planner:
     def _name(self, kind: str) -> str:
         return f"{kind}-{self.seed}-{len(self.planted)}"
 
-    def _missing(self, image_id: str) -> str:
+    def _missing_url(self, image_id: str) -> str:
+        """Return an address in the store where no object is."""
         return self.store.put(image_id, b"").removesuffix(image_id) + f"not-there/{image_id}"
 
     def _new_picture(self) -> tuple[int, pictures.Pixels]:
-        self.pictures += 1
-        return self.pictures, pictures.texture(self.noise)
+        self.picture_count += 1
+        return self.picture_count, pictures.texture(self.noise)
 
     def _check_distances(self) -> None:
-        """The checker's truth holds only if copies are clearly near and strangers clearly far."""
+        """Assert that copies are clearly near and strangers clearly far: the expected outcomes rest on that."""
         numbers = np.array([number for number, _ in self.vectors])
         vectors = np.stack([vector for _, vector in self.vectors])
         l2 = np.sqrt(np.maximum(0, 2 - 2 * vectors @ vectors.T))
@@ -203,7 +214,7 @@ class _Planner:
 
 
 def _event(image_id: str, data: dict[str, object]) -> dict[str, object]:
-    """A structured CloudEvent."""
+    """Return a structured CloudEvent of an upload."""
     return {
         "specversion": "1.0",
         "id": f"event-{image_id}",
@@ -215,7 +226,7 @@ def _event(image_id: str, data: dict[str, object]) -> dict[str, object]:
 
 
 def _binary_headers(kind: str, identity: str) -> list[tuple[str, str | bytes | None]]:
-    """Headers of a binary CloudEvent."""
+    """Return the headers of a binary CloudEvent."""
     return [
         ("ce_specversion", b"1.0"),
         ("ce_id", identity.encode()),
@@ -235,7 +246,7 @@ class Uploader(threading.Thread):
         self._per_second = per_second
         self._refused: list[str] = []
         self._sent = 0
-        self._enough = threading.Event()
+        self._stopping = threading.Event()
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap_servers,
@@ -249,23 +260,23 @@ class Uploader(threading.Thread):
 
     @property
     def refused(self) -> Sequence[str]:
-        """Messages that the brokers did not take."""
+        """The messages that the brokers did not take, each with the error."""
         return self._refused
 
     @property
     def sent(self) -> int:
-        """Messages given to the client so far."""
+        """How many messages were given to the client so far."""
         return self._sent
 
     def stop(self) -> None:
-        """Sends no more."""
-        self._enough.set()
+        """Send no more."""
+        self._stopping.set()
 
     def run(self) -> None:
-        """Sends everything, unless stopped."""
+        """Send everything, unless stopped."""
         started = time.monotonic()
         for count, message in enumerate(self._workload.messages):
-            if self._enough.wait(max(0.0, started + count / self._per_second - time.monotonic())):
+            if self._stopping.wait(max(0.0, started + count / self._per_second - time.monotonic())):
                 break
             self._workload.sent_at_s.setdefault(message.image_id, time.time())
             self._producer.produce(

@@ -1,4 +1,4 @@
-"""Everything the torture test needs running: three brokers, Redis, Triton, an object store and consumers."""
+"""Everything that the torture test runs: three brokers, Redis, Triton, an object store and consumers."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ LOAD_TIMEOUT_S = 15.0
 
 
 class World:
-    """The servers, kept from seed to seed; a context manager. Consumers come and go with `consumer`."""
+    """The servers, which run on from seed to seed, and a source of consumers; a context manager."""
 
     def __init__(self, brokers: int = 3) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="seenit-torture-"))
@@ -47,7 +47,7 @@ class World:
 
     @property
     def redis_data(self) -> Path:
-        """Where Redis keeps its append-only file."""
+        """The folder in which Redis keeps its append-only file."""
         return self.folder / "redis"
 
     def __enter__(self) -> Self:
@@ -71,7 +71,7 @@ class World:
         self.close()
 
     def close(self) -> None:
-        """Ends everything and removes what it left."""
+        """End everything and remove what it left behind."""
         self.kafka.close()
         self.redis.kill()
         self.kill_triton()
@@ -80,7 +80,7 @@ class World:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def heal(self) -> None:
-        """Starts and thaws whatever was hurt, and waits until all of it answers."""
+        """Start and thaw whatever was hurt, and wait until all of it answers."""
         for child in (self.redis, self.triton):
             child.thaw()
             child.start()
@@ -90,14 +90,16 @@ class World:
         with contextlib.suppress(TimeoutError):
             until(self.model_ready, LOAD_TIMEOUT_S, "Triton has not loaded the model by itself")
         try:
-            until(self._mended, READY_TIMEOUT_S, "Triton does not encode", 1)
+            until(self._encodes_after_reload, READY_TIMEOUT_S, "Triton does not encode", 1)
         except TimeoutError:  # a load cut short can leave it so for good
             self.kill_triton()
             self.triton.start()
-            until(self._mended, READY_TIMEOUT_S, f"{self.triton.latest_output}\nTriton does not encode", 1)
+            until(
+                self._encodes_after_reload, READY_TIMEOUT_S, f"{self.triton.latest_output}\nTriton does not encode", 1
+            )
 
-    def _mended(self) -> bool:
-        """Loads the model again unless it encodes: a load can fail, or meet a Triton that is only starting."""
+    def _encodes_after_reload(self) -> bool:
+        """Load the model again unless it encodes: a load can fail, or meet a Triton that is only starting."""
         if not self.encodes():
             self.reload_model()
         return self.encodes()
@@ -108,18 +110,18 @@ class World:
         return self.folder / "scratch"
 
     def consumers(self) -> list[str]:
-        """Processes that are consumers of this world, or were started by one."""
-        mine = f"TMPDIR={self.scratch}".encode()
-        found = []
+        """Return process id and command of each consumer of this world, and of each process that one has started."""
+        marker = f"TMPDIR={self.scratch}".encode()
+        processes = []
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if mine in (process / "environ").read_bytes():
+                if marker in (process / "environ").read_bytes():
                     command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                    found.append(f"{process.name} {command}")
-        return found
+                    processes.append(f"{process.name} {command}")
+        return processes
 
     def consumer(self, number: int, environment: Mapping[str, str]) -> Child:
-        """A service process, not started yet. Whatever it leaves in its temporary folder stays there to be seen."""
+        """Make a consumer process, not started yet. What it leaves in its temporary folder stays for `leftovers`."""
         self.scratch.mkdir(exist_ok=True)
         others = {name: value for name, value in os.environ.items() if not name.startswith("SEENIT_")}
         own = {
@@ -143,11 +145,11 @@ class World:
         )
 
     def redis_client(self) -> redis.Redis:
-        """A client of the harness, for faults and checks."""
+        """Make a client of the harness, for faults and checks."""
         return redis.Redis.from_url(self.redis_url, socket_timeout=5, socket_connect_timeout=5)
 
     def wipe_redis(self) -> None:
-        """Lets Redis come back without what it had."""
+        """Restart Redis without its data."""
         self.redis.kill()
         shutil.rmtree(self.redis_data)
         self.redis_data.mkdir()
@@ -156,7 +158,7 @@ class World:
     # Triton and the process behind its model.
 
     def stub_pids(self) -> list[int]:
-        """Processes of the Python backend that serve the model."""
+        """Return the processes of the Python backend that serve the model."""
         if not self.triton.alive:
             return []
         tasks = Path(f"/proc/{self.triton.pid}/task").iterdir()
@@ -164,7 +166,7 @@ class World:
         return [pid for pid in pids if "python" in _read(Path(f"/proc/{pid}/comm"))]
 
     def encodes(self) -> bool:
-        """Whether a real inference succeeds; the model counts as ready also when its process has died."""
+        """Tell whether a real inference succeeds; Triton calls the model ready even when its process has died."""
         images = InferInput("images", [1, SIZE, SIZE, 3], "UINT8")
         images.set_data_from_numpy(np.zeros((1, SIZE, SIZE, 3), np.uint8))
         with contextlib.closing(InferenceServerClient(self.triton_url)) as client:
@@ -175,18 +177,18 @@ class World:
         return True
 
     def model_ready(self) -> bool:
-        """What Triton says."""
+        """Tell whether Triton calls the model ready."""
         return self._triton_http("GET", f"/v2/models/{MODEL}/ready")
 
     def reload_model(self) -> None:
-        """What an operator's liveness probe would lead to: the model's process is started again."""
+        """Load the model again, in a new process, as a restart by an operator's liveness probe would."""
         self._triton_http("POST", f"/v2/repository/models/{MODEL}/unload")
         with contextlib.suppress(TimeoutError):
             until(lambda: not self.model_ready(), 5, "the model is still there")
         self._triton_http("POST", f"/v2/repository/models/{MODEL}/load")
 
     def kill_triton(self) -> None:
-        """Kills Triton and removes the shared memory that it can no longer remove."""
+        """Kill Triton and remove the shared memory that it can no longer remove."""
         self.triton.kill()
         for region in SHARED_MEMORY.glob(f"{self._shared_memory}*"):
             region.unlink(missing_ok=True)
@@ -223,7 +225,7 @@ class World:
 
 
 def log_lines(child: Child) -> list[dict[str, object]]:
-    """The JSON lines of a consumer's log; other lines as {"text": ...}."""
+    """Parse a consumer's log; lines that are not JSON become {"text": ...}."""
     lines: list[dict[str, object]] = []
     for line in child.output.splitlines():
         try:

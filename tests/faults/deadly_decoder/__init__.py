@@ -1,4 +1,4 @@
-"""Pictures that bring down a process with the fault of `sitecustomize` when it decodes them; harmless elsewhere."""
+"""Pictures that bring down a process which has the fault of `sitecustomize`; harmless to any other."""
 
 import io
 import os

@@ -1,0 +1,28 @@
+"""Verdicts leave the service as CloudEvents."""
+
+import json
+from datetime import UTC, datetime
+
+from cloudevents.core.bindings.kafka import KafkaMessage, from_kafka
+from cloudevents.core.formats.json import JSONFormat
+
+from consumer.events import Model, Record, Verdict
+from consumer.kafka.messages import verdict_message
+from consumer.parse import parse
+
+
+def test_verdict_is_a_cloud_event_keyed_by_image() -> None:
+    upload = {"specversion": "1.0", "id": "1", "source": "/app", "type": "image.uploaded"}
+    value = json.dumps({**upload, "data": {"image_id": "ä", "url": "s3://b/c"}}).encode()
+    headers = (("content-type", b"application/cloudevents+json"),)
+    [event] = parse(Record("image-uploads", 3, 42, b"key", value, headers, 1_700_000_000_000))
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    model = Model(name="image_encoder", version="1")
+    verdict = Verdict(
+        image_id="ä", tenant="t", verdict="unique", threshold_l2=0.5, model=model, received_at=now, decided_at=now
+    )
+    message = verdict_message(verdict, event)
+    read = from_kafka(KafkaMessage(message.headers, None, message.value), JSONFormat())
+    assert message.key == "ä".encode()
+    assert (read.get_type(), read.get_id(), read.get_subject()) == ("image.verdict", event.id, "ä")
+    assert Verdict.model_validate(read.get_data()) == verdict
