@@ -78,7 +78,7 @@ def test_pictures_are_what_they_are_here(sandbox: DecodeSandbox) -> None:
     for name, data in photographs():
         result = sandbox.decode(upload(data))
         assert result is not None
-        digest, decoding = result
+        digest, decoding = result.digest, result.decoding
         here, there = decode(data, SIZE, DecodeSettings()), decoding.result()
         assert np.array_equal(here.pixels, there.pixels), name
         assert (here.detail, here.width, here.height, here.format) == (

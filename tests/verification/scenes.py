@@ -11,10 +11,10 @@ CENTRES = (np.stack(np.meshgrid(np.arange(GRID), np.arange(GRID)), -1).reshape(-
 Scene = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 Affine = list[list[float]]
 
-SAME: Affine = [[1, 0, 0], [0, 1, 0]]
+IDENTITY: Affine = [[1, 0, 0], [0, 1, 0]]
 # From places in the upload to places in the match.
 EDITS: dict[str, Affine] = {
-    "same frame": SAME,
+    "same frame": IDENTITY,
     "zoom": [[0.7, 0, 0.2], [0, 0.7, 0.1]],
     "strong crop": [[0.5, 0, 0.45], [0, 0.5, 0.3]],
     "another aspect": [[0.6, 0, 0.3], [0, 1, 0]],
@@ -35,7 +35,9 @@ def scene(seed: int) -> Scene:
     return lambda places: np.sin(places @ frequencies + phases)
 
 
-def features(field: Scene, affine: Affine = SAME, around: Scene | None = None, noise: float = 0.0) -> NDArray[np.int8]:
+def features(
+    field: Scene, affine: Affine = IDENTITY, around: Scene | None = None, noise: float = 0.0
+) -> NDArray[np.int8]:
     """Sample int8 [1, 64, C] of an edit of the scene; outside of it the scene `around` shows, or nothing at all."""
     rng = np.random.default_rng(len(str(affine)))
     matrix = np.array(affine)

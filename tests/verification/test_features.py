@@ -12,7 +12,7 @@ from consumer.events import Box
 from consumer.images.regions import Region
 from consumer.verification.features import HALF_TRUST_INLIERS, PAIRS_AT_ONCE, candidate_scores, verify
 from consumer.verification.result import Verification
-from tests.verification.scenes import CHANNELS, EDITS, SAME, Affine, Scene, features, scene
+from tests.verification.scenes import CHANNELS, EDITS, IDENTITY, Affine, Scene, features, scene
 
 
 def verify_one(upload: NDArray[np.int8], match: NDArray[np.int8]) -> Verification:
@@ -213,7 +213,7 @@ def test_neighbours_in_a_batch_change_no_candidate_score() -> None:
 SIDE = 24
 
 
-def thumbnail(field: Scene, affine: Affine = SAME) -> NDArray[np.int8]:
+def thumbnail(field: Scene, affine: Affine = IDENTITY) -> NDArray[np.int8]:
     """Make the thumbnail of a scene, or of an edit of it, in the rows that follow the features: int8 [1, 12, C]."""
     x, y = np.meshgrid(*[(np.arange(SIDE) + 0.5) / SIDE] * 2)
     source = np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3) @ np.array(affine).T

@@ -13,10 +13,10 @@ from consumer.verification.registration import register
 
 SIDE = 24
 Floats = NDArray[np.float32]
-SAME = np.eye(2, 3, dtype=np.float32)
+IDENTITY = np.eye(2, 3, dtype=np.float32)
 # From places in the upload to places in the match.
 TRANSFORMS = {
-    "the same frame": SAME,
+    "the same frame": IDENTITY,
     "zoom": [[0.7, 0, 0.2], [0, 0.7, 0.1]],
     "mirrored": [[-1, 0, 1], [0, 1, 0]],
     "quarter turn": [[0, 1, 0], [-1, 0, 1]],
@@ -25,7 +25,7 @@ TRANSFORMS = {
 }
 
 
-def scene(seed: int, transform: object = SAME) -> Floats:
+def scene(seed: int, transform: object = IDENTITY) -> Floats:
     """Draw a thumbnail of a scene as detailed as thumbnails can be, float32 [SIDE, SIDE] in 0..15."""
     rng = np.random.default_rng(seed)
     x, y = np.meshgrid(*[(np.arange(SIDE) + 0.5) / SIDE] * 2)
@@ -49,7 +49,7 @@ def roughened(transform: object, error: float = 0.03) -> Floats:
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_a_rough_transformation_is_refined(name: str) -> None:
     true = np.asarray(TRANSFORMS[name], np.float32)
-    uploads, candidates = (np.stack([scene(seed, transform) for seed in range(20)]) for transform in (true, SAME))
+    uploads, candidates = (np.stack([scene(seed, transform) for seed in range(20)]) for transform in (true, IDENTITY))
     registration = register(uploads, candidates, np.stack([roughened(true)] * 20))
     before, after = np.abs(roughened(true) - true).max(), np.abs(registration.transforms - true).max(axis=(1, 2))
     assert np.median(after) < before * 0.6
@@ -68,8 +68,8 @@ def test_light_contrast_and_noise_change_little() -> None:
 
 def test_other_scenes_do_not_agree_wherever_they_are_laid() -> None:
     uploads, candidates = (np.stack([scene(seed) for seed in range(first, first + 40)]) for first in (100, 200))
-    strangers = register(uploads, candidates, np.stack([roughened(SAME)] * 40))
-    copies = register(uploads, uploads, np.stack([roughened(SAME)] * 40))
+    strangers = register(uploads, candidates, np.stack([roughened(IDENTITY)] * 40))
+    copies = register(uploads, uploads, np.stack([roughened(IDENTITY)] * 40))
     assert strangers.correlation.max() < 0.6 < copies.correlation.min()
 
 
@@ -79,7 +79,7 @@ def test_a_ball_on_a_lawn_is_no_ball_on_another_lawn() -> None:
     ball = np.where((x - 12) ** 2 + (y - 12) ** 2 < 14, 14.0, 3.0)
     one, other = (ball + rng.normal(0, 1.0, ball.shape) for _ in range(2))
     plain = np.corrcoef(one.ravel(), other.ravel())[0, 1]
-    registration = register(one[None].astype(np.float32), other[None].astype(np.float32), SAME[None])
+    registration = register(one[None].astype(np.float32), other[None].astype(np.float32), IDENTITY[None])
     assert plain > 0.8
     assert registration.correlation[0] < plain - 0.1
 
@@ -155,5 +155,5 @@ def test_patches_hold_features_and_then_the_thumbnail() -> None:
 
 def test_areas_ignore_mirroring() -> None:
     assert areas(
-        np.stack([SAME, roughened(TRANSFORMS["mirrored"], 0.0), np.asarray(TRANSFORMS["zoom"], np.float32)])
+        np.stack([IDENTITY, roughened(TRANSFORMS["mirrored"], 0.0), np.asarray(TRANSFORMS["zoom"], np.float32)])
     ) == pytest.approx([1, 1, 0.49])

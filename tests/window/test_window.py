@@ -38,7 +38,7 @@ class TestAgainstAModel:
     """Any sequence of uploads, repeats and deletions, by three processes, in batches."""
 
     @dataclass
-    class Stored:
+    class Entry:
         image_id: str
         content: int
         deleted: bool = False
@@ -61,7 +61,7 @@ class TestAgainstAModel:
         record = upload(image_id, content // 3, content % 3, tenant)
         return record._replace(vector=None) if content == 8 else record  # a blank picture
 
-    def _find(self, stored: "list[Stored]", image_id: str, content: int) -> "tuple[Stored | None, Stored | None]":
+    def _find(self, stored: "list[Entry]", image_id: str, content: int) -> "tuple[Entry | None, Entry | None]":
         living = [record for record in stored if not record.deleted and record.content == content]
         own = next((record for record in living if record.image_id == image_id), None)
         if own is not None:
@@ -73,7 +73,7 @@ class TestAgainstAModel:
     def test_results_are_as_if_one_by_one(self, process: Open, steps: list[tuple[int, tuple[str, object]]]) -> None:
         tenant = f"t{next(self._tenants)}"
         windows = [process() for _ in range(3)]
-        stored: list[TestAgainstAModel.Stored] = []
+        stored: list[TestAgainstAModel.Entry] = []
         for number, (action, argument) in steps:
             window = windows[number]
             if action == "restart":
@@ -98,15 +98,15 @@ class TestAgainstAModel:
                 self._check_append(window, tenant, stored, argument)
 
     def _check_append(
-        self, window: RedisWindow, tenant: str, stored: "list[Stored]", argument: list[tuple[str, int]]
+        self, window: RedisWindow, tenant: str, stored: "list[Entry]", argument: list[tuple[str, int]]
     ) -> None:
-        expected: list[tuple[str | None, TestAgainstAModel.Stored | None]] = []
+        expected: list[tuple[str | None, TestAgainstAModel.Entry | None]] = []
         for image_id, content in argument:
-            own, earlier = self._find(stored, image_id, content)
-            if earlier is None and own is None:
-                own = self.Stored(image_id, content)
+            own, match = self._find(stored, image_id, content)
+            if match is None and own is None:
+                own = self.Entry(image_id, content)
                 stored.append(own)
-            expected.append((earlier and earlier.image_id, own))
+            expected.append((match and match.image_id, own))
         for (image_id, content), (exact, own), result in zip(
             argument, expected, window.append([self._record(tenant, *one) for one in argument]), strict=True
         ):
@@ -366,9 +366,9 @@ class TestExpiry:
         for n in range(12):
             time.sleep(0.2)
             copy = upload(f"copy-{n}", 1)
-            earlier = window.append([copy])[0].exact if by_append else look_up(window, copy)
-            assert earlier is not None
-            matched_ids.append(earlier.image_id)
+            match = window.append([copy])[0].exact if by_append else look_up(window, copy)
+            assert match is not None
+            matched_ids.append(match.image_id)
         assert matched_ids[0] == "a"
         assert matched_ids[-1].startswith("copy-")
         assert redis.hlen(keys()["rows"]) <= 10
