@@ -102,7 +102,7 @@ def decode(data: bytes, size: int, settings: DecodeSettings, content_type: str |
                 scans = _jpeg_scans(data)
                 image.draft(None, (size, size))  # the smallest of 1, 1/2, 1/4, 1/8 that still covers the square
                 if scans == 1:
-                    held_pixels = image.width * image.height  # else libjpeg holds the whole picture's coefficients
+                    held_pixels = image.width * image.height  # a progressive one is held whole
             with _one_large_picture if held_pixels > LARGE_PIXELS else nullcontext():
                 pixels = _upright_square(image, size)
     except UnidentifiedImageError:
@@ -125,10 +125,9 @@ def detail(pixels: NDArray[np.uint8]) -> float:
     """Score how much uint8 [S, S, 3] shows, in grey levels: 0 for one flat colour, about 10 for photographs.
 
     The score is the mean absolute mixed difference, d2/dxdy, of the luminance averaged over some 24 x 24 cells. It is 0
-    for whatever is a sum of a function of x and one of y: blanks, gradients, stripes, a picture split in two, and
-    frames but for their corners. Averaging takes out sensor and compression noise. Both make it a better judge of such
-    pictures than deviation or entropy, which a gradient passes with ease, or the mean gradient, which a thin frame
-    passes.
+    for every picture f(x) + g(y): blanks, gradients, stripes, a picture split in two; of a frame only the corners
+    count. Averaging takes out sensor and compression noise. So it judges such pictures better than the deviation or the
+    entropy, which are high for a gradient, or the mean gradient, which is high for a thin frame.
     """
     cell = max(1, pixels.shape[0] // 24)
     cells = pixels.shape[0] // cell
@@ -159,7 +158,7 @@ def _check_size(width: int, height: int, settings: DecodeSettings) -> None:
 
 
 class _Input(BytesIO):
-    """The data as a file that allows at most MAX_READS reads."""
+    """The data as a file that allows at most MAX_READS reads. Parsers that copy a part of it escape the count."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -196,7 +195,7 @@ def _check_tiff(data: bytes) -> None:
     (tags,) = struct.unpack_from(order + ("Q" if big else "H"), data, offset)
     entry = struct.Struct(order + ("HHQ8x" if big else "HHI4x"))
     offset += 8 if big else 2
-    complete = min(tags, (len(data) - offset) // entry.size)
+    complete = min(tags, (len(data) - offset) // entry.size)  # a file that is cut short says more than it has
     if complete <= MAX_TIFF_VALUES and all(
         kind in TIFF_BYTE_TYPES or count <= MAX_TIFF_VALUES
         for _, kind, count in entry.iter_unpack(data[offset : offset + complete * entry.size])
