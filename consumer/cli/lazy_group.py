@@ -52,6 +52,7 @@ class LazyGroup(TyperGroup):
                 f"seenit {name} is not part of this installation, which lacks {error.name}: run it from a checkout"
             ) from None
         finally:
+            gc.freeze()  # nor does any later collection have to look at it
             gc.enable()
         app = typer.Typer(add_completion=False, rich_markup_mode=self.rich_markup_mode)
         app.command(name, epilog=f"Example:  {entry.example}")(getattr(module, function))
