@@ -216,7 +216,8 @@ def _render(rng: Rng, picture: Pixels, matrix: Matrix, canvas: _Canvas, size: in
     """Resample the picture once; the canvas shows wherever the picture does not."""
     background, box = canvas
     level = picture
-    shrink = math.sqrt(abs(np.linalg.det(matrix[:2, :2]) / (box[2] * box[3]))) * picture.shape[0] / size
+    side = math.sqrt(picture.shape[0] * picture.shape[1])  # halves of pictures are no squares
+    shrink = math.sqrt(abs(np.linalg.det(matrix[:2, :2]) / (box[2] * box[3]))) * side / size
     while shrink >= 1.5 and min(level.shape[:2]) > 16:  # a pyramid against aliasing
         level = _fit(level, level.shape[1] // 2, level.shape[0] // 2)
         shrink /= 2
