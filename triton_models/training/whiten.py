@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from triton_models.training.network import Network
+from triton_models.training.network import Network, channels_first, mixed_precision
 
 # Vectors are normalised after the projection, so its scale changes nothing but how far one step of Adam, whose size is
 # that of the learning rate whatever the gradient, turns it. At the natural scale of these features, 0.001, a hundred
@@ -20,10 +20,10 @@ def fit_projections(network: Network, pixels: NDArray[np.uint8], batch: int = 64
     Each component is scaled by its variance to `-power / 2`: 1 whitens, 0 leaves plain principal components.
     """
     pooled, tokens = [], []
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+    with torch.inference_mode(), mixed_precision(network.device):
         for start in range(0, len(pixels), batch):
-            images = torch.from_numpy(pixels[start : start + batch]).permute(0, 3, 1, 2)
-            features, token_map = network.features(images)
+            images = torch.from_numpy(pixels[start : start + batch]).to(network.device)
+            features, token_map = network.features(channels_first(images))
             pooled.append(features.float())
             tokens.append(token_map[:, :, 1::3, 1::3].float().permute(0, 2, 3, 1).flatten(0, 2))
     _fit(network.projection, torch.cat(pooled), power)
@@ -36,9 +36,10 @@ def rewhiten(network: Network, pixels: NDArray[np.uint8], batch: int = 64, power
     Training leaves some directions much narrower than others, and the narrow ones tell look-alikes apart as well.
     """
     pooled = []
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+    with torch.inference_mode(), mixed_precision(network.device):
         for start in range(0, len(pixels), batch):
-            features, _ = network.features(torch.from_numpy(pixels[start : start + batch]).permute(0, 3, 1, 2))
+            images = torch.from_numpy(pixels[start : start + batch]).to(network.device)
+            features, _ = network.features(channels_first(images))
             pooled.append(features.float())
     layer = network.projection
     with torch.no_grad():
