@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.drawings import draw_picture
+from triton_models.training.data import Pictures, load
 
 collect_ignore_glob = [] if find_spec("torch") else ["test_*.py"]
 
@@ -17,3 +18,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in range(60):
         draw_picture(seed).save(path / f"drawn-{seed:03d}.png")
     return path
+
+
+@pytest.fixture(scope="session")
+def pictures(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+    """The drawn pictures, decoded."""
+    return load([folder], tmp_path_factory.mktemp("cache"))

@@ -9,17 +9,15 @@ from torch.nn import functional
 from torch.utils.data import default_collate
 
 from triton_models.training import loss
+from triton_models.training.batches import FIRST_HALF, SECOND_HALF, Draw, Views
 from triton_models.training.data import Pictures, is_validation, load
 from triton_models.training.export import load_checkpoint, to_onnx
-from triton_models.training.network import Network, gem, load_imagenet
-from triton_models.training.train import Recipe, Run, Views, channels_first, train
+from triton_models.training.network import Network, channels_first, gem, load_imagenet
+from triton_models.training.recipe import Recipe
+from triton_models.training.run import Run
+from triton_models.training.train import train
 
-SMALL = Recipe(dim=32, batch=12, group=2, queue=48, local_points=6, spread=1.0, average=0.8)
-
-
-@pytest.fixture(scope="module")
-def pictures(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pictures:
-    return load(folder, tmp_path_factory.mktemp("cache"))
+SMALL = Recipe(dim=32, batch=12, group=2, queue=48, local_points=6, spread=1.0, average=0.8, size=64, final_size=64)
 
 
 def test_embeddings_and_tokens_are_unit_vectors_of_any_picture_size() -> None:
@@ -57,14 +55,38 @@ def test_the_pair_losses_fall_as_pairs_close_and_ignore_the_same_picture_in_the_
     generator = torch.Generator().manual_seed(0)
     first, far = (functional.normalize(torch.randn(8, 16, generator=generator), dim=1) for _ in range(2))
     near = functional.normalize(first + 0.1 * far, dim=1)
-    pictures, nothing, none = torch.arange(8), torch.zeros(0, 16), torch.zeros(0, dtype=torch.long)
+    nothing, none = torch.zeros(0, 16), torch.zeros(0, dtype=torch.long)
+    wholes = loss.Subjects(torch.arange(8), torch.full((8,), loss.WHOLE))
     for function, parameter in ((loss.contrastive, 0.05), (loss.triplet, 0.3)):
-        close = function(loss.Batch(first, near, pictures, nothing, none), parameter)
-        assert close < function(loss.Batch(first, far, pictures, nothing, none), parameter)
-        one = first[:1], far[:1], pictures[:1]
-        alone = function(loss.Batch(*one, nothing, none), parameter)
-        torch.testing.assert_close(function(loss.Batch(*one, first[:1], pictures[:1]), parameter), alone)
-        assert function(loss.Batch(*one, first[:1], pictures[:1] + 100), parameter) > alone + 0.1
+        close = function(loss.Batch(first, near, wholes, nothing, none), parameter)
+        assert close < function(loss.Batch(first, far, wholes, nothing, none), parameter)
+        for part in (loss.WHOLE, FIRST_HALF):
+            one = first[:1], far[:1], loss.Subjects(torch.tensor([0]), torch.tensor([part]))
+            alone = function(loss.Batch(*one, nothing, none), parameter)
+            torch.testing.assert_close(function(loss.Batch(*one, first[:1], torch.tensor([0])), parameter), alone)
+            assert function(loss.Batch(*one, first[:1], torch.tensor([100])), parameter) > alone + 0.1
+
+
+def test_the_halves_of_a_picture_are_negatives_of_each_other_only() -> None:
+    """A picture whole, both its halves, and a half of another one."""
+    subjects = loss.Subjects(
+        torch.tensor([5, 5, 5, 6]), torch.tensor([loss.WHOLE, FIRST_HALF, SECOND_HALF, FIRST_HALF])
+    )
+    assert subjects.related(subjects).tolist() == [
+        [True, True, True, False],
+        [True, True, False, False],
+        [True, False, True, False],
+        [False, False, False, True],
+    ]
+    vectors = functional.normalize(torch.randn(2, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    vectors[1] = vectors[0]
+    values = []
+    for second in (SECOND_HALF, FIRST_HALF):
+        pair = loss.Subjects(torch.tensor([5, 5]), torch.tensor([FIRST_HALF, second]))
+        batch = loss.Batch(vectors, vectors, pair, vectors[:0], pair.pictures[:0])
+        values.append((loss.contrastive(batch, 0.05), loss.triplet(batch, 0.3), loss.spread(vectors, pair)))
+    for apart, same in zip(*values, strict=True):
+        assert apart > same + 0.1
 
 
 def test_the_local_loss_wants_the_same_spot_to_look_the_same() -> None:
@@ -91,7 +113,7 @@ def test_a_tenth_is_held_out_by_name() -> None:
 def test_training_learns_goes_on_and_repeats(pictures: Pictures, tmp_path: Path) -> None:
     torch.manual_seed(0)
     run = Run(pictures, SMALL, tmp_path / "a", seed=1)
-    train(run, minutes=0, steps=24, size=64, final_size=64, final_share=0.0)
+    train(run, steps=24)
     assert run.step == 24
     fresh = Run(pictures, SMALL, tmp_path / "fresh", seed=1)
     assert _apart(run) < 0.9 * _apart(fresh)
@@ -101,23 +123,23 @@ def test_training_learns_goes_on_and_repeats(pictures: Pictures, tmp_path: Path)
 
     torch.manual_seed(0)
     again = Run(pictures, SMALL, tmp_path / "b", seed=1)
-    train(again, minutes=0, steps=24, size=64, final_size=64, final_share=0.0)
-    for name in ("pairs", "spread"):
+    train(again, steps=24)
+    for name in ("pairs", "spread", "local"):
         assert again.history[-1][name] == pytest.approx(run.history[-1][name], rel=0.02)
 
     resumed = Run(pictures, SMALL, tmp_path / "b", seed=1)
     assert resumed.step == 24
-    train(resumed, minutes=0, steps=28, size=64, final_size=64, final_share=0.0)
+    train(resumed, steps=28)
     assert resumed.step == 28
 
 
 def _apart(run: Run) -> float:
     """The contrastive loss of a run's averaged network on the same twelve pairs, with nothing in the queue."""
     views = Views(run.pictures, run.members)
-    pictures, first, second, *_ = default_collate([views[int(index), 7, 64] for index in run.members[:12]])
+    pairs = default_collate([views[Draw(int(index), loss.WHOLE, 7, 64)] for index in run.members[:12]])
     with torch.inference_mode():
-        a, b = (run.average(channels_first(view)).embeddings for view in (first, second))
-    return float(loss.contrastive(loss.Batch(a, b, pictures, a[:0], pictures[:0]), 0.05))
+        a, b = (run.average(channels_first(view)).embeddings for view in (pairs.first, pairs.second))
+    return float(loss.contrastive(loss.Batch(a, b, pairs.subjects, a[:0], pairs.pictures[:0]), 0.05))
 
 
 def test_a_run_that_began_with_a_model_ends_between_both(pictures: Pictures, tmp_path: Path) -> None:
@@ -129,14 +151,14 @@ def test_a_run_that_began_with_a_model_ends_between_both(pictures: Pictures, tmp
     before = run.average.head.weight.detach().clone()
     with torch.no_grad():
         run.average.head.weight += 0.5
-    run.finish(96)
+    run.finish()
     exported = load_checkpoint(tmp_path / "on" / "encoder.pt")
     torch.testing.assert_close(exported.head.weight, before + 0.25, atol=1e-4, rtol=1e-3)
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no pictures"):
-        load(tmp_path, tmp_path / "cache")
+        load([tmp_path], tmp_path / "cache")
 
 
 def test_the_cache_keeps_pixels_and_proportions(pictures: Pictures, folder: Path) -> None:

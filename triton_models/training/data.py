@@ -1,10 +1,11 @@
 """Load pictures for training: decoded once into one memory-mapped array, and split by the hash of their names."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,21 +42,50 @@ def is_validation(name: str) -> bool:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % 10 == 0
 
 
-def load(folder: Path, cache: Path) -> Pictures:
-    """Load the pictures below `folder`, from decoded pixels in the folder `cache`, which are made on the first call.
+class Split(NamedTuple):
+    """Indices of pictures. One in ten is held out whatever its source, so that `validation` stays the same set."""
 
-    Raises ValueError when the folder holds no pictures.
+    training: NDArray[np.intp]
+    validation: NDArray[np.intp]
+    held_out_sources: NDArray[np.intp]  # all pictures of these
+
+
+def split(names: Sequence[str], held_out_sources: Sequence[str] = ()) -> Split:
+    """Split pictures by the hash of their names, and leave whole sources out of the training.
+
+    The pictures of a source are named `<source>-<number>`. Raises ValueError for a source of which there are none.
     """
-    paths = list_pictures(folder)
-    if not paths:
-        raise ValueError(f"{folder} holds no pictures")
+    validation = np.array([is_validation(name) for name in names])
+    of_sources = np.zeros(len(names), bool)
+    for source in held_out_sources:
+        of_source = np.array([name.startswith(f"{source}-") for name in names])
+        if not of_source.any():
+            raise ValueError(f"no picture is of the source {source}")
+        of_sources |= of_source
+    return Split(*(np.flatnonzero(each) for each in (~validation & ~of_sources, validation, of_sources)))
+
+
+def load(folders: Sequence[Path], cache: Path, aspects: Mapping[str, float] | None = None) -> Pictures:
+    """Load the pictures below `folders`, from decoded pixels in the folder `cache`, which are made on the first call.
+
+    `aspects` gives, by file name, the width over the height that pictures had which are files of another shape by now.
+    Raises ValueError when a folder holds no pictures.
+    """
+    paths: list[Path] = []
+    for folder in folders:
+        found = list_pictures(folder)
+        if not found:
+            raise ValueError(f"{folder} holds no pictures")
+        paths += found
     names = [path.name for path in paths]
     cache.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
     pixels_file, aspects_file = cache / f"{digest}-pixels.npy", cache / f"{digest}-aspects.npy"
     if not aspects_file.exists():  # written last
         _decode_all(paths, pixels_file, aspects_file)
-    return Pictures(np.load(pixels_file, mmap_mode="r"), np.load(aspects_file), names)
+    given, of_files = aspects or {}, np.load(aspects_file)
+    true_aspects = np.array([given.get(*each) for each in zip(names, of_files, strict=True)], np.float32)
+    return Pictures(np.load(pixels_file, mmap_mode="r"), true_aspects, names)
 
 
 def _decode_all(paths: Iterable[Path], pixels_file: Path, aspects_file: Path) -> None:

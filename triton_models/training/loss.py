@@ -10,6 +10,24 @@ from torch.nn import functional
 from triton_models.training.network import MIN_DETAIL
 
 MASKED = -1e4
+WHOLE = 0  # the part of a picture that is all of it; other numbers are its halves
+
+
+class Subjects(NamedTuple):
+    """What some views show."""
+
+    pictures: Tensor  # [B]
+    parts: Tensor  # [B] `WHOLE`, or which of the two halves
+
+    def related(self, others: "Subjects") -> Tensor:
+        """Tell, bool [B, N], which of `others` show the same: these are no negatives.
+
+        A picture and a half of it share what the half shows, and are neither copies nor strangers. Its two halves share
+        nothing.
+        """
+        part, other_part = self.parts[:, None], others.parts[None, :]
+        overlapping = (part == other_part) | (part == WHOLE) | (other_part == WHOLE)
+        return overlapping & (self.pictures[:, None] == others.pictures[None, :])
 
 
 class Batch(NamedTuple):
@@ -17,20 +35,21 @@ class Batch(NamedTuple):
 
     first: Tensor  # [B, D] unit vectors of one view of each picture
     second: Tensor  # [B, D] of the other view
-    pictures: Tensor  # [B] which pictures they are
-    queue: Tensor  # [Q, D] vectors of recent batches: negatives only
+    subjects: Subjects
+    queue: Tensor  # [Q, D] vectors of whole pictures of recent batches: negatives only
     queue_pictures: Tensor  # [Q]
 
     def cosines(self) -> tuple[Tensor, Tensor, Tensor]:
         """Compute cosines of views with their partners [2B], and with all views and the queue [2B, 2B + Q].
 
-        The third array, bool [2B, 2B + Q], tells which of the latter are of the same picture.
+        The third array, bool [2B, 2B + Q], tells which of the latter show the same, see `Subjects`.
         """
         views = torch.cat((self.first, self.second))
-        owners = torch.cat((self.pictures, self.pictures))
-        same = owners[:, None] == torch.cat((owners, self.queue_pictures))[None, :]
+        pictures, parts = self.subjects.pictures.repeat(2), self.subjects.parts.repeat(2)
+        whole = torch.full_like(self.queue_pictures, WHOLE)
+        others = Subjects(torch.cat((pictures, self.queue_pictures)), torch.cat((parts, whole)))
         partners = (self.first * self.second).sum(1).repeat(2)
-        return partners, views @ torch.cat((views, self.queue)).T, same
+        return partners, views @ torch.cat((views, self.queue)).T, Subjects(pictures, parts).related(others)
 
 
 def contrastive(batch: Batch, temperature: float) -> Tensor:
@@ -58,9 +77,9 @@ def _distance(cosines: Tensor) -> Tensor:
     return (2 - 2 * cosines).clamp(min=1e-6).sqrt()
 
 
-def spread(vectors: Tensor, pictures: Tensor) -> Tensor:
+def spread(vectors: Tensor, subjects: Subjects) -> Tensor:
     """Compute KoLeo (Sablayrolles et al., 2019), SSCD's entropy term: minus the mean log distance to the nearest."""
-    cosines = (vectors @ vectors.T).masked_fill(pictures[:, None] == pictures[None, :], -1)
+    cosines = (vectors @ vectors.T).masked_fill(subjects.related(subjects), -1)
     return -_distance(cosines.amax(1)).log().mean()
 
 
@@ -81,6 +100,7 @@ def local_features(one: LocalView, other: LocalView, detail: Tensor, *, temperat
     (first, to_source), (second, second_to_source) = one, other
     count, channels, grid, _ = first.shape
     chance = detail.flatten(1) + 1e-3
+    points = min(points, grid * grid)
     chosen = torch.multinomial(chance.clamp(max=20.0), points)  # [B, K]
     enough = detail.flatten(1).gather(1, chosen) > MIN_DETAIL
     here = torch.stack((chosen % grid, chosen // grid), dim=2).to(first.dtype).add(0.5).div(grid)  # [B, K, 2] x, y
@@ -92,12 +112,12 @@ def local_features(one: LocalView, other: LocalView, detail: Tensor, *, temperat
     theirs = functional.normalize(theirs, dim=1).transpose(1, 2)[valid]
     if len(ours) < 2:
         return first.sum() * 0
-    owner = torch.arange(count)[:, None].expand(-1, points)[valid]
+    owner = torch.arange(count, device=valid.device)[:, None].expand(-1, points)[valid]
     place = source[valid]
     neighbours = (owner[:, None] == owner[None, :]) & ((place[:, None] - place[None, :]).abs().amax(2) < 0.12)
     neighbours.fill_diagonal_(fill_value=False)
     logits = (ours @ theirs.T / temperature).masked_fill(neighbours, MASKED)
-    target = torch.arange(len(logits))
+    target = torch.arange(len(logits), device=logits.device)
     return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
 
 
