@@ -1,5 +1,6 @@
 """Pictures for the tests of the training. Where torch is not installed, these tests are not collected."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 from tests.training.drawings import draw_picture
 from triton_models.training.data import Pictures, load
 
+# Where other work takes the cores, the threads of one small step wait for each other: ten times as slow.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 collect_ignore_glob = [] if find_spec("torch") else ["test_*.py"]
 
 
