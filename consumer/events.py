@@ -111,12 +111,12 @@ class Box(Body):
 
 
 class Edit(Body):
-    """The edit that leads from the match to the upload, each squeezed into a square as the encoder sees them.
+    """The edit that leads from the match to the upload, with both pictures squeezed into squares.
 
     `zoom` is how much longer things are in the upload than in the match, `rotation_deg` how far they are turned
     clockwise, after mirroring left to right if `mirrored`. The boxes bound the part of each picture that the other
     shows; `overlap` is the area of that part over the area of both pictures laid upon each other: 1 for the same frame.
-    Of an upload in which another picture was found, that one counts alone.
+    Where another picture was found within the upload, all this is about that one.
     """
 
     zoom: float
@@ -128,22 +128,31 @@ class Edit(Body):
 
 
 class Evidence(Body):
-    """What a second look at the local features of both pictures found, and at both laid upon each other.
+    """What comparing both pictures in detail found.
 
-    `verified` says that it makes them duplicates at their distance; `score`, 0 to 1, how well the pictures fit upon
-    each other; `inliers` how many pairs of parts agree on the edit.
+    `verified` tells whether they are copies: no near match without it. `score`, 0 to 1, tells how sure that is: the
+    model's rule makes it of all that was measured. Of these measures, `inliers` is how many parts of both pictures
+    agree on the edit, `agreement`, -1 to 1, how well their fine structure agrees when one is laid upon the other, and
+    `least_agreement` how well it does in the worst tenth of it: covered in a copy, other content in a look-alike.
+    `stretch` is by how much one side would have to be stretched more than the other, as a share; copies keep theirs.
+    `writing` tells that both are mostly writing or line art on a plain ground, so that only what is written counts.
     """
 
     verified: bool
     score: float
     inliers: int
+    agreement: float | None = None
+    least_agreement: float | None = None
+    stretch: float | None = None
+    writing: bool | None = None
     edit: Edit | None = None
 
 
 class Match(Body):
-    """An earlier picture of the same tenant and its distance: Euclidean, of unit vectors, 0 to 2.
+    """An earlier picture of the same tenant of which the upload is a copy.
 
-    When a picture within the upload shows it, the distance is that of this part.
+    `l2` is the distance of both pictures' unit vectors, 0 to 2; where a picture within the upload shows the match, that
+    of this part. It says how alike both are, not whether they are copies: that is what the evidence says.
     """
 
     image_id: str
@@ -160,7 +169,13 @@ class Model(Body):
 
 
 class Verdict(Body):
-    """Data of `image.verdict`: the one answer to one upload."""
+    """Data of `image.verdict`: the one answer to one upload.
+
+    Of a duplicate, `match` is the best original among earlier uploads, the earliest of those that are as good, and
+    `others` further ones, nearest first. It is `exact` if the bytes are the same, else `near`, and then each match has
+    verified evidence; only encoders without local features decide by distance alone. No match is farther than
+    `threshold_l2`.
+    """
 
     image_id: str
     tenant: str

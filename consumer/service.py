@@ -110,12 +110,11 @@ class Service:
 
     def _open_window(self, model: ModelInfo) -> RedisWindow:
         assert self._redis is not None  # noqa: S101 (narrows the type)
-        log.info("encoder %s version %s, threshold_l2 %s", model.name, model.version, model.threshold_l2)
+        log.info("encoder %s version %s, threshold_l2 %s", model.name, model.version, model.match_radius_l2)
         self._metrics.model_info.labels(model.name, model.version).set(1)
-        self._metrics.model_threshold_l2.set(model.threshold_l2)
-        rule, prefix = model.verification_rule, self._settings.redis.key_prefix
-        radius_l2 = None if rule is None else rule.candidate_l2
-        return RedisWindow(self._redis, model, self._settings.window, prefix, radius_l2=radius_l2)
+        self._metrics.model_threshold_l2.set(model.match_radius_l2)
+        prefix = self._settings.redis.key_prefix
+        return RedisWindow(self._redis, model, self._settings.window, prefix, radius_l2=model.match_radius_l2)
 
     def _compose(self, stack: ExitStack, fetcher: Fetcher, encoder: TritonEncoder, window: RedisWindow) -> _Parts:
         """Put the pipeline together; what has to be closed is closed by the stack, the consumer last."""
@@ -129,7 +128,7 @@ class Service:
         ingest = Ingest(settings, model.size, fetcher, window, metrics, self._tracing)
         stack.callback(ingest.close)
         encode = Encode(settings.decode, encoder, metrics, ingest.read_picture)
-        verifier, redo_log = Verifier(window, model), RedoLog(window)
+        verifier, redo_log = Verifier(window, model, settings.match.strictness), RedoLog(window)
         match = Match(model, settings.window.others, encode, window, verifier, redo_log)
         publish = Publish(settings.kafka, model, consumer, publisher, metrics)
         pipeline = Pipeline(

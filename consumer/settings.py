@@ -118,6 +118,14 @@ class WindowSettings(Section):
     others: int = Field(default=5, ge=0, le=100, description="Further matches listed in a verdict, at most.")
 
 
+class MatchSettings(Section):
+    strictness: Literal["strict", "balanced", "eager"] = Field(
+        default="balanced",
+        description="How sure the second look has to be of a duplicate: `strict` accuses the innocent least, `eager` "
+        "misses fewest copies. What each costs stands in the model's README.",
+    )
+
+
 class FetchSettings(Section):
     timeout_s: float = Field(default=10.0, gt=0, description="Bound on fetching one picture, all of it, in seconds.")
     max_bytes: int = Field(default=32 << 20, ge=1, description="Largest file accepted, in bytes.")
@@ -208,6 +216,7 @@ class Settings(BaseSettings):
     triton: TritonSettings = TritonSettings()
     redis: RedisSettings = RedisSettings()
     window: WindowSettings = WindowSettings()
+    match: MatchSettings = MatchSettings()
     fetch: FetchSettings = FetchSettings()
     decode: DecodeSettings = DecodeSettings()
     pipeline: PipelineSettings = PipelineSettings()

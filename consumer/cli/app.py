@@ -70,8 +70,8 @@ COMMANDS = {
     ),
     "calibrate": CommandEntry(
         "triton_models.training.command:calibrate",
-        "The threshold for your own pictures, from edited copies of them, and the configurations that put it in force.",
-        "seenit calibrate --images ~/Pictures --fpr 1e-6",
+        "The least scores for your own pictures, from edited copies of them, and the configurations that set them.",
+        "seenit calibrate --images ~/Pictures --accused-share 0.01",
     ),
 }
 

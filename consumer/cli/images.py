@@ -30,16 +30,20 @@ def compare(
     As in the service, B may also show A in a part of it, as a screenshot does.
     """
     with open_encoder() as encoder:
-        info, original = encoder.info, encoder.encode(a)
-        regions, views = encoder.encode_views(b, Settings.load().decode)
-    pair = verify_pair(info, original, views, regions)
+        settings = Settings.load()
+        info, original = encoder.info, encoder.encode_views(a, settings.decode, within=False)
+        views = encoder.encode_views(b, settings.decode)
+    pair = verify_pair(info, original, views, settings.match.strictness)
     verification, rule = pair.verification, info.verification_rule
     figures = (
-        f"l2 {pair.l2:.4f}{' of a picture within B' if pair.region_index else ''}, threshold_l2 {info.threshold_l2:g}"
+        f"l2 {pair.l2:.4f}{' of a picture within B' if pair.region_index else ''} (at most {info.match_radius_l2:g})"
     )
     if verification is not None and rule is not None:
-        figures += f", candidate_l2 {rule.candidate_l2:g}"
-        figures += f", score {verification.score:.3f} of {verification.inliers} inliers"
+        least = rule.min_scores[settings.match.strictness]
+        evidence = verification.to_evidence(pair.duplicate)
+        figures += f", score {verification.score:.3f} (at least {least:g}), {verification.inliers} inliers"
+        figures += f", agreement {evidence.agreement}, at least {evidence.least_agreement}, stretch {evidence.stretch}"
+        figures += ", mostly writing" if evidence.writing else ""
     out.print(f"{'duplicates' if pair.duplicate else 'different'}: {figures}", highlight=False, soft_wrap=True)
     if pair.duplicate and verification is not None and verification.edit is not None:
         out.print(_in_words(verification.edit), highlight=False, soft_wrap=True)

@@ -3,46 +3,43 @@
 `encoder.model_config` reads a served model's own contract (tensors, parameters) into a `ModelInfo`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, overload
+from typing import Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from consumer.encoder.patches import decode_rotation_maps
+from consumer.encoder.trees import BoostedTrees
+
+Strictness = Literal["strict", "balanced", "eager"]
 
 
 @dataclass(frozen=True, slots=True)
 class VerificationRule:
-    """Decides by distance and score which pairs of pictures are duplicates although their vectors lie too far apart.
+    """Decides which pairs of pictures whose vectors are at most `candidate_l2` apart are duplicates.
 
-    The score comes from `verification` (the second look), which compares the local features of pairs up to
-    `candidate_l2` apart. At that distance it must reach `min_score`; for nearer pairs less is enough, by `score_per_l2`
-    for each unit of distance. `rotation_map_bytes` and `thumbnail_side` tell how the encoder's `patches` are laid out:
-    see `encoder.patches`.
+    The verification (the second look) compares local features and thumbnails of such a pair and puts what it finds
+    into numbers. From those that `measures` names, `trees` make a score, 0 to 1, which must reach the least score of
+    the chosen strictness. `rotation_map_bytes` are described in `encoder.patches`.
     """
 
     candidate_l2: float
-    min_score: float
-    score_per_l2: float
+    measures: tuple[str, ...]
+    trees: BoostedTrees
+    min_scores: Mapping[Strictness, float]
     rotation_map_bytes: bytes = b""
-    thumbnail_side: int = 0
 
     @property
     def rotation_maps(self) -> NDArray[np.float32] | None:
         """The model's rotation maps, float32 [T, C - 2, C - 2]; None for a model without them."""
         return decode_rotation_maps(self.rotation_map_bytes)
 
-    @overload
-    def accepts(self, l2: float, score: float) -> bool: ...
-    @overload
-    def accepts(self, l2: NDArray[np.float32], score: NDArray[np.float32]) -> NDArray[np.bool_]: ...
-    def accepts(self, l2: Any, score: Any) -> Any:
-        """Tell whether a pair of this distance and score is verified; elementwise for arrays."""
-        required_score = self.min_score - self.score_per_l2 * (self.candidate_l2 - l2)
-        return (l2 <= self.candidate_l2) & (score >= required_score)
+    def accepts(self, l2: float, score: float, strictness: Strictness) -> bool:
+        """Tell whether a pair of this distance and score is verified."""
+        return l2 <= self.candidate_l2 and score >= self.min_scores[strictness]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +50,15 @@ class ModelInfo:
     version: str
     size: int  # S: side of the square it takes, in pixels
     dim: int  # D: length of its vectors
-    threshold_l2: float  # distance of unit vectors up to which two pictures are duplicates
+    threshold_l2: float  # distance of unit vectors up to which two pictures are duplicates, where no rule says more
     max_batch_size: int
     patches: tuple[int, int] | None  # (P, C) of the local features and the thumbnail; None for a model without
     verification_rule: VerificationRule | None = None  # None: distance alone decides
+
+    @property
+    def match_radius_l2(self) -> float:
+        """The distance beyond which nothing is a duplicate."""
+        return self.threshold_l2 if self.verification_rule is None else self.verification_rule.candidate_l2
 
 
 @dataclass(frozen=True, slots=True)

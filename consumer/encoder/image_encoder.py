@@ -10,8 +10,9 @@ from PIL import Image, ImageOps
 
 from consumer.encoder.contract import Encoded, ModelInfo
 from consumer.encoder.triton import TritonEncoder
+from consumer.encoder.views import EncodedViews
 from consumer.images.decode import decode
-from consumer.images.regions import Region, make_views
+from consumer.images.regions import make_views
 from consumer.settings import DecodeSettings, TritonSettings
 
 
@@ -34,30 +35,24 @@ class ImageEncoder:
 
         Raises OSError, Unprocessable for what is not a picture, Unavailable, Misconfigured.
         """
-        vector: NDArray[np.float32] = self.encode(image).embeddings[0]
+        picture = decode(_bytes(image), self.info.size, DecodeSettings())
+        vector: NDArray[np.float32] = self._encoder.submit(picture.pixels[np.newaxis]).result().embeddings[0]
         return vector
 
-    def encode(self, image: str | Path | bytes | Image.Image) -> Encoded:
-        """Return the unit vector [1, D] and the local features [1, P, C] (see `encoder.patches`) of a picture.
-
-        Raises what calling the encoder raises.
-        """
-        picture = decode(_bytes(image), self.info.size, DecodeSettings())
-        return self._encoder.submit(picture.pixels[np.newaxis]).result()
-
     def encode_views(
-        self, image: str | Path | bytes | Image.Image, settings: DecodeSettings
-    ) -> tuple[list[Region], Encoded]:
-        """Encode the whole picture and the pictures within it, as of a collage: N regions, [N, D] and [N, P, C].
+        self, image: str | Path | bytes | Image.Image, settings: DecodeSettings, *, within: bool = True
+    ) -> EncodedViews:
+        """Encode the whole picture and the pictures within it, as of a collage; the whole comes first.
 
-        The whole comes first. As in the service, it is the only view if the settings say so, or if the model has no
-        verification rule. Raises what calling the encoder raises.
+        As in the service, it is the only view if the settings say so, or if the model has no verification rule. Unless
+        `within`, it is too. Raises what calling the encoder raises.
         """
         picture = decode(_bytes(image), self.info.size, settings)
-        within = settings.frames and self.info.verification_rule is not None
-        [views] = make_views([picture.pixels], settings.min_detail, within)
+        within = within and settings.frames and self.info.verification_rule is not None
+        [views] = make_views([picture], settings.min_detail, within)
         parts = [self._encoder.submit(view.pixels[np.newaxis]) for view in views]
-        return [view.region for view in views], Encoded.concatenate([part.result() for part in parts])
+        encoded = Encoded.concatenate([part.result() for part in parts])
+        return EncodedViews.of([view.region for view in views], [view.thumbnail for view in views], encoded)
 
     def close(self) -> None:
         """Disconnect."""

@@ -7,15 +7,17 @@ import base64
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 
-from consumer.encoder.contract import ModelInfo, VerificationRule
-from consumer.encoder.patches import MIN_CHANNELS, MIN_FEATURES, ROTATIONS, thumbnail_bytes
+from consumer.encoder.contract import ModelInfo, Strictness, VerificationRule
+from consumer.encoder.patches import MIN_CHANNELS, MIN_FEATURES, ROTATIONS
+from consumer.encoder.trees import BoostedTrees
 from consumer.errors import Misconfigured
 
 _Number = TypeVar("_Number", int, float)
+STRICTNESSES: tuple[Strictness, ...] = get_args(Strictness)
 INPUT, EMBEDDINGS, PATCHES = "images", "embeddings", "patches"
 
 
@@ -42,7 +44,7 @@ def read_model_info(config: ModelConfig) -> ModelInfo:
         threshold_l2=_number(config, "threshold_l2", float),
         max_batch_size=config.max_batch_size,
         patches=None if patches is None else (patches.dims[0], patches.dims[1]),
-        verification_rule=None if patches is None else _verification_rule(config, *patches.dims),
+        verification_rule=None if patches is None else _verification_rule(config, patches.dims[1]),
     )
 
 
@@ -53,24 +55,28 @@ def _parameter(config: ModelConfig, name: str) -> str:
     return value
 
 
-def _verification_rule(config: ModelConfig, count: int, channels: int) -> VerificationRule | None:
-    """Read the rule for `patches` of [count, channels]; None when the parameters have none."""
-    if "candidate_l2" not in config.parameters:
+def _verification_rule(config: ModelConfig, channels: int) -> VerificationRule | None:
+    """Read the rule for `patches` of `channels`; None when the parameters have none."""
+    if "rule_trees" not in config.parameters:
         return None
-    candidate_l2, min_score, score_per_l2 = (
-        _number(config, name, float) for name in ("candidate_l2", "min_score", "score_per_l2")
-    )
-    side = _number(config, "thumbnail_side", int) if "thumbnail_side" in config.parameters else 0
-    rows, remainder = divmod(thumbnail_bytes(side), channels)
-    if side % 2 or remainder or rows > count - MIN_FEATURES:
-        raise Misconfigured(
-            f"Thumbnails of {side} x {side} pixels do not fit into the local features of model {config.name!r}, "
-            f"{[count, channels]}: see its parameter 'thumbnail_side'"
-        )
-    rule = VerificationRule(candidate_l2, min_score, score_per_l2, _rotation_map_bytes(config, channels), side)
-    if rule.candidate_l2 < _number(config, "threshold_l2", float):
+    candidate_l2, threshold_l2 = (_number(config, name, float) for name in ("candidate_l2", "threshold_l2"))
+    if candidate_l2 < threshold_l2:
         raise Misconfigured(f"The parameter 'candidate_l2' of model {config.name!r} is below its 'threshold_l2'")
-    return rule
+    measures = tuple(_parameter(config, "rule_measures").split(","))
+    return VerificationRule(
+        candidate_l2,
+        measures,
+        _trees(config, len(measures)),
+        {name: _number(config, f"min_score_{name}", float) for name in STRICTNESSES},
+        _rotation_map_bytes(config, channels),
+    )
+
+
+def _trees(config: ModelConfig, measure_count: int) -> BoostedTrees:
+    try:
+        return BoostedTrees.from_bytes(base64.b64decode(_parameter(config, "rule_trees"), validate=True), measure_count)
+    except ValueError as error:
+        raise Misconfigured(f"The parameter 'rule_trees' of model {config.name!r} holds no rule: {error}") from None
 
 
 def _rotation_map_bytes(config: ModelConfig, channels: int) -> bytes:

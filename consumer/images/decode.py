@@ -19,6 +19,9 @@ from PIL import AvifImagePlugin, ExifTags, Image, UnidentifiedImageError
 from pillow_heif import register_heif_opener
 
 from consumer.errors import Unprocessable
+from consumer.images.region import WHOLE_IMAGE, Region
+from consumer.images.thumbnail import SIDE as THUMBNAIL_SIDE
+from consumer.images.thumbnail import Thumbnail, find_content, shrink
 from consumer.settings import DecodeSettings
 
 # The formats that are opened. Pillow knows some forty; each further decoder is one more way in for an attacker.
@@ -60,10 +63,25 @@ EXIF_TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# What undoes each: whether the axes change places, and whether places are then mirrored left to right and flipped.
+TURNS_BACK = {
+    Image.Transpose.FLIP_LEFT_RIGHT: (False, True, False),
+    Image.Transpose.ROTATE_180: (False, True, True),
+    Image.Transpose.FLIP_TOP_BOTTOM: (False, False, True),
+    Image.Transpose.TRANSPOSE: (True, False, False),
+    Image.Transpose.ROTATE_270: (True, False, True),
+    Image.Transpose.TRANSVERSE: (True, True, True),
+    Image.Transpose.ROTATE_90: (True, True, False),
+}
+
 # Thumbnails inside a HEIF file may show something else than the picture itself, and one thread a picture is enough,
 # since pictures are decoded in parallel already. Both libraries hold these settings for the whole process.
 register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+
+# Of larger blocks the system takes the memory back at once. What is allocated beside a picture would otherwise hold it
+# back: some 70 MB for each thread that ever decoded a large one.
+Image.core.set_block_size(64 << 20)  # type: ignore[attr-defined]  # exported by Pillow's C module alone
 
 # Pillow warns of damaged metadata with texts taken from the file, and Python remembers each text: a leak that uploads
 # could feed. (`catch_warnings` is no way out, since it is not safe in threads.)
@@ -74,11 +92,13 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 class Picture:
     """A decoded picture.
 
-    `pixels` is uint8 [S, S, 3], RGB, contiguous: the whole picture, upright, squashed to a square. `detail` is the
-    score of `detail()`. `width` and `height` are those of the file, in pixels, as stored (before it is turned upright).
+    `pixels` is uint8 [S, S, 3], RGB, contiguous: the whole picture, upright, squashed to a square. `thumbnail` shows
+    what is within its margins. `detail` is the score of `detail()`. `width` and `height` are those of the file, in
+    pixels, as stored (before it is turned upright).
     """
 
     pixels: NDArray[np.uint8]
+    thumbnail: Thumbnail
     detail: float
     width: int
     height: int
@@ -104,7 +124,7 @@ def decode(data: bytes, size: int, settings: DecodeSettings, content_type: str |
                 if scans == 1:
                     held_pixels = image.width * image.height  # a progressive one is held whole
             with _one_large_picture if held_pixels > LARGE_PIXELS else nullcontext():
-                pixels = _upright_square(image, size)
+                pixels, thumbnail = prepare(image, size, width / height)
     except UnidentifiedImageError:
         raise _unidentified(data) from None
     except (MemoryError, Image.DecompressionBombError):
@@ -118,7 +138,7 @@ def decode(data: bytes, size: int, settings: DecodeSettings, content_type: str |
         raise Unprocessable(
             "broken-image", f"The picture is cut short or damaged ({_printable(error)}); send the whole file."
         ) from error
-    return Picture(pixels, detail(pixels), width, height, name)
+    return Picture(pixels, thumbnail, detail(pixels), width, height, name)
 
 
 def detail(pixels: NDArray[np.uint8]) -> float:
@@ -204,17 +224,44 @@ def _check_tiff(data: bytes) -> None:
     raise Unprocessable("broken-image", "The TIFF is cut into too many strips, tiles or tags; save it again.")
 
 
-def _upright_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """Decode the image to uint8 [size, size, 3], RGB, upright."""
+def prepare(image: Image.Image, size: int, aspect: float) -> tuple[NDArray[np.uint8], Thumbnail]:
+    """Prepare an opened image for the encoder: uint8 [size, size, 3], RGB, upright, and its thumbnail.
+
+    `aspect` is the width over the height of the file, which an image decoded small has only roughly.
+    """
     image.load()
     transposition = _transposition(image)  # after loading, since Pillow turns a TIFF while loading it
+    image = _resizable(image)
     # Bilinear (a triangle as wide as the reduction asks for) is the cheapest of Pillow's filters but for the box, and
     # the one under which two versions of a picture, full and half size or recompressed, differ least.
-    image = _resizable(image).resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    image = _rgb(image)
+    square = _rgb(image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0))
     if transposition is not None:
-        image = image.transpose(transposition)
-    return np.ascontiguousarray(image)
+        square = square.transpose(transposition)
+        aspect = 1 / aspect if TURNS_BACK[transposition][0] else aspect
+    small = shrink(square)
+    content = find_content(small)
+    if content == WHOLE_IMAGE:
+        return np.ascontiguousarray(square), Thumbnail.of(small, content, aspect)
+    # From the picture itself: of the square, little may be left within wide margins.
+    box = _turned_back(content, transposition).box(image.size)
+    cut = _rgb(image.resize((THUMBNAIL_SIDE * 2,) * 2, Image.Resampling.BILINEAR, box, reducing_gap=2.0))
+    cut = cut if transposition is None else cut.transpose(transposition)
+    return np.ascontiguousarray(square), Thumbnail.of(shrink(cut), content, aspect)
+
+
+def _turned_back(region: Region, transposition: Image.Transpose | None) -> Region:
+    """Return where a region of the upright picture is in the picture as stored, which `transposition` makes upright."""
+    if transposition is None:
+        return region
+    left, top, right, bottom = region
+    swapped, mirrored, flipped = TURNS_BACK[transposition]
+    if swapped:
+        left, top, right, bottom = top, left, bottom, right
+    if mirrored:
+        left, right = 1 - right, 1 - left
+    if flipped:
+        top, bottom = 1 - bottom, 1 - top
+    return Region(left, top, right, bottom)
 
 
 def _transposition(image: Image.Image) -> Image.Transpose | None:

@@ -8,13 +8,14 @@ own edge, are encoded by themselves as well: the vector of the whole says little
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from consumer.images.decode import detail
+from consumer.images.decode import Picture, detail
+from consumer.images.region import WHOLE_IMAGE, Region
+from consumer.images.thumbnail import Thumbnail, shrink
 
 MAX_REGIONS = 4  # pictures within one
 MAX_EDGES = 6  # in each direction; the longest count
@@ -30,51 +31,40 @@ IMAGES_AT_ONCE = 8  # pictures searched at once: their arrays stay in the proces
 NMS_IOU = 0.7  # intersection over union from which two rectangles count as one
 
 
-class Region(NamedTuple):
-    """A rectangle, as shares of width and height."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    @property
-    def area(self) -> float:
-        return (self.right - self.left) * (self.bottom - self.top)
-
-    def crop(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Cut the rectangle out of uint8 [S, S, 3] and resize it to [S, S, 3]."""
-        size = len(pixels)
-        box = (self.left * size, self.top * size, self.right * size, self.bottom * size)
-        return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR, box))
-
-
-WHOLE_IMAGE = Region(0.0, 0.0, 1.0, 1.0)
-
-
 @dataclass(frozen=True, slots=True)
 class View:
-    """What is encoded of a picture, uint8 [S, S, 3]: all of it, or a region."""
+    """What is encoded of a picture: all of it, or a region."""
 
     region: Region
-    image: NDArray[np.uint8]
+    picture: Picture
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
         """The pixels of the region, uint8 [S, S, 3], cut out anew each time: batches hold many views at once."""
-        return self.image if self.region == WHOLE_IMAGE else self.region.crop(self.image)
+        pixels = self.picture.pixels
+        return pixels if self.region == WHOLE_IMAGE else self.region.crop(pixels)
+
+    @property
+    def thumbnail(self) -> Thumbnail:
+        """The thumbnail of the region, made anew each time but for the whole picture."""
+        whole = self.picture.thumbnail
+        if self.region == WHOLE_IMAGE:
+            return whole
+        width, height = self.region.right - self.region.left, self.region.bottom - self.region.top
+        return Thumbnail.of(shrink(Image.fromarray(self.pixels)), WHOLE_IMAGE, whole.aspect * width / height)
 
 
-def make_views(pictures: Sequence[NDArray[np.uint8]], min_detail: float, within: bool = True) -> list[list[View]]:
-    """List the views of each picture, uint8 [S, S, 3]: the whole, then the pictures within it.
+def make_views(pictures: Sequence[Picture], min_detail: float, within: bool = True) -> list[list[View]]:
+    """List the views of each picture: the whole, then the pictures within it.
 
     A picture within another counts when its `detail()` is at least `min_detail`. Unless `within`, there is only the
     whole.
     """
-    views = [[View(WHOLE_IMAGE, pixels)] for pixels in pictures]
-    if within:
-        for pixels, regions, of_picture in zip(pictures, find_regions(pictures), views, strict=True):
-            parts = (View(region, pixels) for region in regions)
+    views = [[View(WHOLE_IMAGE, picture)] for picture in pictures]
+    if within and pictures:
+        found = find_regions([picture.pixels for picture in pictures])
+        for picture, regions, of_picture in zip(pictures, found, views, strict=True):
+            parts = (View(region, picture) for region in regions)
             of_picture += [part for part in parts if detail(part.pixels) >= min_detail]
     return views
 

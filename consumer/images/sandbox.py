@@ -30,6 +30,7 @@ from consumer.errors import Unavailable, Unprocessable
 from consumer.events import ImageUpload
 from consumer.images.decode import Picture, decode
 from consumer.images.fetch import Fetcher
+from consumer.images.thumbnail import THUMBNAIL_BYTES, Thumbnail
 from consumer.settings import DecodeSettings, FetchSettings, Settings
 
 log = logging.getLogger(__name__)
@@ -153,7 +154,7 @@ def main() -> None:
 def _run(
     task: dict[str, Any], data: bytes, fetcher: Fetcher, size: int, settings: DecodeSettings
 ) -> tuple[dict[str, Any], bytes]:
-    """Fetch and decode as the task says; return the reply and the picture's pixels."""
+    """Fetch and decode as the task says; return the reply, and the picture's thumbnail and pixels."""
     reply: dict[str, Any] = {}
     try:
         if task["url"] is not None:
@@ -165,10 +166,10 @@ def _run(
     except Unavailable as error:
         return {"dependency": error.dependency, "detail": error.detail}, b""
     reply["picture"] = [picture.detail, picture.width, picture.height, picture.format]
-    return reply, picture.pixels.tobytes()
+    return reply, picture.thumbnail.to_bytes() + picture.pixels.tobytes()
 
 
-def _result(reply: dict[str, Any], pixels: bytes) -> SandboxResult:
+def _result(reply: dict[str, Any], data: bytes) -> SandboxResult:
     """Turn a reply into what `DecodeSandbox.decode` returns or raises."""
     if "dependency" in reply:
         raise Unavailable(reply["dependency"], reply["detail"])
@@ -179,8 +180,10 @@ def _result(reply: dict[str, Any], pixels: bytes) -> SandboxResult:
     if failure is not None:
         decoding.set_exception(failure)
     else:
+        thumbnail = Thumbnail.from_bytes(data[:THUMBNAIL_BYTES])
+        pixels = np.frombuffer(data, np.uint8, offset=THUMBNAIL_BYTES)
         side = round((len(pixels) / 3) ** 0.5)
-        decoding.set_result(Picture(np.frombuffer(pixels, np.uint8).reshape(side, side, 3), *reply["picture"]))
+        decoding.set_result(Picture(pixels.reshape(side, side, 3), thumbnail, *reply["picture"]))
     return SandboxResult(bytes.fromhex(reply["digest"]), decoding)
 
 

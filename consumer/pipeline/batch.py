@@ -6,10 +6,13 @@ from datetime import datetime
 
 from consumer.decide import Decision
 from consumer.encoder.contract import Encoded
+from consumer.encoder.views import EncodedViews
 from consumer.errors import Unprocessable
 from consumer.events import Event, Evidence, ImageDeleted, ImageUpload, Record
 from consumer.images.decode import Picture
-from consumer.images.regions import Region, View
+from consumer.images.region import Region
+from consumer.images.regions import View
+from consumer.images.thumbnail import Thumbnail
 from consumer.kafka.leases import Lease
 from consumer.telemetry.tracing import NO_TRACE, Trace
 from consumer.window.records import ExactMatch, Position, Source, StoredRecord
@@ -32,8 +35,14 @@ class Encoding:
     """What was encoded of an upload, filled in by the encode stage: the whole picture first, then regions of it."""
 
     regions: list[Region] = field(default_factory=list)
+    thumbnails: list[Thumbnail] = field(default_factory=list)
     view_range: range = range(0)  # of these regions among all views of the batch
     encoded: Encoded | None = None  # a row for each region
+
+    @property
+    def views(self) -> EncodedViews | None:
+        """What was encoded, view by view; None if nothing was."""
+        return None if self.encoded is None else EncodedViews.of(self.regions, self.thumbnails, self.encoded)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ class Encode:
             decoding = item.content.decoding
             if decoding is not None and decoding in views_of:
                 item.encoding.view_range = ranges[decoding]
-                item.encoding.regions = [view.region for view in views_of[decoding]]
+                _note_views(item, views_of[decoding])
                 item.content.decoding = None  # the pixels are in the views now, as long as they are needed
         batch.requests = self._split(views)
         batch.inferences = [self._infer(batch, number) for number in range(len(batch.requests))]
@@ -71,7 +71,7 @@ class Encode:
         if views:
             inferences = [self._encoder.submit(_stack(request)) for request in self._split(views)]
             item.encoding.encoded = Encoded.concatenate([inference.result() for inference in inferences])
-        item.encoding.regions = [view.region for view in views]
+        _note_views(item, views)
 
     def _await_decoded(self, batch: Batch) -> dict[Future[Picture], Picture]:
         """The pictures of the batch that have to be encoded; items whose picture cannot be decoded fail."""
@@ -92,7 +92,7 @@ class Encode:
         """What to encode of each picture: nothing if it shows too little, else all of it and the regions in it."""
         min_detail = self._settings.min_detail
         with_regions = self._settings.frames and self._encoder.info.verification_rule is not None
-        detailed = [picture.pixels for picture in pictures if picture.detail >= min_detail]
+        detailed = [picture for picture in pictures if picture.detail >= min_detail]
         views = iter(make_views(detailed, min_detail, with_regions))
         return [next(views) if picture.detail >= min_detail else [] for picture in pictures]
 
@@ -107,6 +107,12 @@ class Encode:
         seconds = self._metrics.step_seconds.labels("infer")
         inference.add_done_callback(lambda _: seconds.observe(time.perf_counter() - began_s))
         return inference
+
+
+def _note_views(item: Item, views: list[View]) -> None:
+    """Note what is encoded of an upload, and what a second look will need beside the encoder's results."""
+    item.encoding.regions = [view.region for view in views]
+    item.encoding.thumbnails = [view.thumbnail for view in views]
 
 
 def _stack(views: list[View]) -> NDArray[np.uint8]:

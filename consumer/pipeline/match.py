@@ -33,6 +33,7 @@ class Match:
     ) -> None:
         """`max_others` is how many matches a verdict lists beside the one it names."""
         self._model = model
+        self._threshold_l2 = model.threshold_l2 if model.verification_rule is None else None
         self._max_others = max_others
         self._encode = encode
         self._window = window
@@ -82,8 +83,8 @@ class Match:
             else:
                 result, verification = next(verified)
                 result, evidence = replace(result, near=verification.near), verification.evidence
-            positions = {position for position, each in evidence.items() if each.verified}
-            decision = decide(result, self._model.threshold_l2, self._max_others, positions)
+            scores = {(*position,): each.score for position, each in evidence.items() if each.verified}
+            decision = decide(result, self._threshold_l2, self._max_others, scores)
             outcomes.append(Outcome(datetime.now(UTC), decision, evidence, result.own_record))
         return outcomes
 
@@ -105,11 +106,11 @@ class Match:
     def _new_record(self, item: Item) -> NewRecord:
         vector = patches = None
         region_vectors: list[NDArray[np.float32]] = []
-        encoded = item.encoding.encoded
-        if encoded is not None:
-            vector, *region_vectors = encoded.embeddings
-            if encoded.patches is not None and self._model.verification_rule is not None:
-                patches = encoded.patches[0].tobytes()
+        views = item.encoding.views
+        if views is not None:
+            vector, *region_vectors = views.embeddings
+            if views.features is not None and self._model.verification_rule is not None:
+                patches = views.features[0].to_bytes()
         return NewRecord(
             item.event.tenant,
             item.event.image_id,
@@ -126,7 +127,5 @@ def _requests(items: list[Item], appended: list[AppendResult]) -> list[Verificat
     """What the second look is asked about each upload that was appended."""
     requests = []
     for item, result in zip(items, appended, strict=True):
-        encoding = item.encoding
-        patches = None if encoding.encoded is None else encoding.encoded.patches
-        requests.append(VerificationRequest(item.event.tenant, result, encoding.regions, patches))
+        requests.append(VerificationRequest(item.event.tenant, result, item.encoding.views))
     return requests

@@ -92,7 +92,7 @@ class Publish:
             kind=None if decision is None else decision.kind,
             match=matches[0] if matches else None,
             others=tuple(matches[1:]),
-            threshold_l2=self._model.threshold_l2,
+            threshold_l2=self._model.match_radius_l2,
             model=self._named_model,
             reason=None if item.failure is None else str(item.failure),
             received_at=received_at,

@@ -1,25 +1,20 @@
-"""Verify that two pictures show the same, by their local features and, where these agree, by their thumbnails.
+"""Match the local features of two pictures, and find the transformation that most matches agree on.
 
 Local features of both pictures, from the encoder's forward pass, are matched as mutual nearest neighbours by cosine
 similarity. The transformation that most matches agree on is then tested on all features: where it lays one upon
-another, their descriptors have to be similar. Features without detail never vote. Pairs of pictures with a fair score
-are registered by their thumbnails as well, whose correlation then decides the score.
+another, their descriptors have to be similar. Features without detail never vote.
 
 A network describes a picture and the same picture rotated by a quarter turn with different descriptors, which a linear
 map takes to each other (Lenc and Vedaldi, Understanding image representations by measuring their equivariance and
 equivalence, 2015).
 """
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from consumer.encoder.patches import split_features, unpack_thumbnails
 from consumer.verification.consensus import FEATURE_RADIUS, Correspondences, areas, find_consensus, squared_tolerance
-from consumer.verification.registration import register
-from consumer.verification.result import Verification
 
 Floats = NDArray[np.float32]
 Int8s = NDArray[np.int8]
@@ -34,103 +29,104 @@ SEARCH_RADIUS = 0.1  # around a projected feature, in which the most similar one
 NEUTRAL_COSINE = 0.3  # at which two features speak neither for nor against a copy, unless such a cosine is usual
 HALF_TRUST_INLIERS = 16.0  # inliers that give half of the trust which very many give, where the whole pictures meet
 MIN_ROTATION_GAIN = 1.03  # in matches, for an upload to be tried as rotated: slightly more match by chance
-MIN_ALIGN_SCORE = 0.1  # score from which thumbnails are registered
-UNCORRELATED_SCORE_SHARE = 1 / 3  # of the score, left where thumbnails do not correlate: of a half covered copy, say
-CORRELATION_EXPONENT = 8  # a correlation of 0.9 counts by half
+
+
+class Geometry(NamedTuple):
+    """How the local features of M uploads lie upon those of their candidates.
+
+    `transforms` float32 [M, 2, 3] take places (x, y, 1) in the upload to places in the candidate, both as fractions of
+    width and height. `links` are the inliers of each pair, float32 [inliers, 4]: x, y in the upload and x, y in the
+    candidate. All others are float32 [M]: `inliers` is their number, `trust` how far that many may be trusted, 0 to 1,
+    `similarity` how similar the features are that lie on each other, 0 to 1, `match_weight` and `inlier_weight` the
+    weights of all matches and of the inliers, and the `rarity` of a picture the mean of that of its features.
+    """
+
+    transforms: Floats
+    links: list[Floats]
+    inliers: Floats
+    trust: Floats
+    similarity: Floats
+    match_weight: Floats
+    inlier_weight: Floats
+    upload_rarity: Floats
+    candidate_rarity: Floats
 
 
 class _Features(NamedTuple):
     """The P local features of each of M pictures.
 
-    `descriptors` [M, P, C - 2] have unit length, or are zero where `valid` [M, P] is 0 instead of 1. `keypoints`
-    [M, P, 2] are their places (x, y) in 0..1. `neighbours` [M, P, P] is 1 for two features so close that they see much
-    the same, else 0. `rarity` [M, P] is 1 for a feature unlike all others of its picture, and less for one of many:
-    grass, bricks, letters.
+    `descriptors` [M, P, C - 2] are whole numbers, whose products are exact on every processor, so that equal features
+    are equally similar. Times `scale` [M, P] they have unit length; they are zero where `valid` [M, P] is 0 instead of
+    1. `keypoints` [M, P, 2] are their places (x, y) in 0..1. `neighbours` [M, P, P] is 1 for two features so close
+    that they see much the same, else 0. `rarity` [M, P] is 1 for a feature unlike all others of its picture, and less
+    for one of many: grass, bricks, letters.
     """
 
     descriptors: Floats
+    scale: Floats
     keypoints: Floats
     valid: Floats
     neighbours: Floats
     rarity: Floats
 
 
-def candidate_scores(uploads: Int8s, candidates: Int8s, l2: Floats, thumbnail_side: int = 0) -> Floats:
-    """Score how likely each candidate [M, P, C] shows what the upload beside it shows: [M].
+def candidate_scores(uploads: Int8s, candidates: Int8s, l2: Floats) -> Floats:
+    """Score how likely each candidate, local features int8 [M, P, C], shows what the upload beside it shows: [M].
 
-    The scores rank the candidates of one upload, at far less than the cost of `verify`, by the number and similarity of
+    The scores rank the candidates of one upload, at far less than the cost of a look, by the number and similarity of
     matching features, wherever these are, and by the distances `l2` [M] of the embeddings.
     """
     scores = np.empty(len(uploads), np.float32)
     for start in range(0, len(uploads), PAIRS_AT_ONCE):
-        upload, candidate = (
-            _descriptors(split_features(patches[start : start + PAIRS_AT_ONCE], thumbnail_side))[0]
-            for patches in (uploads, candidates)
+        (upload, upload_scale, _), (candidate, candidate_scale, _) = (
+            _descriptors(patches[start : start + PAIRS_AT_ONCE]) for patches in (uploads, candidates)
         )
-        _, weight = _mutual_nearest_neighbours(upload @ candidate.transpose(0, 2, 1))
+        _, weight = _mutual_nearest_neighbours(_cosines(upload, upload_scale, candidate, candidate_scale))
         scores[start : start + PAIRS_AT_ONCE] = weight.sum(axis=1) - L2_WEIGHT * l2[start : start + PAIRS_AT_ONCE]
     return scores
 
 
-def verify(
-    uploads: Int8s, candidates: Int8s, rotation_maps: Floats | None = None, thumbnail_side: int = 0
-) -> list[Verification]:
-    """Verify each upload against the candidate beside it, both int8 [M, P, C] as the encoder's `patches`.
+def match_features(uploads: Int8s, candidates: Int8s, rotation_maps: Floats | None = None) -> Geometry:
+    """Match each upload with the candidate beside it, both local features int8 [M, P, C].
 
     Of the C channels the last two are the keypoint (x, y) in 1/128 of half the side from the middle, the others a
     descriptor of any scale, all zero for features that show too little. `rotation_maps` float32 [T, C - 2, C - 2] take
-    descriptors of a rotated picture to those of the upright one; with them uploads may have been rotated by quarter
-    turns. With a `thumbnail_side` the last rows of the patches are thumbnails, see `consumer.encoder.patches`.
+    descriptors of rotated pictures to upright ones: the transformation may then be a quarter turn as well.
     """
-    verifications: list[Verification] = []
-    for start in range(0, len(uploads), PAIRS_AT_ONCE):
-        upload_patches, candidate_patches = (
-            patches[start : start + PAIRS_AT_ONCE] for patches in (uploads, candidates)
-        )
-        upload, candidate = (
-            _features(split_features(patches, thumbnail_side)) for patches in (upload_patches, candidate_patches)
-        )
-        batch = _verify_features(upload, candidate, rotation_maps)
-        fair = [m for m, verification in enumerate(batch) if verification.score >= MIN_ALIGN_SCORE]
-        if thumbnail_side and fair:
-            upload_thumbnails, candidate_thumbnails = (
-                unpack_thumbnails(patches[fair], thumbnail_side) for patches in (upload_patches, candidate_patches)
-            )
-            refined = _verify_thumbnails([batch[m] for m in fair], upload_thumbnails, candidate_thumbnails)
-            for m, verification in zip(fair, refined, strict=True):
-                batch[m] = verification
-        verifications += batch
-    return verifications
-
-
-def _verify_features(upload: _Features, candidate: _Features, rotation_maps: Floats | None) -> list[Verification]:
-    """Verify M uploads by their local features, as they are and, where that may help, as rotated."""
-    cosines = _cosine_similarity(upload.descriptors, upload.valid, candidate.descriptors, candidate.valid)
+    upload, candidate = _features(uploads), _features(candidates)
+    cosines = _cosines(upload.descriptors, upload.scale, candidate.descriptors, candidate.scale)
+    _leave_out_invalid(cosines, upload.valid, candidate.valid)
     pairs = np.arange(len(cosines))
     if rotation_maps is not None:
         rotated, rotated_cosines = _undo_rotations(upload, candidate, cosines, rotation_maps)
         pairs, cosines = np.concatenate([pairs, rotated]), np.concatenate([cosines, rotated_cosines])
-    best: dict[int, Verification] = {}
-    for m, verification in zip(pairs.tolist(), _verify_geometry(upload, candidate, cosines, pairs), strict=True):
-        if m not in best or verification.score > best[m].score:
-            best[m] = verification
-    return list(best.values())
-
-
-def _verify_geometry(upload: _Features, candidate: _Features, cosines: Floats, pairs: Indexes) -> list[Verification]:
-    """Verify by L matrices of cosines [L, P, P], each of one of the M pairs of pictures, which `pairs` [L] tell."""
     matches = _match(upload, candidate, cosines, pairs)
     transforms, inliers = find_consensus(matches)
     similarity = _projected_similarity(upload, candidate, cosines, pairs, transforms)
     count = inliers.sum(axis=1, dtype=np.float32)
-    scores = similarity * _trust(count, transforms)
+    trust = _trust(count, transforms)
+    best = _best_of_each(pairs, similarity * trust)
     links = np.concatenate([matches.source, matches.target], axis=2)
-    return [
-        Verification(score, int(inlier_count), transform, pair_links[mask])
-        for score, inlier_count, transform, pair_links, mask in zip(
-            scores.tolist(), count.tolist(), transforms, links, inliers, strict=True
-        )
-    ]
+    return Geometry(
+        transforms[best],
+        [links[each][inliers[each]] for each in best.tolist()],
+        count[best],
+        trust[best],
+        similarity[best],
+        matches.weight[best].sum(axis=1),
+        (matches.weight[best] * inliers[best]).sum(axis=1),
+        upload.rarity.mean(axis=1),
+        candidate.rarity.mean(axis=1),
+    )
+
+
+def _best_of_each(pairs: Indexes, scores: Floats) -> Indexes:
+    """Choose for each pair of pictures, of the looks that `pairs` tell, the one of the highest score, or the first."""
+    best = np.arange(int(pairs.max()) + 1)
+    for look in range(len(best), len(pairs)):
+        if scores[look] > scores[pairs[look]]:
+            best[pairs[look]] = look
+    return best
 
 
 def _trust(inliers: Floats, transforms: Floats) -> Floats:
@@ -145,48 +141,36 @@ def _trust(inliers: Floats, transforms: Floats) -> Floats:
     return trust
 
 
-def _verify_thumbnails(
-    verifications: list[Verification], upload_thumbnails: Floats, candidate_thumbnails: Floats
-) -> list[Verification]:
-    """Refine the transformations by registration of thumbnails [M, side, side], and score them by its result."""
-    rough = np.stack([verification.transform for verification in verifications])
-    registration = register(upload_thumbnails, candidate_thumbnails, rough)
-    agreement = (
-        UNCORRELATED_SCORE_SHARE
-        + (1 - UNCORRELATED_SCORE_SHARE) * np.maximum(registration.correlation, 0) ** CORRELATION_EXPONENT
-    )
-    inliers = np.array([verification.inliers for verification in verifications], np.float32)
-    scores = _trust(inliers, rough) * agreement * registration.contained
-    return [
-        replace(verification, score=float(score), transform=transform)
-        for verification, score, transform in zip(verifications, scores, registration.transforms, strict=True)
-    ]
-
-
 def _features(patches: Int8s) -> _Features:
     """Read the local features in `patches` [M, P, C]."""
-    descriptors, valid = _descriptors(patches)
+    descriptors, scale, valid = _descriptors(patches)
     keypoints = patches[..., -2:].astype(np.float32)
     keypoints += 128
     keypoints /= 256
     neighbours = (_squared_distances(keypoints, keypoints) <= FEATURE_RADIUS**2).astype(np.float32)
-    return _Features(descriptors, keypoints, valid, neighbours, _rarity(descriptors, neighbours))
+    cosines = _cosines(descriptors, scale, descriptors, scale)
+    return _Features(descriptors, scale, keypoints, valid, neighbours, _rarity(cosines, neighbours))
 
 
-def _descriptors(patches: Int8s) -> tuple[Floats, Floats]:
-    """Read descriptors [M, P, C - 2] of unit length and their validity [M, P]; descriptors that are not valid are 0."""
+def _descriptors(patches: Int8s) -> tuple[Floats, Floats, Floats]:
+    """Read descriptors [M, P, C - 2], what scales them to unit length, and their validity, [M, P] each."""
     descriptors = patches[..., :-2].astype(np.float32)
     length = np.sqrt(np.einsum("mpc,mpc->mp", descriptors, descriptors))
-    descriptors /= np.maximum(length, 1.0)[..., None]
-    return descriptors, (length > 0).astype(np.float32)
+    return descriptors, 1 / np.maximum(length, 1), (length > 0).astype(np.float32)
 
 
-def _cosine_similarity(upload: Floats, upload_valid: Floats, candidate: Floats, candidate_valid: Floats) -> Floats:
-    """Compute cosines [M, P, P] of all descriptors of two pictures; -1 or less where one of both is not valid."""
+def _cosines(upload: Floats, upload_scale: Floats, candidate: Floats, candidate_scale: Floats) -> Floats:
+    """Compute cosines [M, P, P] of all descriptors of two pictures."""
     cosines: Floats = upload @ candidate.transpose(0, 2, 1)
+    cosines *= upload_scale[:, :, None]
+    cosines *= candidate_scale[:, None]
+    return cosines
+
+
+def _leave_out_invalid(cosines: Floats, upload_valid: Floats, candidate_valid: Floats) -> None:
+    """Lower cosines [M, P, P] to -1 or less where one of both features is not valid."""
     cosines += (upload_valid - 1)[:, :, None]
     cosines += (candidate_valid - 1)[:, None]
-    return cosines
 
 
 def _undo_rotations(
@@ -198,12 +182,15 @@ def _undo_rotations(
     after which most match.
     """
     upright = upload.descriptors @ rotation_maps[:, None]
-    upright /= np.maximum(np.sqrt(np.einsum("tmpc,tmpc->tmp", upright, upright)), 1e-6)[..., None]
-    strength = np.stack([_match_strength(each @ candidate.descriptors.transpose(0, 2, 1)) for each in upright])
+    scale = 1 / np.maximum(np.sqrt(np.einsum("tmpc,tmpc->tmp", upright, upright)), 1e-6)
+    rotated = [
+        _cosines(each, by, candidate.descriptors, candidate.scale) for each, by in zip(upright, scale, strict=True)
+    ]
+    strength = np.stack([_match_strength(each) for each in rotated])
     m = np.flatnonzero(strength.max(axis=0) > MIN_ROTATION_GAIN * _match_strength(cosines))
-    return m, _cosine_similarity(
-        upright[strength[:, m].argmax(axis=0), m], upload.valid[m], candidate.descriptors[m], candidate.valid[m]
-    )
+    chosen = np.stack(rotated)[strength[:, m].argmax(axis=0), m]
+    _leave_out_invalid(chosen, upload.valid[m], candidate.valid[m])
+    return m, chosen
 
 
 def _match_strength(cosines: Floats) -> Floats:
@@ -238,11 +225,9 @@ def _mutual_nearest_neighbours(cosines: Floats) -> tuple[Indexes, Floats]:
     return nearest, mutual * (cosine - MIN_COSINE / 2)
 
 
-def _rarity(descriptors: Floats, neighbours: Floats) -> Floats:
-    """Tell how rare each feature is in its picture, see `_Features`: [M, P], in 0..1."""
-    similarity = descriptors @ descriptors.transpose(0, 2, 1)
-    similarity -= 0.4
-    np.maximum(similarity, 0, out=similarity)
+def _rarity(cosines: Floats, neighbours: Floats) -> Floats:
+    """Tell from its cosines with all others how rare each feature of a picture is, see `_Features`: [M, P], 0 to 1."""
+    similarity = np.maximum(cosines - np.float32(0.4), 0)
     elsewhere = similarity.sum(axis=2) - np.einsum("mpq,mpq->mp", similarity, neighbours)
     rarity: Floats = 1 / (1 + elsewhere / 0.6)
     return rarity

@@ -1,13 +1,12 @@
 """Decide for two pictures at hand, outside any window, whether one is a copy of the other."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from consumer.encoder.contract import Encoded, ModelInfo, VerificationRule
-from consumer.images.regions import Region
-from consumer.verification.features import verify
+from consumer.encoder.contract import ModelInfo, Strictness
+from consumer.encoder.views import EncodedViews
+from consumer.verification.look import verify
 from consumer.verification.result import Verification
 
 
@@ -25,32 +24,25 @@ class PairResult:
     verification: Verification | None
 
 
-def verify_pair(model: ModelInfo, original: Encoded, upload: Encoded, regions: Sequence[Region]) -> PairResult:
-    """Compare an original (one row) with all views of an upload: the whole (row 0) and its regions, N rows.
+def verify_pair(
+    model: ModelInfo, original: EncodedViews, upload: EncodedViews, strictness: Strictness = "balanced"
+) -> PairResult:
+    """Compare an original, of which the whole picture counts, with all views of an upload.
 
-    The upload is a duplicate if the whole of it lies within the model's threshold, or if the second look verifies any
-    view. The best view is the nearest verified one, else the whole.
+    The upload is a duplicate if the second look verifies any view; without a rule for that, if the whole of it lies
+    within the model's threshold. The best view is the nearest verified one, else the whole.
     """
-    distances: list[float] = np.linalg.norm(original.embeddings - upload.embeddings, axis=1).tolist()
-    within_threshold = distances[0] <= model.threshold_l2
+    distances = np.linalg.norm(original.embeddings[0] - upload.embeddings, axis=1).astype(np.float32)
     rule = model.verification_rule
-    if rule is None or original.patches is None or upload.patches is None:
-        return PairResult(distances[0], 0, within_threshold, None)
-    originals = np.broadcast_to(original.patches, upload.patches.shape)
-    verifications = verify(upload.patches, originals, rule.rotation_maps, rule.thumbnail_side)
-    best = _nearest_accepted(rule, distances, verifications)
-    view = 0 if best is None else best
-    verification = verifications[view].in_whole_image(regions[view])
-    return PairResult(distances[view], view, within_threshold or best is not None, verification)
-
-
-def _nearest_accepted(
-    rule: VerificationRule, distances: Sequence[float], verifications: Sequence[Verification]
-) -> int | None:
-    """Return the view of least distance among those that the rule accepts; None when it accepts none."""
+    if rule is None or original.features is None or upload.features is None:
+        return PairResult(float(distances[0]), 0, bool(distances[0] <= model.threshold_l2), None)
+    originals = [original.features[0]] * len(upload.features)
+    verifications = verify(upload.features, originals, distances, rule)
     accepted = [
         view
-        for view, (l2, verification) in enumerate(zip(distances, verifications, strict=True))
-        if rule.accepts(l2, verification.score)
+        for view, (l2, verification) in enumerate(zip(distances.tolist(), verifications, strict=True))
+        if rule.accepts(l2, verification.score, strictness)
     ]
-    return min(accepted, key=distances.__getitem__, default=None)
+    view = min(accepted, key=distances.__getitem__, default=0)
+    verification = verifications[view].in_whole_image(upload.regions[view])
+    return PairResult(float(distances[view]), view, bool(accepted), verification)

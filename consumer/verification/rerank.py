@@ -1,41 +1,39 @@
-"""Choose which candidates near an upload, or near a region of it, get a second look, and collect the evidence."""
+"""Choose which candidates near an upload, or near a region of it, get a second look, and collect the evidence.
+
+Every near match is verified. Looks cost time, and each one at a stranger is a chance of an error, so one is taken at
+the candidate that promises most; only where that turns out to be an original, the others that are near are looked at.
+"""
 
 from collections.abc import Sequence
-from itertools import compress, groupby
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from consumer.encoder.contract import ModelInfo, VerificationRule
+from consumer.encoder.contract import ModelInfo, Strictness, VerificationRule
+from consumer.encoder.views import EncodedViews, Features
 from consumer.events import Evidence
-from consumer.images.regions import Region
-from consumer.verification.features import candidate_scores, verify
+from consumer.verification.features import candidate_scores
+from consumer.verification.look import verify
+from consumer.verification.measures import columns_of
 from consumer.verification.result import Verification
 from consumer.window.contract import Window
 from consumer.window.records import AppendResult, NearMatch, Position
 
-Patches = NDArray[np.int8]
-
-# Nearest candidates of a view that are considered. Beyond the threshold only one of them is verified.
-MAX_CANDIDATES = 4
+MAX_CANDIDATES = 8  # nearest ones of a view that are considered
+MAX_LOOKS = 1  # at those of a view that promise most: two or three find no more copies for as many strangers
 
 
 class VerificationRequest(NamedTuple):
-    """Asks for a second look at what is near an appended upload.
-
-    `patches` int8 [N, P, C] are the local features of each of the N views `regions`: the whole upload, then the regions
-    in it.
-    """
+    """Asks for a second look at what is near an appended upload, and at what is near the pictures within it."""
 
     tenant: str
     appended: AppendResult
-    regions: Sequence[Region]
-    patches: Patches | None
+    views: EncodedViews | None
 
 
 class VerificationOutcome(NamedTuple):
-    """Holds the evidence on candidates that count, by their positions, and the candidates `near` the upload.
+    """Holds the evidence on candidates that were looked at, by their positions, and the candidates `near` the upload.
 
     The latter are the near matches of the whole upload and those of its regions that are verified. Evidence and
     distance of each candidate are of one view: of those that verify it the nearest, else the whole.
@@ -54,73 +52,100 @@ class _Candidate(NamedTuple):
 
 
 class _Comparison(NamedTuple):
-    """A candidate with the local features to compare, int8 [P, C] each."""
+    """A candidate with what is compared of both pictures."""
 
     candidate: _Candidate
-    upload_patches: Patches
-    match_patches: Patches
+    upload: Features
+    match: Features
 
 
 class Verifier:
     """Takes a second look at the candidates that the window reports."""
 
-    def __init__(self, window: Window, model: ModelInfo) -> None:
+    def __init__(self, window: Window, model: ModelInfo, strictness: Strictness) -> None:
+        """Raises Misconfigured for a model whose rule asks for what is not measured."""
+        if model.verification_rule is not None:
+            columns_of(model.verification_rule.measures)
         self._window = window
         self._model = model
+        self._strictness = strictness
 
     def verify(self, requests: Sequence[VerificationRequest]) -> list[VerificationOutcome]:
         """Verify the candidates of each upload, and of each region of it, that are worth it.
 
         Uploads and candidates are read back from the window, in one round trip, so that a repeat is judged by what was
-        judged at first; regions are not stored, so their local features are those of the request. Candidates deleted
+        judged at first; regions are not stored, so their features are those of the request. Candidates deleted
         meanwhile are left out. Raises Unavailable("redis", ...).
         """
         rule, shape = self._model.verification_rule, self._model.patches
         if rule is None or shape is None:
             return [VerificationOutcome({}, request.appended.near) for request in requests]
-        comparisons = _most_likely(self._comparisons(requests, shape), self._model.threshold_l2, rule.thumbnail_side)
-        verifications: list[Verification] = []
-        if comparisons:
-            verifications = verify(*_stack_patches(comparisons), rule.rotation_maps, rule.thumbnail_side)
-        verified = [
-            (comparison.candidate, verification)
-            for comparison, verification in zip(comparisons, verifications, strict=True)
+        comparisons = self._comparisons(requests, shape)
+        first, rest = _most_promising(comparisons)
+        verified = self._look(first, rule)
+        originals = {
+            candidate.request
+            for candidate, verification in verified
+            if candidate.view == 0 and self._accepts(rule, candidate, verification)
+        }
+        # Copies of copies: each of them is a match.
+        others = [
+            each
+            for each in rest
+            if each.candidate.view == 0
+            and each.candidate.request in originals
+            and each.candidate.match.l2 <= self._model.threshold_l2
         ]
+        verified += self._look(others, rule)
         return self._outcomes(requests, verified, rule)
 
+    def _look(
+        self, comparisons: Sequence[_Comparison], rule: VerificationRule
+    ) -> list[tuple[_Candidate, Verification]]:
+        if not comparisons:
+            return []
+        l2 = np.array([each.candidate.match.l2 for each in comparisons], np.float32)
+        verifications = verify([each.upload for each in comparisons], [each.match for each in comparisons], l2, rule)
+        return list(zip([each.candidate for each in comparisons], verifications, strict=True))
+
+    def _accepts(self, rule: VerificationRule, candidate: _Candidate, verification: Verification) -> bool:
+        return rule.accepts(candidate.match.l2, verification.score, self._strictness)
+
     def _comparisons(self, requests: Sequence[VerificationRequest], shape: tuple[int, int]) -> list[_Comparison]:
-        """List the candidates of all requests, in order, whose local features int8 `shape` (P, C) are known."""
+        """List the candidates of all requests, in order, whose features, of local ones `shape` (P, C), are known."""
         candidates = [
             _Candidate(index, view, match)
             for index, request in enumerate(requests)
             for view, match in _candidates(request.appended, self._model.threshold_l2)
         ]
-        stored = self._read_patches(requests, candidates, shape)
+        stored = self._read_features(requests, candidates, shape)
         comparisons = []
         for candidate in candidates:
-            tenant, appended, _, patches = requests[candidate.request]
-            whole = stored.get((tenant, appended.position))
-            upload = whole if candidate.view == 0 else None if patches is None else patches[candidate.view]
+            tenant, appended, views = requests[candidate.request]
+            if candidate.view == 0:
+                upload = stored.get((tenant, appended.position))
+            else:
+                upload = None if views is None or views.features is None else views.features[candidate.view]
             match = stored.get((tenant, candidate.match.position))
             if upload is not None and match is not None:
                 comparisons.append(_Comparison(candidate, upload, match))
         return comparisons
 
-    def _read_patches(
+    def _read_features(
         self, requests: Sequence[VerificationRequest], candidates: Sequence[_Candidate], shape: tuple[int, int]
-    ) -> dict[tuple[str, Position | None], Patches]:
-        """Read local features of uploads and candidates from the window: int8 [P, C], by tenant and position."""
+    ) -> dict[tuple[str, Position | None], Features]:
+        """Read the features of uploads and candidates from the window, by tenant and position."""
         wanted: dict[tuple[str, Position], None] = {}
         for index, view, match in candidates:
-            tenant, appended, _, _ = requests[index]
+            tenant, appended, _ = requests[index]
             if view == 0 and appended.position is not None:
                 wanted[tenant, appended.position] = None
             wanted[tenant, match.position] = None
-        return {
-            record: np.frombuffer(patches, np.int8).reshape(shape)
-            for record, patches in zip(wanted, self._window.read_patches(list(wanted)), strict=True)
-            if patches is not None and len(patches) == shape[0] * shape[1]
+        read = {
+            record: None if data is None else Features.from_bytes(data, shape)
+            for record, data in zip(wanted, self._window.read_patches(list(wanted)), strict=True)
         }
+        return {record: features for record, features in read.items() if features is not None}
 
     def _outcomes(
         self,
@@ -131,14 +156,18 @@ class Verifier:
         """Collect for each request its evidence and its near matches, those of its regions among them."""
         evidence: list[dict[Position, Evidence]] = [{} for _ in requests]
         near = [{match.position: match for match in request.appended.near} for request in requests]
-        for (index, view, match), verification in verified:
+        for candidate, verification in sorted(verified, key=lambda each: each[0].view):  # what the whole shows first
+            index, view, match = candidate
             position, previous = match.position, evidence[index].get(match.position)
-            accepted = rule.accepts(match.l2, verification.score)
-            if view == 0 and (accepted or match.l2 <= self._model.threshold_l2):
+            accepted = self._accepts(rule, candidate, verification)
+            views = requests[index].views
+            if view == 0:
                 evidence[index][position] = verification.to_evidence(accepted)
-            elif accepted and (previous is None or not previous.verified or match.l2 < near[index][position].l2):
-                region = requests[index].regions[view]
-                evidence[index][position] = verification.in_whole_image(region).to_evidence(True)
+                continue
+            is_better = previous is None or not previous.verified or match.l2 < near[index][position].l2
+            if accepted and is_better and views is not None:
+                whole = verification.in_whole_image(views.regions[view])
+                evidence[index][position] = whole.to_evidence(True)
                 near[index][position] = match
         return [
             VerificationOutcome(of_request, tuple(matches.values()))
@@ -147,49 +176,39 @@ class Verifier:
 
 
 def _candidates(appended: AppendResult, threshold_l2: float) -> list[tuple[int, NearMatch]]:
-    """Choose the near matches of an upload, and of each region of it, that may be verified, with their view.
+    """Choose the near matches of an upload, and of each region of it, that may be looked at, with their view.
 
-    Of the whole upload these are the nearest within the threshold, for their evidence, and the oldest of them, which
-    the verdict will name; if there is none within the threshold, the nearest ones. Of a region it is the nearest one if
-    that is within the threshold, else the nearest ones.
+    These are the nearest of each view and, of the whole upload, the earliest within the threshold: the first of many
+    copies is named, however many are nearer.
     """
+    chosen = sorted(appended.near, key=_nearness)[:MAX_CANDIDATES]
     within_threshold = [match for match in appended.near if match.l2 <= threshold_l2]
-    oldest = min(within_threshold, key=lambda match: match.position, default=None)
-    chosen = sorted(within_threshold or appended.near, key=_nearness)[:MAX_CANDIDATES]
-    if oldest is not None and oldest not in chosen:
-        chosen.append(oldest)
+    earliest = min(within_threshold, key=lambda match: match.position, default=None)
+    if earliest is not None and earliest not in chosen:
+        chosen.append(earliest)
     candidates = [(0, match) for match in chosen]
     for view, matches in enumerate(appended.region_matches, 1):
-        nearest = sorted(matches, key=_nearness)[:MAX_CANDIDATES]
-        candidates += [(view, match) for match in nearest if match is nearest[0] or nearest[0].l2 > threshold_l2]
+        candidates += [(view, match) for match in sorted(matches, key=_nearness)[:MAX_CANDIDATES]]
     return candidates
 
 
-def _most_likely(comparisons: list[_Comparison], threshold_l2: float, thumbnail_side: int) -> list[_Comparison]:
-    """Leave of each view whose candidates are beyond the threshold only the one of the highest candidate score.
-
-    Each further one would be one more chance for a stranger. But the original is not always the nearest.
-    """
-    views = [list(view) for _, view in groupby(comparisons, lambda each: (each.candidate.request, each.candidate.view))]
-    contested = [len(view) > 1 and view[0].candidate.match.l2 > threshold_l2 for view in views]
-    rivals = [comparison for view in compress(views, contested) for comparison in view]
-    if not rivals:
-        return comparisons
-    l2 = np.array([rival.candidate.match.l2 for rival in rivals], np.float32)
-    scores = iter(candidate_scores(*_stack_patches(rivals), l2, thumbnail_side).tolist())
-    chosen: list[_Comparison] = []
-    for view, is_contested in zip(views, contested, strict=True):
-        # Of two with the same score the nearer.
-        chosen += [max(view, key=lambda _: next(scores))] if is_contested else view
-    return chosen
-
-
-def _stack_patches(comparisons: list[_Comparison]) -> tuple[Patches, Patches]:
-    """Stack the local features of uploads and of candidates, int8 [M, P, C] each."""
-    return (
-        np.stack([comparison.upload_patches for comparison in comparisons]),
-        np.stack([comparison.match_patches for comparison in comparisons]),
+def _most_promising(comparisons: list[_Comparison]) -> tuple[list[_Comparison], list[_Comparison]]:
+    """Divide the candidates of each view into those of the highest candidate scores and the others."""
+    if not comparisons:
+        return [], []
+    scores = candidate_scores(
+        np.stack([each.upload.patches for each in comparisons]),
+        np.stack([each.match.patches for each in comparisons]),
+        np.array([each.candidate.match.l2 for each in comparisons], np.float32),
     )
+    scored = zip(comparisons, scores.tolist(), strict=True)
+    first, rest = [], []
+    for _, group in groupby(scored, lambda each: (each[0].candidate.request, each[0].candidate.view)):
+        # Of two with the same score the nearer.
+        ranked = [comparison for comparison, _ in sorted(group, key=lambda each: -each[1])]
+        first += ranked[:MAX_LOOKS]
+        rest += ranked[MAX_LOOKS:]
+    return first, rest
 
 
 def _nearness(match: NearMatch) -> tuple[float, Position]:

@@ -1,35 +1,37 @@
 """The result of comparing two pictures: how sure it is that they show the same, and the edit between them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import atan2, degrees, sqrt
+from math import atan2, degrees, expm1, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from consumer.events import Box, Edit, Evidence
-from consumer.images.regions import WHOLE_IMAGE, Region
+from consumer.images.region import WHOLE_IMAGE, Region
 
 Floats = NDArray[np.float32]
 Point = tuple[float, float]
+
+MIN_WRITING_BLANKNESS = 0.5  # of both pictures, from which they are writing or line art
 
 
 @dataclass(frozen=True)
 class Verification:
     """The result of a second look at an upload and a candidate, the match.
 
-    `score` goes from 0 for nothing in common towards 1 for the same picture: the trust in the inliers, times the
-    similarity of the features where the pictures overlap. Of pictures whose thumbnails were registered it is the trust
-    in the inliers, times the agreement of the thumbnails, times the share of the smaller picture that lies within the
-    other. `transform` float32 [2, 3] takes places (x, y, 1) in the upload to places in the match, both as fractions of
-    width and height. `links` float32 [inliers, 4] are the inliers: x, y in the upload and x, y in the match. Only the
-    part of the upload within `region` was compared.
+    `score` goes from 0 for strangers to 1 for copies. `transform` float32 [2, 3] takes places (x, y, 1) in the upload
+    to places in the match, both as fractions of width and height. `links` float32 [inliers, 4] are the inliers: x, y in
+    the upload and x, y in the match. `measures` are the numbers that decided, by name. Only the part of the upload
+    within `region` was compared.
     """
 
     score: float
     inliers: int
     transform: Floats
     links: Floats
+    measures: Mapping[str, float]
     region: Region = WHOLE_IMAGE
 
     @cached_property
@@ -73,7 +75,18 @@ class Verification:
 
     def to_evidence(self, verified: bool) -> Evidence:
         """Make the evidence that a verdict carries."""
-        return Evidence(verified=verified, score=round(self.score, 4), inliers=self.inliers, edit=self.edit)
+        measures = self.measures
+        blankness = min(measures["upload_blankness"], measures["match_blankness"])
+        return Evidence(
+            verified=verified,
+            score=round(self.score, 4),
+            inliers=self.inliers,
+            agreement=round(measures["small_blocks_mean"], 3),
+            least_agreement=round(measures["small_blocks_q10"], 3),
+            stretch=round(min(expm1(measures["stretch"]), 99.0), 3),
+            writing=blankness >= MIN_WRITING_BLANKNESS,
+            edit=self.edit,
+        )
 
 
 def _within_unit(polygon: list[Point]) -> list[Point]:

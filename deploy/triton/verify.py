@@ -21,13 +21,13 @@ from consumer.encoder.triton import TritonEncoder
 from consumer.errors import Unprocessable
 from consumer.images.decode import decode
 from consumer.settings import DecodeSettings, TritonSettings
-from consumer.verification.features import verify
+from consumer.verification.features import match_features
 
 ONNX = Path(__file__).parents[2] / "triton_models" / "repository" / "image_encoder" / "1" / "model.onnx"
 MIN_COSINE = 0.999
 # Half precision moves a distance by about so much: a verdict on a pair this close to the threshold is a toss-up.
 TOSS_UP_L2 = 0.005
-MAX_SCORE_LOSS = 0.05  # since local features are rounded differently
+MAX_FEATURE_LOSS = 0.05  # since local features are rounded differently
 IN_FLIGHT = 4
 Float32 = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -74,18 +74,17 @@ def changed_verdicts(expected: Float32, actual: Float32, threshold_l2: float) ->
     )
 
 
-def score_loss(expected: Encoded, actual: Encoded, rule: VerificationRule | None) -> float:
-    """Compare the expected local features of each picture with the actual ones, and with themselves.
+def feature_loss(expected: Encoded, actual: Encoded, rule: VerificationRule | None) -> float:
+    """Match the expected local features of each picture with the actual ones, and with themselves.
 
-    Return the largest difference of both scores: how much the second look at a picture loses at most.
+    Return by how much less they agree at most, 0 to 1: what the second look at a picture loses.
     """
     if rule is None or expected.patches is None or actual.patches is None:
         return 0.0
     with_itself, with_actual = (
-        np.array([each.score for each in verify(patches, expected.patches, rule.rotation_maps, rule.thumbnail_side)])
-        for patches in (expected.patches, actual.patches)
+        match_features(patches, expected.patches, rule.rotation_maps) for patches in (expected.patches, actual.patches)
     )
-    return float((with_itself - with_actual).max())
+    return float((with_itself.similarity * with_itself.trust - with_actual.similarity * with_actual.trust).max())
 
 
 def images_per_second(encoder: TritonEncoder, pixels: Pixels, batch: int, seconds: float) -> float:
@@ -119,11 +118,11 @@ def main() -> int:
             actual = served(encoder, pixels, batch)
             cosine = float(np.sum(expected.embeddings * actual.embeddings, axis=1).min())
             changed = changed_verdicts(expected.embeddings, actual.embeddings, info.threshold_l2)
-            loss = score_loss(expected, actual, info.verification_rule)
-            good &= cosine >= MIN_COSINE and changed == 0 and loss <= MAX_SCORE_LOSS
+            loss = feature_loss(expected, actual, info.verification_rule)
+            good &= cosine >= MIN_COSINE and changed == 0 and loss <= MAX_FEATURE_LOSS
             print(
                 f"batch {batch}: {len(pixels)} pictures, least cosine {cosine:.6f}, verdicts turned {changed}, "
-                f"most lost of a second look's score {loss:.4f}"
+                f"most lost of what a second look matches {loss:.4f}"
             )
         for batch in sorted({1, 8, info.max_batch_size}):
             rate = images_per_second(encoder, pixels, batch, arguments.seconds)

@@ -28,7 +28,7 @@ from tests.service_fixtures import new_service
 from tests.stack_fixtures import serving
 
 WITH_REGIONS, WITH, WITHOUT = "with, and pictures within", "with", "without"
-RULE_KEYS = ("candidate_l2", "min_score", "score_per_l2")
+RULE_KEYS = ("candidate_l2", "rule_measures", "rule_trees", "min_score_", "turns")
 
 
 def stream(images: list[bytes], copies: float) -> list[bytes]:

@@ -67,18 +67,22 @@ def test_embed_gives_a_unit_vector(pictures: Path, triton: str, tmp_path: Path) 
     np.testing.assert_allclose(np.load(tmp_path / "cat.npy"), vector, atol=1e-5)
 
 
-def test_calibrate_writes_a_threshold_or_says_what_it_would_take(pictures: Path, triton: str, tmp_path: Path) -> None:
+def test_calibrate_writes_least_scores_or_says_what_it_would_take(pictures: Path, triton: str, tmp_path: Path) -> None:
+    (pictures / "cat-again.jpg").unlink()  # all are to be different
     for name, picture in PHOTOGRAPHS.items():
-        (pictures / name).write_bytes(picture)
-    arguments = ["calibrate", "--images", str(pictures), "--out", str(tmp_path / "out"), "--pictures", "8"]
-    done = seenit(*arguments, "--fpr", "0.01", SEENIT_TRITON_URL=triton)
+        if name not in ("chelsea.png", "china.jpg"):
+            (pictures / name).write_bytes(picture)
+    arguments = ["calibrate", "--images", str(pictures), "--out", str(tmp_path / "out"), "--pictures", "2"]
+    done = seenit(*arguments, "--accused-share", "0.3", SEENIT_TRITON_URL=triton)
     assert done.returncode == 0, done.stderr
-    threshold = json.loads((tmp_path / "out" / "calibration.json").read_text())["threshold_l2"]
-    assert f"threshold_l2 {threshold:.4f}" in done.stdout
-    assert f'"{threshold:.4f}"' in (tmp_path / "out" / "config.pbtxt").read_text()
+    points = json.loads((tmp_path / "out" / "calibration.json").read_text())["points"]
+    for strictness in ("strict", "balanced", "eager"):
+        least = points[strictness]["min_score"]
+        assert f"min_score_{strictness} {least:.4f}" in " ".join(done.stdout.split())
+        assert f'"{least:.4f}"' in (tmp_path / "out" / "config.pbtxt").read_text()
     refused = seenit(*arguments, SEENIT_TRITON_URL=triton)
     assert refused.returncode != 0
-    assert "more pictures" in refused.stderr + refused.stdout
+    assert "more pictures" in " ".join((refused.stderr + refused.stdout).split())
 
 
 def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path, triton: str) -> None:

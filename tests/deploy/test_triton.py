@@ -82,7 +82,7 @@ def test_the_graph_in_half_precision_is_the_same_encoder(pixels: np.ndarray, tmp
     assert np.sum(expected.embeddings * halved.embeddings, axis=1).min() >= verify.MIN_COSINE
     info = read_model_info(config("config.pbtxt"))
     assert verify.changed_verdicts(expected.embeddings, halved.embeddings, info.threshold_l2) == 0
-    assert verify.score_loss(expected, halved, info.verification_rule) <= verify.MAX_SCORE_LOSS
+    assert verify.feature_loss(expected, halved, info.verification_rule) <= verify.MAX_FEATURE_LOSS
     # Half precision did happen.
     assert not np.array_equal(expected.embeddings, halved.embeddings)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -95,14 +95,14 @@ def test_verify_tells_the_encoder_from_another(triton: str, pixels: np.ndarray) 
         expected = verify.reference(served_graph(), pixels, 8)
         assert np.sum(expected.embeddings * served.embeddings, axis=1).min() >= verify.MIN_COSINE
         assert verify.changed_verdicts(expected.embeddings, served.embeddings, encoder.info.threshold_l2) == 0
-        assert verify.score_loss(expected, served, encoder.info.verification_rule) <= verify.MAX_SCORE_LOSS
+        assert verify.feature_loss(expected, served, encoder.info.verification_rule) <= verify.MAX_FEATURE_LOSS
         assert verify.images_per_second(encoder, pixels, 2, 0.5) > 0
         # An encoder that answers with other vectors changes verdicts, and one with other features verifies less.
         same = np.broadcast_to(expected.embeddings[:1], expected.embeddings.shape)
         assert verify.changed_verdicts(expected.embeddings, same, 0.5) > 0
         assert expected.patches is not None
         other = Encoded(expected.embeddings, np.roll(expected.patches, 1, axis=0))
-        assert verify.score_loss(expected, other, encoder.info.verification_rule) > verify.MAX_SCORE_LOSS
+        assert verify.feature_loss(expected, other, encoder.info.verification_rule) > verify.MAX_FEATURE_LOSS
 
 
 def test_alive_notices_that_the_process_behind_the_model_has_died(own_triton: TritonServer) -> None:

@@ -1,5 +1,6 @@
 """The contract that is read from the model's configuration, and the configurations, graphs and code that are served."""
 
+import base64
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 
-from consumer.encoder.model_config import read_model_info
+from consumer.encoder.model_config import STRICTNESSES, read_model_info
 from consumer.errors import Misconfigured
 from consumer.local.servers import MODEL, REPOSITORY
+from consumer.verification.measures import columns_of
+from tests.fakes.rule import make_rule
 from tests.stack_fixtures import model_code
 
 GPU = REPOSITORY / MODEL / "config.pbtxt"
@@ -24,6 +27,21 @@ ELEMENTS = {"TYPE_UINT8": "UINT8", "TYPE_FP32": "FLOAT", "TYPE_INT8": "INT8"}
 def config(path: Any = CPU) -> Any:
     """Read a configuration of the repository."""
     return text_format.Parse(path.read_text(), ModelConfig())
+
+
+def with_rule(**parameters: str) -> Any:
+    """Configure a rule that nothing was fitted for, with other `parameters` in place of its own."""
+    served, rule = config(), make_rule(measure="l2,moved")
+    rule_parameters = {
+        "candidate_l2": "1.1",
+        "rule_measures": rule.measures[0],
+        "rule_trees": base64.b64encode(rule.trees.to_bytes()).decode(),
+        **{f"min_score_{name}": str(rule.min_scores[name]) for name in STRICTNESSES},
+        **parameters,
+    }
+    for name, value in rule_parameters.items():
+        served.parameters[name].string_value = value
+    return served
 
 
 def test_both_configurations_describe_one_model() -> None:
@@ -68,11 +86,66 @@ def test_the_configuration_describes_the_model_file(path: Path) -> None:
     assert float(metadata["threshold_l2"]) == pytest.approx(info.threshold_l2)
     # The configuration may have been written for an earlier model.
     assert metadata["turns"] == served.parameters["turns"].string_value
-    assert metadata.get("thumbnail_side", "") == served.parameters["thumbnail_side"].string_value
+
+
+def test_the_rule_of_the_second_look_is_read_and_optional() -> None:
+    served, expected = with_rule(), make_rule()
+    info = read_model_info(served)
+    rule = info.verification_rule
+    assert rule is not None
+    assert rule.measures == ("l2", "moved")
+    assert rule.min_scores == expected.min_scores
+    assert rule.trees.to_bytes() == expected.trees.to_bytes()
+    assert rule.candidate_l2 == info.match_radius_l2 == 1.1 > info.threshold_l2
+    assert rule.accepts(1.1, 0.5, "balanced")
+    del served.parameters["rule_trees"]
+    info = read_model_info(served)
+    assert info.verification_rule is None
+    assert info.match_radius_l2 == info.threshold_l2
+    served = with_rule()
+    del served.output[1:]
+    assert read_model_info(served).verification_rule is None  # there is nothing to look at
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("candidate_l2", "", "lacks the parameter 'candidate_l2'"),
+        ("candidate_l2", "far", "'candidate_l2' of model 'image_encoder' should be a number, not 'far'"),
+        ("candidate_l2", "0.1", "'candidate_l2' of model 'image_encoder' is below its 'threshold_l2'"),
+        ("rule_measures", "", "lacks the parameter 'rule_measures'"),
+        ("rule_trees", "", "lacks the parameter 'rule_trees'"),
+        ("rule_trees", "no base64", "'rule_trees' of model 'image_encoder' holds no rule"),
+        ("rule_trees", base64.b64encode(b"no trees").decode(), "holds no rule: no packed trees"),
+        ("min_score_strict", "", "lacks the parameter 'min_score_strict'"),
+        ("min_score_eager", "-1", "'min_score_eager' of model 'image_encoder' should be a number"),
+        ("min_score_balanced", "nan", "'min_score_balanced' of model 'image_encoder' should be a number"),
+    ],
+)
+def test_a_rule_that_does_not_fit_is_refused_with_what_is_wrong(name: str, value: str, message: str) -> None:
+    with pytest.raises(Misconfigured) as refusal:
+        read_model_info(with_rule(**{name: value}))
+    assert message in str(refusal.value)
+
+
+def test_a_rule_that_asks_for_more_measures_than_it_names_is_refused() -> None:
+    trees = make_rule().trees
+    trees.columns[3] = 2
+    encoded = base64.b64encode(trees.to_bytes()).decode()
+    with pytest.raises(Misconfigured, match="holds no rule: the trees ask for number 3 of 2"):
+        read_model_info(with_rule(rule_trees=encoded))
+
+
+def test_the_rule_that_is_served_asks_for_what_is_measured() -> None:
+    rule = read_model_info(config()).verification_rule
+    assert rule is not None
+    assert len(columns_of(rule.measures)) == len(set(rule.measures)) > rule.trees.columns.max()
+    eager, balanced, strict = (rule.min_scores[name] for name in ("eager", "balanced", "strict"))
+    assert 0 < eager < balanced < strict < 1
 
 
 def test_rotation_maps_are_read_and_optional() -> None:
-    served = config()
+    served = with_rule()
     rule = read_model_info(served).verification_rule
     assert rule is not None
     assert rule.rotation_maps is not None
@@ -86,37 +159,8 @@ def test_rotation_maps_are_read_and_optional() -> None:
 
 @pytest.mark.parametrize("maps", ["AAAA", "no base64"])
 def test_rotation_maps_of_another_form_are_refused(maps: str) -> None:
-    served = config()
-    served.parameters["turns"].string_value = maps
     with pytest.raises(Misconfigured, match="'turns'"):
-        read_model_info(served)
-
-
-def with_thumbnails(side: str, count: int) -> Any:
-    """Configure `patches` of [count, 24], with thumbnails of a side."""
-    served = config()
-    del served.output[1:]
-    served.output.add(name="patches", data_type=DataType.TYPE_INT8, dims=[count, 24])
-    served.parameters["thumbnail_side"].string_value = side
-    return served
-
-
-def test_thumbnails_are_configured_by_their_side_and_optional() -> None:
-    for side, count in (("24", 76), ("24", 14), ("48", 60)):
-        rule = read_model_info(with_thumbnails(side, count)).verification_rule
-        assert rule is not None
-        assert rule.thumbnail_side == int(side)
-    served = with_thumbnails("24", 76)
-    del served.parameters["thumbnail_side"]
-    rule = read_model_info(served).verification_rule
-    assert rule is not None
-    assert rule.thumbnail_side == 0
-
-
-@pytest.mark.parametrize(("side", "count"), [("24", 13), ("25", 76), ("20", 76), ("none", 76)])
-def test_thumbnails_that_do_not_fit_are_refused(side: str, count: int) -> None:
-    with pytest.raises(Misconfigured, match="'thumbnail_side'"):
-        read_model_info(with_thumbnails(side, count))
+        read_model_info(with_rule(turns=maps))
 
 
 def test_local_features_are_optional() -> None:

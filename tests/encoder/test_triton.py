@@ -213,7 +213,7 @@ def odd_triton(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> 
     configuration = (sound / "configs" / "cpu.pbtxt").read_text().partition("model_warmup")[0].partition("instance_")[0]
     # These models have local features of their own or none, so the parameters that go with the real ones must not stay.
     configuration = re.sub(
-        r',\s*\{ name: "patches"[^}]*\}|parameters \{ key: "(turns|thumbnail_side)".*', "", configuration
+        r',\s*\{ name: "patches"[^}]*\}|parameters \{ key: "(turns|rule_trees)".*', "", configuration
     )
     for name, reply in ODD.items():
         shutil.copytree(sound, repository / name)

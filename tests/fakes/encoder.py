@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from consumer.encoder.contract import Encoded, ModelInfo, VerificationRule
+from consumer.encoder.contract import Encoded, ModelInfo
+from tests.fakes.rule import make_rule
 
 
 class FakeEncoder:
@@ -34,7 +35,7 @@ class FakeEncoder:
 class FakeEncoderWithFeatures(FakeEncoder):
     """Gives the mean colour of each picture as its vector, and local features, so that regions are encoded too."""
 
-    info = replace(FakeEncoder.info, patches=(2, 3), verification_rule=VerificationRule(1.0, 0.3, 0.5))
+    info = replace(FakeEncoder.info, patches=(2, 3), verification_rule=make_rule(1.0))
 
     def submit(self, pixels: NDArray[np.uint8]) -> Future[Encoded]:
         future = super().submit(pixels)

@@ -18,6 +18,7 @@ from skimage import data as samples
 from consumer.errors import Unprocessable
 from consumer.images import decode as decode_module
 from consumer.images.decode import EXIF_TRANSPOSITIONS, FORMATS, Picture, decode, detail
+from consumer.images.thumbnail import Thumbnail
 from consumer.settings import DecodeSettings
 
 SIDE_PX = 192
@@ -406,21 +407,21 @@ class TestBombs:
         monkeypatch.setattr(decode_module, "LARGE_PIXELS", 1000)
         inside, most_inside = 0, 0
         lock = threading.Lock()
-        real = decode_module._upright_square
+        real = decode_module.prepare
 
-        def counted(image: Image.Image, size: int) -> NDArray[np.uint8]:
+        def counted(image: Image.Image, size: int, aspect: float) -> tuple[NDArray[np.uint8], Thumbnail]:
             nonlocal inside, most_inside
             with lock:
                 inside += 1
                 most_inside = max(most_inside, inside)
             time.sleep(0.02)
             try:
-                return real(image, size)
+                return real(image, size, aspect)
             finally:
                 with lock:
                     inside -= 1
 
-        monkeypatch.setattr(decode_module, "_upright_square", counted)
+        monkeypatch.setattr(decode_module, "prepare", counted)
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(pixels, [encoded(PHOTO, "PNG")] * 8))
         assert most_inside == 1

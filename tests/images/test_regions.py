@@ -11,8 +11,12 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from PIL import Image
 
-from consumer.images.regions import MAX_REGIONS, Region, find_regions
+from consumer.images.decode import decode, detail
+from consumer.images.region import WHOLE_IMAGE, Region
+from consumer.images.regions import MAX_REGIONS, find_regions, make_views
+from consumer.images.thumbnail import Thumbnail, shrink
 from consumer.local.pictures import photographs
+from consumer.settings import DecodeSettings
 
 SIZE = 192
 PHOTOGRAPHS = [
@@ -97,6 +101,41 @@ def test_what_is_cut_out_is_what_is_there() -> None:
     assert cut.dtype == np.uint8
     again = np.asarray(Image.fromarray(PHOTOGRAPHS[3]).resize((96, 96)).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
     assert np.abs(cut.astype(int) - again).mean() < 2
+
+
+def photographs_in_a_row() -> bytes:
+    """Make a wide picture of two photographs beside each other."""
+    canvas = Image.new("RGB", (900, 300))
+    for left, number in ((0, 4), (450, 1)):
+        canvas.paste(Image.fromarray(PHOTOGRAPHS[number]).resize((450, 300)), (left, 0))
+    out = io.BytesIO()
+    canvas.save(out, "PNG")
+    return out.getvalue()
+
+
+def test_views_are_the_whole_and_the_pictures_within_it_with_their_thumbnails() -> None:
+    picture = decode(photographs_in_a_row(), SIZE, DecodeSettings())
+    [[whole, *parts]] = make_views([picture], 0.7)
+    assert (whole.region, whole.thumbnail, whole.pixels) == (WHOLE_IMAGE, picture.thumbnail, picture.pixels)
+    assert whole.thumbnail.aspect == 3
+    assert deviation_px([each.region for each in parts], (0, 0, 96, 192)) <= 2
+    for part in parts:
+        np.testing.assert_array_equal(part.pixels, part.region.crop(picture.pixels))
+        assert part.thumbnail.content == WHOLE_IMAGE  # as in a region no margins are looked for
+        left, top, right, bottom = part.region
+        assert part.thumbnail.aspect == pytest.approx(3 * (right - left) / (bottom - top))
+        expected = Thumbnail.of(shrink(Image.fromarray(part.pixels)), WHOLE_IMAGE, 1.0)
+        np.testing.assert_array_equal(part.thumbnail.levels, expected.levels)
+
+
+def test_of_pictures_within_only_those_with_enough_detail_are_viewed() -> None:
+    picture = decode(photographs_in_a_row(), SIZE, DecodeSettings())
+    [[_, *parts]] = make_views([picture], 0.7)
+    least, most = sorted(detail(part.pixels) for part in parts)[:: len(parts) - 1]
+    [views] = make_views([picture], (least + most) / 2)
+    assert 1 < len(views) < 1 + len(parts)
+    assert [len(each) for each in make_views([picture, picture], 0.7, within=False)] == [1, 1]
+    assert make_views([], 0.7) == []
 
 
 @settings(deadline=None)

@@ -81,6 +81,8 @@ def test_pictures_are_what_they_are_here(sandbox: DecodeSandbox) -> None:
         digest, decoding = result.digest, result.decoding
         here, there = decode(data, SIZE, DecodeSettings()), decoding.result()
         assert np.array_equal(here.pixels, there.pixels), name
+        assert here.thumbnail.to_bytes() == there.thumbnail.to_bytes(), name
+        assert np.array_equal(here.thumbnail.levels, there.thumbnail.levels), name
         assert (here.detail, here.width, here.height, here.format) == (
             there.detail,
             there.width,

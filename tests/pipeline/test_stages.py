@@ -49,7 +49,7 @@ class Stages:
         window = cast(RedisWindow, self.window)
         self.ingest = Ingest(settings, model.size, Fetcher(FetchSettings()), window, metrics)
         self.encode = Encode(settings.decode, self.encoder, metrics, self.ingest.read_picture)
-        self.match = Match(model, 5, self.encode, window, Verifier(window, model), RedoLog(window))
+        self.match = Match(model, 5, self.encode, window, Verifier(window, model, "balanced"), RedoLog(window))
         unused = cast(Any, None)
         self.publish = Publish(settings.kafka, model, unused, unused, metrics)
 
@@ -97,7 +97,7 @@ def collage(seed: int) -> bytes:
 def within(data: bytes) -> NDArray[np.float32]:
     """Return the vectors that the encoder gives the pictures within a picture."""
     settings = DecodeSettings()
-    [views] = make_views([decode(data, FakeEncoderWithFeatures.info.size, settings).pixels], settings.min_detail)
+    [views] = make_views([decode(data, FakeEncoderWithFeatures.info.size, settings)], settings.min_detail)
     assert len(views) == 5
     return colours(np.stack([view.pixels for view in views[1:]]))
 

@@ -20,7 +20,7 @@ def test_an_outline_stands_on_its_box() -> None:
 def test_boxes_and_lines_link_two_pictures_of_any_shape() -> None:
     # The upload is the lower right quarter of the match.
     transform = np.array([[0.5, 0, 0.5], [0, 0.5, 0.5]], np.float32)
-    verification = Verification(0.9, 1, transform, np.array([[0.5, 0.25, 0.75, 0.625]], np.float32))
+    verification = Verification(0.9, 1, transform, np.array([[0.5, 0.25, 0.75, 0.625]], np.float32), {})
     match, upload = Image.new("L", (100, 200)), Image.new("RGBA", (900, 30), "white")
     drawn = side_by_side(match, upload, verification, height=400)
     assert drawn.size == (200 + GAP + 800, 400)
@@ -33,6 +33,6 @@ def test_boxes_and_lines_link_two_pictures_of_any_shape() -> None:
 
 
 def test_a_verification_without_inliers_draws_nothing() -> None:
-    verification = Verification(0.0, 0, np.eye(2, 3, dtype=np.float32), np.zeros((0, 4), np.float32))
+    verification = Verification(0.0, 0, np.eye(2, 3, dtype=np.float32), np.zeros((0, 4), np.float32), {})
     drawn = side_by_side(Image.new("RGB", (50, 50)), Image.new("RGB", (50, 50)), verification, height=50)
     assert not (np.asarray(drawn) == GREEN).all(axis=2).any()

@@ -1,15 +1,18 @@
-"""The distance up to which two pictures count as the same, for a wanted false positive rate on one's own pictures.
+"""What counts as the same on one's own pictures: the least scores of the second look, or the distance of the vectors.
 
-    python -m triton_models.training.calibrate --images FOLDER --fpr 1e-6
+    python -m triton_models.training.calibrate --images FOLDER --accused-share 0.01
+    python -m triton_models.training.calibrate --images FOLDER --model OTHER_MODEL --fpr 1e-6
 
-Copies of the pictures are made in many ways and compared with all other pictures of the folder. The results are the
-figures (`calibration.json`), a plot when matplotlib is there, and both Triton configurations with the threshold in
-them: they put it in force in the place of the model's own. The vector then decides alone, since a second look at
-farther pairs would let further ones through; `second_look --write` fits a rule for both to a rate.
+Pictures are compared with each other, and edited copies of them with all. Where the model has a rule for a second look,
+a share of different pictures that may be called duplicates is chosen, and the least scores of the three strictnesses
+follow from it: see `calibrate_rule`. An encoder without local features decides by distance alone: its threshold is that
+up to which a wanted share of unrelated pairs lies. Either way the results are figures, a plot when matplotlib is there,
+and both Triton configurations with the new numbers in the place of the model's own: they put them in force.
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,11 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from consumer.settings import TritonSettings
+from triton_models.training.calibrate_rule import calibrate_rule, table, write_rule
 from triton_models.training.data import list_pictures
 from triton_models.training.edits import EDITS
-from triton_models.training.encoders import Encoder, Floats, make_encoder
+from triton_models.training.encoders import Encoder, Floats, ServedEncoder, make_encoder
 from triton_models.training.measure import Measured, measure
-from triton_models.training.parameters import CONFIGS, MODEL_FOLDER, set_parameters
+from triton_models.training.parameters import CONFIGS, MODEL_FOLDER, model_of, set_parameters
 
 BATCH = 32
 THUMBNAIL = 16
@@ -122,10 +127,7 @@ def write(calibration: Calibration, measured: Measured, output: Path, model: Pat
     output.mkdir(parents=True, exist_ok=True)
     figures = output / "calibration.json"
     figures.write_text(json.dumps(asdict(calibration), indent=2) + "\n")
-    keys = ["threshold_l2"]
-    if "candidate_l2" in (model / CONFIGS[0]).read_text():
-        keys.append("candidate_l2")  # no farther than the threshold, so that the vector decides alone
-    set_parameters(model, output, dict.fromkeys(keys, f"{calibration.threshold_l2:.4f}"))
+    set_parameters(model, output, {"threshold_l2": f"{calibration.threshold_l2:.4f}"})
     written = [figures, output / "config.pbtxt", output / "configs" / "cpu.pbtxt"]
     try:
         import matplotlib  # noqa: PLC0415 (an optional dependency)
@@ -153,31 +155,55 @@ def _shares(count: int) -> NDArray[np.float64]:
     return np.full(count, 1 / count)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=Path, required=True, help="folder of pictures like those to be served")
-    parser.add_argument(
-        "--encoder", default=str(MODEL_FOLDER / "1" / "model.onnx"), help="ONNX file or triton:HOST:PORT"
-    )
-    parser.add_argument("--fpr", type=float, default=1e-6, help="share of other pairs that may count as the same")
-    parser.add_argument("--pictures", type=int, default=500, help="pictures that copies are made of, at most")
-    parser.add_argument("--output", type=Path, default=Path("out/calibration"), help="where the files go")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    calibration, measured = calibrate(
-        list_pictures(arguments.images),
-        make_encoder(arguments.encoder),
-        arguments.fpr,
-        arguments.pictures,
-        arguments.seed,
-    )
-    written = write(calibration, measured, arguments.output)
-    low, high = calibration.threshold_interval
-    print(
-        f"threshold_l2 {calibration.threshold_l2:.4f} ({low:.4f}..{high:.4f}) at {calibration.false_positive_rate:g},"
-    )
-    print(f"finding {calibration.recall:.3f} of copies; {calibration.pairs:.2g} other pairs. Written:")
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = _parser().parse_args(arguments)
+    paths, model = list_pictures(given.images), model_of(given.model / CONFIGS[1])
+    spec = given.encoder or str(given.model / "1" / "model.onnx")
+    if model.verification_rule is not None:
+        is_served = spec.startswith("triton:")
+        calibrated, judged = calibrate_rule(
+            paths,
+            ServedEncoder(TritonSettings(url=spec.removeprefix("triton:"))) if is_served else Path(spec),
+            model,
+            given.accused_share,
+            given.pictures,
+            given.seed,
+            given.workers,
+        )
+        print(table(calibrated))
+        written = write_rule(calibrated, judged, given.output, given.model)
+    else:
+        calibration, measured = calibrate(paths, make_encoder(spec), given.fpr, given.pictures, given.seed)
+        written = write(calibration, measured, given.output, given.model)
+        print(describe(calibration))
+    print("Written:")
     print("\n".join(f"  {path}" for path in written))
+
+
+def describe(calibration: Calibration) -> str:
+    """Say in a line what was found."""
+    low, high = calibration.threshold_interval
+    rate, recall = calibration.false_positive_rate, calibration.recall
+    return (
+        f"threshold_l2 {calibration.threshold_l2:.4f} (95%: {low:.4f} to {high:.4f}) at {rate:g} of "
+        f"{calibration.pairs:.2g} pairs, finding {recall:.3f} of copies"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True, help="folder of pictures like those to be served")
+    parser.add_argument("--model", type=Path, default=MODEL_FOLDER, help="folder of the model, with its configurations")
+    parser.add_argument("--encoder", help="ONNX file or triton:HOST:PORT; by default that of the model")
+    parser.add_argument(
+        "--accused-share", type=float, default=0.01, help="share of different pictures that may be called duplicates"
+    )
+    parser.add_argument("--fpr", type=float, default=1e-6, help="of a model without a rule: share of other pairs")
+    parser.add_argument("--pictures", type=int, default=200, help="pictures that copies are made of, at most")
+    parser.add_argument("--output", type=Path, default=Path("out/calibration"), help="where the files go")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
 
 
 if __name__ == "__main__":

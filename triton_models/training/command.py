@@ -9,34 +9,60 @@ from consumer.cli.common import triton_settings
 from consumer.cli.console import out
 from consumer.errors import Misconfigured
 from triton_models.training import calibrate as calibration
+from triton_models.training.calibrate_rule import calibrate_rule, write_rule
 from triton_models.training.data import list_pictures
 from triton_models.training.encoders import ServedEncoder
 
 
 def calibrate(
     images: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Pictures like those to be judged.")],
+    accused_share: Annotated[
+        float, typer.Option(min=1e-5, max=0.3, help="Share of different pictures that may be called duplicates.")
+    ] = 0.01,
     rate: Annotated[
-        float, typer.Option("--fpr", min=1e-9, max=0.1, help="Share of unrelated pairs that may count as the same.")
+        float,
+        typer.Option(
+            "--fpr", min=1e-9, max=0.1, help="For encoders without local features: share of unrelated pairs, instead."
+        ),
     ] = 1e-6,
-    pictures: Annotated[int, typer.Option(min=1, help="Make copies of this many of the pictures, at most.")] = 500,
+    pictures: Annotated[int, typer.Option(min=1, help="Make copies of this many of the pictures, at most.")] = 200,
     results: Annotated[Path, typer.Option("--out", help="Folder for the figures and configurations.")] = Path(
         "out/calibration"
     ),
 ) -> None:
-    """The threshold for your own pictures, from edited copies of them, and the configurations that put it in force."""
+    """The least scores for your own pictures, from edited copies of them, and the configurations that set them.
+
+    The pictures must all be different. They are compared with each other as uploads are: `balanced` is set to call the
+    given share of them duplicates, `strict` a third of it and `eager` three times as many. The folder of the results
+    shows what each costs in copies that are not found, and the pictures that are called duplicates first.
+    """
+    paths = list_pictures(images)
     with triton_settings() as settings:
         encoder = ServedEncoder(settings)
         try:
-            fitted, measured = calibration.calibrate(list_pictures(images), encoder, rate, pictures)
+            files = _calibrate(paths, encoder, accused_share, rate, pictures, results)
         except ValueError as error:
             raise Misconfigured(str(error)) from None
         finally:
             encoder.client.close()
-    low, high = fitted.threshold_interval
-    out.print(
-        f"threshold_l2 {fitted.threshold_l2:.4f} (95%: {low:.4f} to {high:.4f}) "
-        f"at {rate:g} of {fitted.pairs:.2g} pairs, finding {fitted.recall:.3f} of copies",
-        highlight=False,
-    )
-    for path in calibration.write(fitted, measured, results):
+    for path in files:
         out.print(f"  {path}", highlight=False)
+
+
+def _calibrate(
+    paths: list[Path], encoder: ServedEncoder, accused_share: float, rate: float, pictures: int, results: Path
+) -> list[Path]:
+    """Calibrate what the served model decides by, print it and return the files that were written."""
+    if encoder.client.info.verification_rule is None:
+        fitted, distances = calibration.calibrate(paths, encoder, rate, pictures)
+        out.print(calibration.describe(fitted), highlight=False)
+        return calibration.write(fitted, distances, results)
+    calibrated, measured = calibrate_rule(paths, encoder, encoder.client.info, accused_share, pictures)
+    for name, point in calibrated.points.items():
+        low, high = point.called_interval
+        out.print(
+            f"{name}: min_score_{name} {point.min_score:.4f}, {point.called:.4f} of {calibrated.pictures} different "
+            f"pictures called duplicates (95%: {low:.4f} to {high:.4f}), {point.found:.3f} of copies found",
+            highlight=False,
+        )
+    return write_rule(calibrated, measured, results)

@@ -25,7 +25,7 @@ class Edit(NamedTuple):
     apply: Apply
 
 
-def _between(low: float, high: float, strength: float) -> float:
+def between(low: float, high: float, strength: float) -> float:
     return low + (high - low) * strength
 
 
@@ -39,18 +39,18 @@ def _either(factor: float, rng: Rng) -> float:
 def lighting(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture:
     """Brightness, contrast and saturation, each by up to 1.6 times or its inverse."""
     for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        picture = enhancer(picture).enhance(_either(_between(1.05, 1.6, strength * rng.uniform(0.5, 1)), rng))
+        picture = enhancer(picture).enhance(_either(between(1.05, 1.6, strength * rng.uniform(0.5, 1)), rng))
     return picture
 
 
 def gamma(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture:
-    power = _either(_between(1.1, 2.2, strength), rng)
+    power = _either(between(1.1, 2.2, strength), rng)
     return picture.point([round(255 * (value / 255) ** power) for value in range(256)] * 3)
 
 
 def hue(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture:
     channels = np.asarray(picture.convert("HSV")).copy()
-    channels[..., 0] += np.uint8(_between(8, 128, strength))  # wraps round, as hues do
+    channels[..., 0] += np.uint8(between(8, 128, strength))  # wraps round, as hues do
     bands = [Image.fromarray(np.ascontiguousarray(channels[..., index])) for index in range(3)]
     return Image.merge("HSV", bands).convert("RGB")
 
@@ -63,11 +63,11 @@ def tint(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture
     """Shades between two colours, as sepia is."""
     dark, light = (tuple(int(v) for v in rng.integers(low, low + 90, 3)) for low in (0, 165))
     tinted = ImageOps.colorize(ImageOps.grayscale(picture), dark, light)
-    return Image.blend(picture, tinted, _between(0.4, 1.0, strength))
+    return Image.blend(picture, tinted, between(0.4, 1.0, strength))
 
 
 def posterise(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture:
-    return ImageOps.posterize(picture, round(_between(5, 2, strength)))
+    return ImageOps.posterize(picture, round(between(5, 2, strength)))
 
 
 # Zoom and crop
@@ -84,12 +84,12 @@ def _crop(picture: Picture, side: float, rng: Rng) -> Picture:
 
 def zoom(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture:
     """Up to 1.5 times, with a random crop."""
-    return _crop(picture, 1 / _between(1.05, 1.5, strength), rng)
+    return _crop(picture, 1 / between(1.05, 1.5, strength), rng)
 
 
 def strong_crop(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture:
     """A half down to a sixth of the area."""
-    return _crop(picture, math.sqrt(_between(1 / 2, 1 / 6, strength)), rng)
+    return _crop(picture, math.sqrt(between(1 / 2, 1 / 6, strength)), rng)
 
 
 # Noise
@@ -97,14 +97,14 @@ def strong_crop(picture: Picture, strength: float, rng: Rng, other: Picture) -> 
 
 def gaussian_noise(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture:
     pixels = np.asarray(picture, np.float32)
-    noisy = pixels + rng.standard_normal(pixels.shape, np.float32) * _between(5, 45, strength)
+    noisy = pixels + rng.standard_normal(pixels.shape, np.float32) * between(5, 45, strength)
     return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
 
 
 def salt_and_pepper(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture:
     pixels = np.array(picture)
     draws = rng.random(pixels.shape[:2])
-    share = _between(0.005, 0.12, strength)
+    share = between(0.005, 0.12, strength)
     pixels[draws < share / 2] = 0
     pixels[draws > 1 - share / 2] = 255
     return Image.fromarray(pixels)
@@ -131,19 +131,19 @@ def _recompressed(picture: Picture, form: str, quality: int) -> Picture:
 
 
 def jpeg(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture:
-    return _recompressed(picture, "JPEG", round(_between(60, 8, strength)))
+    return _recompressed(picture, "JPEG", round(between(60, 8, strength)))
 
 
 def webp(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture:
-    return _recompressed(picture, "WEBP", round(_between(60, 3, strength)))
+    return _recompressed(picture, "WEBP", round(between(60, 3, strength)))
 
 
 def blur(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture:
-    return picture.filter(ImageFilter.GaussianBlur(min(picture.size) / 256 * _between(1, 5, strength)))
+    return picture.filter(ImageFilter.GaussianBlur(min(picture.size) / 256 * between(1, 5, strength)))
 
 
 def pixelate(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture:
-    cells = _between(64, 20, strength) / min(picture.size)
+    cells = between(64, 20, strength) / min(picture.size)
     small = picture.resize(
         (max(8, round(picture.width * cells)), max(8, round(picture.height * cells))), Image.Resampling.BOX
     )
@@ -155,7 +155,7 @@ def pixelate(picture: Picture, strength: float, rng: Rng, other: Picture) -> Pic
 
 def stretch(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture:
     """Another aspect by cutting a side off: the squashed square hides mere stretching."""
-    factor = 1 / _between(1.1, 1.8, strength)
+    factor = 1 / between(1.1, 1.8, strength)
     width, height = (factor, 1.0) if rng.random() < 0.5 else (1.0, factor)
     box = (round(picture.width * width), round(picture.height * height))
     return ImageOps.fit(picture, box, Image.Resampling.BICUBIC, centering=tuple(rng.random(2)))
@@ -163,7 +163,7 @@ def stretch(picture: Picture, strength: float, rng: Rng, other: Picture) -> Pict
 
 def pad(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture:
     """Bars of one colour, on two sides or all round, up to as much again."""
-    bars = _between(0.1, 1.0, strength)
+    bars = between(0.1, 1.0, strength)
     kind = rng.integers(3)
     width = round(picture.width * (1 + (bars if kind != 1 else 0)))
     height = round(picture.height * (1 + (bars if kind != 0 else 0)))
@@ -175,7 +175,7 @@ def pad(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture:
 
 def perspective(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture:
     """Seen aslant: each corner moves inwards by up to a fifth of the side."""
-    reach = _between(0.03, 0.2, strength)
+    reach = between(0.03, 0.2, strength)
     moved = rng.uniform(0, reach, (4, 2)) * ((1, 1), (1, -1), (-1, -1), (-1, 1)) + ((0, 0), (0, 1), (1, 1), (1, 0))
     corners = (moved * picture.size).ravel()
     return picture.transform(picture.size, Image.Transform.QUAD, corners.tolist(), Image.Resampling.BICUBIC)
@@ -183,7 +183,7 @@ def perspective(picture: Picture, strength: float, rng: Rng, other: Picture) -> 
 
 def rotate(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture:
     """By up to 30 degrees; corners are black, or cut off with the edges."""
-    angle = _between(2, 30, strength) * rng.choice((-1, 1))
+    angle = between(2, 30, strength) * rng.choice((-1, 1))
     return picture.rotate(angle, Image.Resampling.BICUBIC, expand=bool(rng.random() < 0.5))
 
 
@@ -223,7 +223,7 @@ def text(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture
     draw = ImageDraw.Draw(picture)
     for _ in range(1 + round(3 * strength)):
         place = (rng.uniform(0, 0.5) * picture.width, rng.uniform(0, 0.9) * picture.height)
-        font = _font(min(picture.size) * _between(0.06, 0.16, strength))
+        font = _font(min(picture.size) * between(0.06, 0.16, strength))
         colour = ("white", "black", "red", "yellow")[rng.integers(4)]
         draw.text(place, WORDS[rng.integers(len(WORDS))], colour, font, stroke_width=1, stroke_fill="black")
     return picture
@@ -231,7 +231,7 @@ def text(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture
 
 def caption(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture:
     """A white bar with a line above the picture, as memes have it."""
-    bar = round(picture.height * _between(0.12, 0.4, strength))
+    bar = round(picture.height * between(0.12, 0.4, strength))
     canvas = Image.new("RGB", (picture.width, picture.height + bar), "white")
     canvas.paste(picture, (0, bar))
     ImageDraw.Draw(canvas).text((8, bar // 4), WORDS[rng.integers(len(WORDS))], "black", _font(bar * 0.45))
@@ -243,7 +243,7 @@ def stickers(picture: Picture, strength: float, rng: Rng, other: Picture) -> Pic
     picture = picture.copy()
     draw = ImageDraw.Draw(picture)
     for _ in range(1 + round(3 * strength)):
-        radius = min(picture.size) * _between(0.05, 0.13, strength)
+        radius = min(picture.size) * between(0.05, 0.13, strength)
         x, y = rng.uniform(0, picture.width), rng.uniform(0, picture.height)
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), FACES[rng.integers(len(FACES))], "black")
         for side in (-0.4, 0.4):
@@ -264,7 +264,7 @@ def watermark(picture: Picture, strength: float, rng: Rng, other: Picture) -> Pi
     layer = Image.new("RGBA", picture.size)
     draw = ImageDraw.Draw(layer)
     step = max(12, round(min(picture.size) * 0.22))
-    opacity = round(_between(50, 190, strength))
+    opacity = round(between(50, 190, strength))
     for row, top in enumerate(range(0, picture.height, step)):
         for left in range(-step * (row % 2), picture.width, step * 3):
             draw.text((left, top), "SAMPLE", (255, 255, 255, opacity), _font(step * 0.6))
@@ -276,13 +276,13 @@ def watermark(picture: Picture, strength: float, rng: Rng, other: Picture) -> Pi
 
 def overlay(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture:
     """Another picture shines through."""
-    return Image.blend(picture, other.resize(picture.size), _between(0.1, 0.4, strength))
+    return Image.blend(picture, other.resize(picture.size), between(0.1, 0.4, strength))
 
 
 def covered(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture:
     """Another picture hides up to a third."""
     picture = picture.copy()
-    side = math.sqrt(_between(0.04, 0.33, strength))
+    side = math.sqrt(between(0.04, 0.33, strength))
     part = other.resize((round(picture.width * side), round(picture.height * side)))
     picture.paste(
         part,
@@ -306,7 +306,7 @@ def collage(picture: Picture, strength: float, rng: Rng, other: Picture) -> Pict
 
 def picture_in_picture(picture: Picture, strength: float, rng: Rng, other: Picture) -> Picture:
     """Upon another picture, with 0.8 down to 0.4 of its sides."""
-    side = _between(0.8, 0.4, strength)
+    side = between(0.8, 0.4, strength)
     canvas = other.resize(picture.size)
     small = picture.resize((round(picture.width * side), round(picture.height * side)), Image.Resampling.LANCZOS)
     canvas.paste(
@@ -320,8 +320,8 @@ def screenshot(picture: Picture, strength: float, rng: Rng, other: Picture) -> P
     """In an application's window on a telephone: bars above and below, lines of text."""
     dark = rng.random() < 0.5
     ground, ink = ((24, 25, 28), "white") if dark else ((250, 250, 250), "black")
-    width = round(picture.width * _between(1.0, 1.25, strength))
-    height = round(picture.height * _between(1.25, 2.0, strength))
+    width = round(picture.width * between(1.0, 1.25, strength))
+    height = round(picture.height * between(1.25, 2.0, strength))
     canvas = Image.new("RGB", (width, height), ground)
     left, top = (width - picture.width) // 2, round((height - picture.height) * 0.4)
     canvas.paste(picture, (left, top))
@@ -369,6 +369,11 @@ EDITS: Mapping[str, Edit] = {
     "picture in picture": Edit("several", picture_in_picture),
     "screenshot": Edit("several", screenshot),
 }
+
+
+def is_headline(kind: str) -> bool:
+    """Tell whether a kind counts in the headline: those that leave most of a picture, and put it into no other."""
+    return kind in EDITS and EDITS[kind].family not in ("crop", "several")
 
 
 def library_edits() -> dict[str, Edit]:

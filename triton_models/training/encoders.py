@@ -4,6 +4,7 @@ Hashes are vectors too: bits as plus and minus one, so that the L2 distance grow
 """
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -11,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from consumer.encoder.contract import Encoded
 from consumer.encoder.patches import decode_rotation_maps
 from consumer.encoder.triton import TritonEncoder
+from consumer.encoder.views import EncodedViews
+from consumer.images.decode import Picture, detail, prepare
+from consumer.images.regions import View
 from consumer.settings import TritonSettings
-from consumer.verification.features import candidate_scores, verify
-from consumer.verification.result import Verification
 
 Floats = NDArray[np.float32]
 
@@ -34,8 +37,18 @@ def squares(pictures: list[Image.Image], size: int) -> NDArray[np.uint8]:
     return np.stack([np.asarray(picture) for picture in resized])
 
 
+def prepared(picture: Image.Image, size: int) -> Picture:
+    """Prepare an RGB picture for an encoder of this `size`, as the service does when it decodes a file."""
+    pixels, thumbnail = prepare(picture, size, picture.width / picture.height)
+    return Picture(pixels, thumbnail, detail(pixels), *picture.size, picture.format or "")
+
+
 class OnnxEncoder:
-    """A model file with the encoder's contract, in ONNX Runtime."""
+    """A model file with the encoder's contract, in ONNX Runtime.
+
+    `version` is that of the model, or empty, and `patches_shape` (P, C) that of its local features, or None from a
+    model that gives none.
+    """
 
     def __init__(self, path: Path, name: str = "", threads: int = 1) -> None:
         import onnxruntime  # noqa: PLC0415 (the hashes do without)
@@ -47,10 +60,10 @@ class OnnxEncoder:
         self.name = name or path.stem
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.rotation_maps = decode_rotation_maps(base64.b64decode(metadata.get("turns", "")))
-        self.thumbnail_side = int(metadata.get("thumbnail_side", 0))
-        self.outputs = [
-            output.name for output in self.session.get_outputs() if output.name in ("embeddings", "patches")
-        ]
+        self.version = metadata.get("model_version", "")
+        shapes = {output.name: output.shape for output in self.session.get_outputs()}
+        self.outputs = [name for name in shapes if name in ("embeddings", "patches")]
+        self.patches_shape = (shapes["patches"][1], shapes["patches"][2]) if "patches" in shapes else None
 
     def __call__(self, pictures: list[Image.Image]) -> Floats:
         vectors: Floats = self.session.run(["embeddings"], {"images": squares(pictures, self.size)})[0]
@@ -58,17 +71,19 @@ class OnnxEncoder:
 
     def features(self, pictures: list[Image.Image]) -> tuple[Floats, NDArray[np.int8] | None]:
         """Make the vectors and the local features int8 [N, P, C], or None from a model that gives none."""
-        tensors = self.session.run(self.outputs, {"images": squares(pictures, self.size)})
+        encoded = self.encode(squares(pictures, self.size))
+        return encoded.embeddings, encoded.patches
+
+    def encode_views(self, views: Sequence[View]) -> EncodedViews:
+        """Encode views of pictures that were `prepared`, as the service does."""
+        encoded = self.encode(np.stack([view.pixels for view in views]))
+        return EncodedViews.of([view.region for view in views], [view.thumbnail for view in views], encoded)
+
+    def encode(self, pixels: NDArray[np.uint8]) -> Encoded:
+        """Encode uint8 [N, S, S, 3]."""
+        tensors = self.session.run(self.outputs, {"images": pixels})
         by_name = dict(zip(self.outputs, tensors, strict=True))
-        return by_name["embeddings"], by_name.get("patches")
-
-    def candidate_scores(self, uploads: NDArray[np.int8], candidates: NDArray[np.int8], l2: Floats) -> Floats:
-        """Score how likely each candidate shows its upload, see `consumer.verification.features`."""
-        return candidate_scores(uploads, candidates, l2, self.thumbnail_side)
-
-    def verify(self, uploads: NDArray[np.int8], candidates: NDArray[np.int8]) -> list[Verification]:
-        """Verify each upload against the candidate beside it, by their local features, int8 [M, P, C]."""
-        return verify(uploads, candidates, self.rotation_maps, self.thumbnail_side)
+        return Encoded(by_name["embeddings"], by_name.get("patches"))
 
 
 class ServedEncoder:
@@ -79,10 +94,13 @@ class ServedEncoder:
         self.size, self.name = self.client.info.size, f"{self.client.info.name} {self.client.info.version}"
 
     def __call__(self, pictures: list[Image.Image]) -> Floats:
+        return self.encode(squares(pictures, self.size)).embeddings
+
+    def encode(self, pixels: NDArray[np.uint8]) -> Encoded:
+        """Encode uint8 [N, S, S, 3]."""
         step = self.client.info.max_batch_size
-        pixels = squares(pictures, self.size)
         starts = range(0, len(pixels), step)
-        return np.concatenate([self.client.submit(pixels[i : i + step]).result().embeddings for i in starts])
+        return Encoded.concatenate([self.client.submit(pixels[i : i + step]).result() for i in starts])
 
 
 class PerceptualHash:

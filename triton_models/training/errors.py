@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from triton_models.training.bench import Bench, open_picture
-
-SIDE, CAPTION, COLUMNS, PAIRS = 150, 20, 6, 36
+from triton_models.training.sheets import PAIRS, sheet
 
 
 def false_positives(bench: Bench, copies: NDArray[np.int64], references: NDArray[np.int64]) -> Image.Image:
@@ -25,7 +24,7 @@ def false_positives(bench: Bench, copies: NDArray[np.int64], references: NDArray
     for (place, other), kinds in sorted(pairs.items(), key=lambda pair: -len(pair[1]))[:PAIRS]:
         pictures = [open_picture(bench.paths[index]) for index in (int(bench.originals[place]), other)]
         cells.append((pictures, f"{len(kinds)}: {', '.join(names[kind] for kind in kinds)}"))
-    return _sheet(cells)
+    return sheet(cells)
 
 
 def misses(bench: Bench, detected: NDArray[np.bool_]) -> Image.Image:
@@ -34,8 +33,8 @@ def misses(bench: Bench, detected: NDArray[np.bool_]) -> Image.Image:
     for kind in np.argsort(-detected.mean(axis=1), kind="stable").tolist():
         for place in np.flatnonzero(~detected[kind]).tolist()[: PAIRS - len(cells)]:
             original = open_picture(bench.paths[int(bench.originals[place])])
-            cells.append(([original, bench.copies(place)[kind]], list(bench.edits)[kind]))
-    return _sheet(cells)
+            cells.append(([original, bench.copy(kind, place)], list(bench.edits)[kind]))
+    return sheet(cells)
 
 
 def save(
@@ -44,20 +43,11 @@ def save(
     references: NDArray[np.int64],
     detected: NDArray[np.bool_],
     folder: Path,
+    name: str,
 ) -> None:
-    """Write both sheets. They show the pictures of the evaluation: mind their licence before you pass them on."""
-    false_positives(bench, copies, references).save(folder / "false-positives.png")
-    misses(bench, detected).save(folder / "misses.png")
+    """Write both sheets of the encoder `name`.
 
-
-def _sheet(cells: list[tuple[list[Image.Image], str]]) -> Image.Image:
-    """Lay out cells, each some pictures side by side over a caption."""
-    rows = max(1, -(-len(cells) // COLUMNS))
-    sheet = Image.new("RGB", (COLUMNS * (2 * SIDE + 10), rows * (SIDE + CAPTION)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for index, (pictures, caption) in enumerate(cells):
-        left, top = index % COLUMNS * (2 * SIDE + 10), index // COLUMNS * (SIDE + CAPTION)
-        for number, picture in enumerate(pictures):
-            sheet.paste(picture.resize((SIDE, SIDE)), (left + number * SIDE, top))
-        draw.text((left, top + SIDE + 4), caption[:48], "black")
-    return sheet
+    They show the pictures of the evaluation: mind their licence before you pass them on.
+    """
+    false_positives(bench, copies, references).save(folder / f"false-positives-{name}.png")
+    misses(bench, detected).save(folder / f"misses-{name}.png")

@@ -6,23 +6,29 @@
 Vectors are kept in the output folder, so that a later call only encodes for encoders that are new or have changed.
 Copies are made of held-out pictures; all pictures of the folder are references, those of the training as mere
 distractors. Pairs of references that PDQ calls the same at its recommended distance are duplicates, no errors.
+Of the model that the rule of the second look belongs to, by its version, what both looks find is reported as well.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from triton_models.training import second_look
-from triton_models.training.bench import PDQ_SAME, Bench, duplicates, make_bench, open_picture, vectors_of
+from triton_models.training import errors
+from triton_models.training.bench import PDQ_SAME, Bench, Vectors, duplicates, make_bench, open_picture, vectors_of
+from triton_models.training.bench_report import Scored
+from triton_models.training.bench_report import report as second_look_report
 from triton_models.training.edits import Edit, screenshot
 from triton_models.training.encoders import Encoder, Floats, OnnxEncoder, Pdq, make_encoder
+from triton_models.training.held_out_edits import HELD_OUT_EDITS
 from triton_models.training.measure import Measured, measure
+from triton_models.training.parameters import CONFIGS, MODEL_FOLDER, model_of
 from triton_models.training.scores import score_pairs
 
 RATES = (1e-4, 1e-5, 1e-6, 1e-7)
@@ -62,7 +68,7 @@ def time_side_by_side(encoders: list[Encoder], pictures: list[Image.Image], roun
 
 
 def report(
-    edits: dict[str, Edit], measured: dict[str, Measured], times: dict[str, float],
+    edits: Mapping[str, Edit], measured: dict[str, Measured], times: dict[str, float],
     alike: dict[str, Floats], framed: dict[str, Floats],
 ) -> str:  # fmt: skip
     """Write the tables, in Markdown.
@@ -119,7 +125,7 @@ def _interval(bounds: Sequence[float]) -> str:
     return f"{low:.3f}..{high:.3f}"
 
 
-def plot(folder: Path, edits: dict[str, Edit], measured: dict[str, Measured], strengths: Floats) -> None:
+def plot(folder: Path, edits: Mapping[str, Edit], measured: dict[str, Measured], strengths: Floats) -> None:
     """Plot histograms of distances, and recall by strength of the edits that the service was made for."""
     import matplotlib  # noqa: PLC0415 (slow to import)
 
@@ -158,48 +164,76 @@ def plot(folder: Path, edits: dict[str, Edit], measured: dict[str, Measured], st
 
 def main() -> None:
     arguments = _arguments()
-    bench = make_bench(arguments.images, arguments.pictures, arguments.own_edits_only, arguments.seed)
-    paths, held_out, edits = bench.paths, bench.originals, bench.edits
+    folder: Path = arguments.output
+    folder.mkdir(parents=True, exist_ok=True)
+    bench = make_bench(
+        arguments.images, arguments.pictures, arguments.own_edits_only, arguments.seed, arguments.originals_from
+    )
     by_spec = {spec: make_encoder(spec) for spec in arguments.encoders}
-    encoders = list(by_spec.values())
-    arguments.output.mkdir(parents=True, exist_ok=True)
-
-    vectors = vectors_of(bench, by_spec | {"pdq": Pdq()}, arguments.output)
-    same = set(duplicates(vectors[Pdq.name].references, held_out))
-    same |= {(b, a) for a, b in same}
-    strengths, mixed_in = (
-        np.stack(part, axis=1) for part in zip(*(bench.draws(i) for i in range(len(held_out))), strict=True)
-    )
-    measured = {
-        e.name: measure(vectors[e.name].copies, held_out, vectors[e.name].references, excluded=same, mixed_in=mixed_in)
-        for e in encoders
-    }
-    judge = arguments.look_alikes_by or encoders[-1].name
-    pairs = np.array(look_alikes(vectors[judge].references, held_out, same))
-    alike = {
-        name: np.linalg.norm(v.references[pairs[:, 0]] - v.references[pairs[:, 1]], axis=1)
-        for name, v in vectors.items()
-    }
-    framed = framed_apart(paths, held_out[:200], encoders)
-    timed = [*encoders, *(make_encoder(spec) for spec in arguments.timed)]
-    times = time_side_by_side(timed, [open_picture(paths[i]) for i in held_out[:8]])
-    table = report(edits, measured, times, alike, framed)
-    table += f"\nLook-alikes: the {LOOK_ALIKES} nearest references of each picture by {judge}. "
-    table += (
-        f"{len(same) // 2} pairs of references are duplicates themselves (PDQ at most {PDQ_SAME} bits) and left out.\n"
-    )
-    (arguments.output / "table.md").write_text(table)
-    (arguments.output / "worst.json").write_text(json.dumps(_nearest_others(bench, measured)))
-    plot(arguments.output, edits, measured, strengths)
+    encoders, with_pdq = list(by_spec.values()), by_spec | {"pdq": Pdq()}
+    vectors = vectors_of(bench, with_pdq, folder)
+    same = duplicates(vectors[Pdq.name].references.vectors, bench.originals)
+    table = _compare(bench, encoders, vectors, same, arguments)
+    (folder / "table.md").write_text(table)
     print(table)
-    partners = second_look.by_member(same)
+
+    model = model_of(arguments.model_config)
+    own = [each for each in encoders if isinstance(each, OnnxEncoder) and each.version == model.version]
+    if model.verification_rule is None or not own:
+        return
+    apart = replace(bench, edits=HELD_OUT_EDITS) if arguments.held_out_kinds else None
+    vectors_apart = {} if apart is None else vectors_of(apart, by_spec, folder)
+    for encoder in own:
+        scores = score_pairs(vectors[encoder.name], bench.originals, same, bench.mixed_in(), model)
+        held_out = None
+        if apart is not None:
+            of_held_out = vectors_apart[encoder.name]
+            held_out = Scored(apart, score_pairs(of_held_out, apart.originals, same, apart.mixed_in(), model))
+        features = vectors[encoder.name].references.features
+        bytes_a_picture = 0 if features is None else features.shape[1]
+        text = second_look_report(Scored(bench, scores), held_out, model.verification_rule, bytes_a_picture)
+        (folder / f"second-look-{encoder.name}.md").write_text(text)
+        print(text)
+        min_score = scores.min_score(1e-6) if scores.can_tell(1e-6) else model.verification_rule.min_scores["balanced"]
+        wrong = scores.false_pairs(min_score)
+        false_pairs = scores.others_copy[wrong], scores.others_reference[wrong]
+        errors.save(bench, *false_pairs, scores.detected(min_score), folder, encoder.name)
+
+
+def _compare(
+    bench: Bench,
+    encoders: list[Encoder],
+    vectors: dict[str, Vectors],
+    same: dict[int, set[int]],
+    arguments: argparse.Namespace,
+) -> str:
+    """Compare encoders by their vectors alone: write the table, and the plots and nearest others to the output."""
+    held_out = bench.originals
+    pairs_of_same = {(a, b) for a, others in same.items() for b in others}
+    strengths = np.stack([bench.draws(place)[0] for place in range(len(held_out))], axis=1)
+    mixed_in = bench.mixed_in()
+    measured = {}
     for encoder in encoders:
-        patches = vectors[encoder.name].reference_patches
-        if patches is not None and isinstance(encoder, OnnxEncoder):
-            scores = score_pairs(vectors[encoder.name], held_out, partners, mixed_in, encoder)
-            text = second_look.report(bench, scores, patches[0].nbytes)
-            (arguments.output / f"second-look-{encoder.name}.md").write_text(text)
-            print(text)
+        references, copies = vectors[encoder.name]
+        measured[encoder.name] = measure(
+            copies.vectors, held_out, references.vectors, excluded=pairs_of_same, mixed_in=mixed_in
+        )
+    judge = arguments.look_alikes_by or encoders[-1].name
+    pairs = np.array(look_alikes(vectors[judge].references.vectors, held_out, pairs_of_same))
+    alike = {
+        name: np.linalg.norm(references.vectors[pairs[:, 0]] - references.vectors[pairs[:, 1]], axis=1)
+        for name, (references, _) in vectors.items()
+    }
+    framed = framed_apart(bench.paths, held_out[:200], encoders)
+    timed = [*encoders, *(make_encoder(spec) for spec in arguments.timed)]
+    times = time_side_by_side(timed, [open_picture(bench.paths[i]) for i in held_out[:8]])
+    (arguments.output / "worst.json").write_text(json.dumps(_nearest_others(bench, measured)))
+    plot(arguments.output, bench.edits, measured, strengths)
+    return (
+        report(bench.edits, measured, times, alike, framed)
+        + f"\nLook-alikes: the {LOOK_ALIKES} nearest references of each picture by {judge}. {len(pairs_of_same) // 2} "
+        f"pairs of references are duplicates themselves (PDQ at most {PDQ_SAME} bits) and left out.\n"
+    )
 
 
 def _arguments() -> argparse.Namespace:
@@ -215,6 +249,13 @@ def _arguments() -> argparse.Namespace:
         "--look-alikes-by", default="", metavar="NAME", help="encoder that says what looks alike; default the last"
     )
     parser.add_argument("--own-edits-only", action="store_true", help="leave the kinds of albumentations out")
+    parser.add_argument("--held-out-kinds", action="store_true", help="report kinds that nothing was fitted to, apart")
+    parser.add_argument(
+        "--originals-from", type=Path, metavar="FOLDER", help="make copies of pictures of this folder instead"
+    )
+    parser.add_argument(
+        "--model-config", type=Path, default=MODEL_FOLDER / CONFIGS[1], help="with the rule of the second look"
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 

@@ -1,13 +1,13 @@
 """Checkpoint to served model: ONNX with the normalisation inside, and the parameters in Triton's configurations.
 
-    python -m triton_models.training.export --checkpoint out/best.pt --images FOLDER --model-version 6
+    python -m triton_models.training.export --checkpoint out/best.pt --images FOLDER --model-version 8
 
 The graph takes `images` UINT8 [N, S, S, 3] and gives `embeddings` FP32 [N, D] of unit length and `patches` INT8
-[N, P, C]: first the 64 local features that show most detail, most first, as C - 2 channels of a descriptor (any scale;
-all zero where there is nothing to see) and the place x, y of its centre, in 1/128 of half the picture's side from its
-middle. The last rows of `patches` are a thumbnail, in grey of 16 levels, for `consumer.verification`. Version, size,
-dimension and threshold are written here, and only here, into the metadata of the ONNX file and into the `parameters`
-of `config.pbtxt` and of its twin for CPUs.
+[N, P, C]: the 64 local features that show most detail, most first, as C - 2 channels of a descriptor (any scale; all
+zero where there is nothing to see) and the place x, y of its centre, in 1/128 of half the picture's side from its
+middle. Version, size, dimension and threshold are written here, and only here, into the metadata of the ONNX file and
+into the `parameters` of `config.pbtxt` and of its twin for CPUs. Rotation maps and the rule of the second look belong
+to the model before: `rotation_maps` and `second_look` fit new ones.
 """
 
 import argparse
@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from consumer.encoder.patches import thumbnail_bytes
 from triton_models.training.bench import open_picture
 from triton_models.training.data import is_validation, list_pictures
 from triton_models.training.encoders import squares
@@ -32,7 +31,6 @@ from triton_models.training.parameters import MODEL_FOLDER, set_second_look
 OPSET = 17
 MIN_COSINE = 0.9999
 PATCHES = 64  # local features
-THUMBNAIL_SIDE = 24
 USUAL_PICTURES = 1000  # over which local features are averaged
 DESCRIPTOR_SCALE = 1.5  # unit vectors of two dozen channels rarely hold a value above two thirds, and those saturate
 
@@ -47,16 +45,9 @@ class Served(nn.Module):
     def __init__(self, network: Network, size: int, usual: Tensor | None = None) -> None:
         super().__init__()
         self.network = network
-        channels = patches_shape(network)[1]
-        if thumbnail_bytes(THUMBNAIL_SIDE) % channels:
+        if size % TOKEN_STRIDE:
             raise ValueError(
-                f"A thumbnail of {thumbnail_bytes(THUMBNAIL_SIDE)} bytes does not fill rows of {channels}: "
-                "choose another length for local features"
-            )
-        if size % TOKEN_STRIDE or size % THUMBNAIL_SIDE:
-            raise ValueError(
-                f"The size is {size}, which has to be a multiple of {TOKEN_STRIDE}, the grid of local features, and of "
-                f"{THUMBNAIL_SIDE}, the side of thumbnails"
+                f"The size is {size}: it has to be a multiple of {TOKEN_STRIDE}, the grid of local features"
             )
         grid = size // TOKEN_STRIDE
         centres = (torch.arange(grid) + 0.5) * TOKEN_STRIDE / size * 2 - 1
@@ -65,7 +56,8 @@ class Served(nn.Module):
         self.register_buffer("usual", torch.zeros(1, grid, grid) if usual is None else usual)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        pixels = images.permute(0, 3, 1, 2).float()
+        # Cast first: TensorRT takes uint8 as an input, and for nothing in between.
+        pixels = images.float().permute(0, 3, 1, 2)
         encoded = self.network(pixels)
         contrast, chosen = detail(pixels).flatten(1).topk(PATCHES, dim=1)
         centred = functional.normalize(encoded.tokens - self.usual, dim=1)
@@ -73,22 +65,7 @@ class Served(nn.Module):
         descriptors = tokens.gather(1, chosen[:, :, None].expand(-1, -1, tokens.shape[2]))
         descriptors = descriptors * DESCRIPTOR_SCALE * (contrast > MIN_DETAIL).float()[:, :, None]
         places = self.places.expand(images.shape[0], -1, -1).gather(1, chosen[:, :, None].expand(-1, -1, 2))
-        rows = thumbnail(pixels).reshape(images.shape[0], -1, tokens.shape[2] + 2)
-        return encoded.embeddings, torch.cat((torch.cat((descriptors, places), dim=2), rows), dim=1)
-
-
-def thumbnail(pixels: Tensor) -> Tensor:
-    """Shrink pictures [N, 3, S, S] to 24 x 24 pixels in 16 levels of grey, two in a number: [N, 288] in -1..1.
-
-    Levels are relative to the picture's own contrast, so that as much is left of a picture by night as of one by day.
-    """
-    # In -1..1, so that sums and squares are no more than half precision can hold.
-    grey = (pixels.mean(1, keepdim=True) - 128) / 128
-    small = functional.avg_pool2d(grey, pixels.shape[2] // THUMBNAIL_SIDE).flatten(1)
-    centred = small - small.mean(1, keepdim=True)
-    deviation = (centred * centred).mean(1, keepdim=True).sqrt() + 1 / 128
-    levels = torch.round(centred / deviation * 3.75 + 7.5).clamp(0, 15)
-    return (levels[:, ::2] * 16 + levels[:, 1::2] - 128) / 128
+        return encoded.embeddings, torch.cat((descriptors, places), dim=2)
 
 
 @torch.inference_mode()
@@ -140,9 +117,8 @@ def to_onnx(network: Network, size: int, metadata: dict[str, str], target: Path,
 
 
 def patches_shape(network: Network) -> tuple[int, int]:
-    """Return the shape (P, C) of the served `patches`: local features, and the rows that a thumbnail takes."""
-    channels = network.token_projection.out_channels + 2
-    return PATCHES + thumbnail_bytes(THUMBNAIL_SIDE) // channels, channels
+    """Return the shape (P, C) of the served `patches`."""
+    return PATCHES, network.token_projection.out_channels + 2
 
 
 def _quantise_output(graph: onnx.GraphProto, name: str, shape: tuple[int, int]) -> None:
@@ -198,7 +174,6 @@ def main() -> None:
         "input_size": str(arguments.size),
         "embedding_dim": str(network.projection.out_features),
         "threshold_l2": f"{arguments.threshold_l2:.4f}",
-        "thumbnail_side": str(THUMBNAIL_SIDE),
         "turns": "",  # rotation maps of the model before are wrong for this one
     }
     with tempfile.TemporaryDirectory() as folder:

@@ -192,10 +192,12 @@ def gem(x: Tensor) -> Tensor:
 
 def detail(pixels: Tensor) -> Tensor:
     """Compute the deviation of brightness, 0..128, in each local feature's cell: [N, 3, H, W] to [N, H/16, W/16]."""
-    grey = pixels.float().mean(1, keepdim=True)
-    mean = functional.avg_pool2d(grey, TOKEN_STRIDE)
-    square = functional.avg_pool2d(grey * grey, TOKEN_STRIDE)
-    return (square - mean * mean).clamp(min=0).sqrt()[:, 0]
+    grey = (pixels.float().mean(1) - 128) / 128
+    count, height, width = grey.shape
+    cells = grey.reshape(count, height // TOKEN_STRIDE, TOKEN_STRIDE, width // TOKEN_STRIDE, TOKEN_STRIDE)
+    # From each cell's own mean: a difference of two large squares is lost in half precision.
+    centred = cells - cells.mean((2, 4), keepdim=True)
+    return (centred * centred).mean((2, 4)).sqrt() * 128
 
 
 def load_imagenet(network: Network) -> None:

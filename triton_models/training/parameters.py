@@ -1,10 +1,15 @@
 """Write the `parameters` and tensors of the served model into both its Triton configurations, and its ONNX metadata."""
 
+import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import onnx
+from google.protobuf import text_format  # type: ignore[import-untyped]
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from consumer.encoder.contract import ModelInfo, Strictness, VerificationRule
+from consumer.encoder.model_config import STRICTNESSES, read_model_info
 
 MODEL_FOLDER = Path(__file__).parents[1] / "repository" / "image_encoder"
 CONFIGS = ("config.pbtxt", "configs/cpu.pbtxt")
@@ -59,11 +64,33 @@ def set_second_look(source: Path, target: Path, shape: tuple[int, int], paramete
 
 def set_metadata(folder: Path, parameters: dict[str, str]) -> None:
     """Add `parameters` to the metadata of the ONNX files in `folder`, or replace the values there."""
+    import onnx  # noqa: PLC0415 (calibration does without)
+
     for path in sorted(folder.glob("*.onnx")):
         model = onnx.load(path)
         metadata = {each.key: each.value for each in model.metadata_props}
         onnx.helper.set_model_props(model, metadata | parameters)
         onnx.save(model, path)
+
+
+def model_of(config: Path) -> ModelInfo:
+    """Read what a Triton configuration says of its model. Raises Misconfigured for one that does not fit."""
+    return read_model_info(text_format.Parse(config.read_text(), ModelConfig()))
+
+
+def rule_parameters(rule: VerificationRule) -> dict[str, str]:
+    """Express a rule as parameters of the served model; its rotation maps are a parameter of their own."""
+    return {
+        "candidate_l2": f"{rule.candidate_l2:.4f}",
+        "rule_measures": ",".join(rule.measures),
+        "rule_trees": base64.b64encode(rule.trees.to_bytes()).decode(),
+        **min_score_parameters(rule.min_scores),
+    }
+
+
+def min_score_parameters(min_scores: Mapping[Strictness, float]) -> dict[str, str]:
+    """Express the least score of each strictness as parameters of the served model."""
+    return {f"min_score_{name}": f"{min_scores[name]:.4f}" for name in STRICTNESSES}
 
 
 def set_parameters(source: Path, target: Path, parameters: dict[str, str]) -> None:

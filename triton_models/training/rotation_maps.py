@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from consumer.encoder.patches import ROTATIONS, encode_rotation_maps, split_features
+from consumer.encoder.patches import ROTATIONS, encode_rotation_maps
 from triton_models.training.bench import BATCH, Patches, open_picture
 from triton_models.training.data import is_validation, list_pictures
 from triton_models.training.encoders import Floats, OnnxEncoder
@@ -67,12 +67,13 @@ def _unit(descriptors: NDArray[np.int8]) -> Floats:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, required=True, help="folder of pictures")
-    parser.add_argument("--encoder", type=Path, default=MODEL_FOLDER / "1" / "model.int8.onnx")
+    parser.add_argument("--model", type=Path, default=MODEL_FOLDER, help="folder of the served model, which is changed")
+    parser.add_argument("--encoder", type=Path, help="ONNX file; the model's own in 8 bits if not given")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     paths = [path for path in list_pictures(arguments.images) if not is_validation(path.name)]
     chosen = np.random.default_rng(arguments.seed).permutation(len(paths))[:PICTURES]
-    encoder = OnnxEncoder(arguments.encoder)
+    encoder = OnnxEncoder(arguments.encoder or arguments.model / "1" / "model.int8.onnx")
     batches: list[list[Patches]] = [[] for _ in range(ROTATIONS + 1)]  # upright, then by rotation
     for start in tqdm(range(0, len(chosen), BATCH), mininterval=10):
         pictures = [open_picture(paths[index]) for index in chosen[start : start + BATCH]]
@@ -81,12 +82,12 @@ def main() -> None:
             patches = encoder.features(rotated)[1]
             if patches is None:
                 raise SystemExit("The encoder gives no local features, so there is nothing to turn")
-            of_rotation.append(split_features(patches, encoder.thumbnail_side))
+            of_rotation.append(patches)
     upright, *rotated_features = (np.concatenate(of_rotation) for of_rotation in batches)
     maps = [fit_rotation_map(upright, features, quarters) for quarters, features in enumerate(rotated_features, 1)]
     parameters = {"turns": base64.b64encode(encode_rotation_maps(np.stack(maps))).decode()}
-    set_parameters(MODEL_FOLDER, MODEL_FOLDER, parameters)
-    set_metadata(MODEL_FOLDER / "1", parameters)
+    set_parameters(arguments.model, arguments.model, parameters)
+    set_metadata(arguments.model / "1", parameters)
 
 
 if __name__ == "__main__":

@@ -1,248 +1,293 @@
-"""What the second look adds to the vectors, and the rule that puts it in force.
+"""Fit the rule of the second look: which pairs of pictures count as the same, by what a look finds.
 
-    python -m triton_models.training.second_look --images FOLDER --encoder model.onnx --output out/evaluation --write
+    python -m triton_models.training.second_look --images train alike --copies 300 --stream-shares 0.25 1 \
+        --encoder model.int8.onnx --hold-out-sources sroie --output out/second-look --write
 
-Copies and references are those of `evaluate`, and what it encoded into the same output folder is used again. The rule
-that detects most copies at the wanted share of other pairs is printed, and with `--write` put into both Triton
-configurations of the model.
+The pictures of all folders, in order, are a stream of different pictures: each is compared with those before it, as the
+service does. Edited copies are compared with their originals, and with the strangers near them. Boosted trees learn to
+tell the one from the other. How many different pictures are called duplicates, and how many copies are found, is
+measured on pictures that the trees have not seen (cross-validation), and sets the least score of each strictness. With
+`--write` the rule goes into both Triton configurations of the model, and into the metadata of its ONNX files.
 """
 
 import argparse
-from collections.abc import Iterable
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from consumer.encoder.contract import VerificationRule
-from consumer.events import Box
-from consumer.verification.result import Verification
-from triton_models.training import errors
-from triton_models.training.bench import Bench, duplicates, make_bench, vectors_of
-from triton_models.training.edits import Edit
-from triton_models.training.encoders import Floats, OnnxEncoder, Pdq
-from triton_models.training.parameters import MODEL_FOLDER, set_metadata, set_second_look
-from triton_models.training.scores import PairScores, score_pairs
+from consumer.encoder.contract import Strictness, VerificationRule
+from consumer.encoder.model_config import STRICTNESSES
+from consumer.verification.measures import MEASURES
+from triton_models.training.boosting import Fitted, fit
+from triton_models.training.edits import EDITS, is_headline, library_edits
+from triton_models.training.encoders import OnnxEncoder
+from triton_models.training.looks import (
+    NO_RANK,
+    Pairs,
+    best_of_each,
+    find_near,
+    gets_look,
+    measure_pairs,
+    rank_candidates,
+)
+from triton_models.training.measure import distance
+from triton_models.training.parameters import (
+    CONFIGS,
+    MODEL_FOLDER,
+    model_of,
+    rule_parameters,
+    set_metadata,
+    set_second_look,
+)
+from triton_models.training.uploads import Floats, Indexes, Set, encode_set, list_all
 
-Bools = NDArray[np.bool_]
-
-SHARES = (0.02, 0.1, 0.25, 0.5)  # of the false positives that distance alone may make
-NEARLY = 0.001  # of the copies: rules that detect so few less are as good
-SLOPES = (0.01, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # of the required score, by distance
-RATES = (1e-5, 1e-6, 1e-7)
-MEASURED_EDITS = ("zoom", "strong crop")  # whose boxes are compared with the true ones
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionRule:
-    """Calls a pair the same up to `threshold_l2`, and a farther one when the second look verifies it."""
-
-    threshold_l2: float
-    verification: VerificationRule
-
-    def accepts(self, l2: Floats, score: Floats) -> Bools:
-        """Tell of each pair whether it is called the same."""
-        return (l2 <= self.threshold_l2) | self.verification.accepts(l2, score)
-
-    def detects(self, scores: PairScores) -> Bools:
-        """Tell which copies are detected, [K, N], by the whole of them or by one of their regions."""
-        l2 = scores.copies_l2.ravel()
-        detected = self.accepts(l2, scores.copies_score.ravel())
-        # Where a reference is within the threshold, nothing beyond it is verified.
-        settled = scores.others_copy[scores.others_l2 <= self.threshold_l2]
-        detected[settled] = l2[settled] <= self.threshold_l2
-        regions = scores.regions
-        detected[regions.copy[self.verification.accepts(regions.original_l2, regions.original_score)]] = True
-        return detected.reshape(scores.copies_l2.shape)
+CANDIDATE_L2 = 1.26  # farther pictures are not looked at: one copy in a hundred, four strangers in five
+FOLDS = 3
+# Of the different pictures of the fitting stream, full of look-alikes, so many may be called duplicates: one in two
+# hundred by what is strict, which is for uploaders who must not be accused; 4% by what is eager.
+STREAM_SHARES = (0.005, 0.015, 0.04)  # strict, balanced, eager
+STRANGER_WEIGHT = 0.05  # of a pair of a copy and a stranger: there are many, and uploads of new pictures count more
+MAX_COPY_STRANGERS = 30_000
+MIN_GAIN = 0.001  # of a measure, as a share of all gains; others are left out of the rule
 
 
-def vector_threshold(scores: PairScores, rate: float) -> float:
-    """Return the distance up to which a share `rate` of the other pairs lies: the threshold of the vector alone."""
-    return float(np.sort(scores.others_l2)[_allowed(scores, rate) - 1])
+class Examples(NamedTuple):
+    """Pairs to learn from: `measures` [M, MEASURES] of each, and whether it `is_copy` [M].
 
-
-def fit_rule(scores: PairScores, rate: float) -> DecisionRule:
-    """Fit the rule that detects most copies while accepting at most a share `rate` of the other pairs.
-
-    Of rules that detect nearly as many, choose the one that leaves most to distance alone: lawns and gravel, of which
-    local features say little, are few among the pictures that a rule is fitted on.
+    `picture` [M] is the picture of the stream that the pair's upload is, or is a copy of. `upload` [M] is the place
+    among the pictures of the stream, or among the copies. `rank` [M] tells how many candidates promised more.
     """
-    allowed, nearest = _allowed(scores, rate), np.sort(scores.others_l2)
-    candidate_l2 = _below(nearest[-1])
-    region_candidates = scores.regions.other_l2 <= candidate_l2
-    rules: list[tuple[float, DecisionRule]] = []
-    for share in SHARES:
-        threshold_l2 = _below(nearest[int(share * allowed)])
-        beyond = (scores.others_l2 > threshold_l2) & (scores.others_l2 <= candidate_l2)
-        remaining = allowed - int((scores.others_l2 <= threshold_l2).sum())
-        # Strangers that are near a copy, or near a region of it.
-        l2 = np.concatenate([scores.others_l2[beyond], scores.regions.other_l2[region_candidates]])
-        score = np.concatenate([scores.others_score[beyond], scores.regions.other_score[region_candidates]])
-        for slope in SLOPES:
-            comparable = score + slope * (candidate_l2 - l2)
-            one_too_many = np.sort(comparable)[::-1][remaining : remaining + 1]  # the first that may not pass any more
-            min_score = 1e-4 + max(0.0, float(np.ceil(one_too_many.sum() * 1e4)) / 1e4)
-            rule = DecisionRule(threshold_l2, VerificationRule(candidate_l2, min_score, slope))
-            rules.append((float(rule.detects(scores).mean()), rule))
-    highest_recall = max(recall for recall, _ in rules)
-    _, best = max(
-        (each for each in rules if each[0] >= highest_recall - NEARLY),
-        key=lambda each: (each[1].threshold_l2, each[0]),
+
+    measures: Floats
+    is_copy: NDArray[np.bool_]
+    weights: NDArray[np.float64]
+    picture: Indexes
+    upload: Indexes
+    of_stream: NDArray[np.bool_]
+    rank: Indexes
+
+    def best_scores(self, scores: Floats, of_stream: bool, count: int) -> Floats:
+        """Return the score of each of `count` pictures of the stream, or copies: of copies, with their originals."""
+        counts = gets_look(self.rank) & (self.of_stream == of_stream) & (self.is_copy != of_stream)
+        return best_of_each(count, self.upload[counts], scores[counts])
+
+
+def collect(
+    data: Set, streamed: Indexes, threshold_l2: float, rotation_maps: Floats | None, workers: int, seed: int
+) -> Examples:
+    """Look at the pairs to learn from: those of the pictures `streamed` with all before them, and those of copies."""
+    window, copies = data.stream.wholes, data.copies.wholes
+    chosen = window.take(streamed)
+    near = find_near(chosen.vectors, window.vectors, threshold_l2, before=streamed)
+    strangers = rank_candidates(chosen, window, near, CANDIDATE_L2)
+    left_out = data.mixed_in.reshape(-1, 1)
+    candidates = rank_candidates(
+        copies, window, find_near(copies.vectors, window.vectors, threshold_l2, left_out=left_out), CANDIDATE_L2
     )
-    return best
-
-
-def _below(l2: float) -> float:
-    """Round down to four decimals, to a distance that is less."""
-    return float(np.floor((l2 - 1e-6) * 1e4) / 1e4)
-
-
-def _allowed(scores: PairScores, rate: float) -> int:
-    """Return how many other pairs a rate allows. Raises ValueError when these are too few to tell."""
-    allowed = int(rate * scores.pair_count)
-    if allowed < 5:
-        raise ValueError(f"A rate of {rate:g} cannot be read from {scores.pair_count:.2g} pairs: take more pictures")
-    return allowed
-
-
-def ideal_verification(edit: Edit, size: tuple[int, int], strength: float, rng: np.random.Generator) -> Verification:
-    """Read the true geometry of a cropped copy: a picture whose colours are its places goes through the edit."""
-    width, height = size
-    places = np.zeros((height, width, 3), np.uint8)
-    places[..., 0] = (np.arange(width) + 0.5) / width * 255
-    places[..., 1] = ((np.arange(height) + 0.5) / height * 255)[:, None]
-    copy = edit.apply(Image.fromarray(places), strength, rng, Image.new("RGB", size)).resize((64, 64))
-    centres = np.stack([*np.meshgrid(np.arange(64), np.arange(64)), np.full((64, 64), 63.5)], -1).reshape(-1, 3)
-    solved = np.linalg.lstsq((centres + 0.5) / 64, np.asarray(copy, float)[..., :2].reshape(-1, 2) / 255, rcond=None)
-    return Verification(1.0, 1, solved[0].T.astype(np.float32), np.zeros((0, 4), np.float32))
-
-
-def geometry_accuracy(bench: Bench, scores: PairScores, rule: DecisionRule) -> dict[str, tuple[float, float]]:
-    """Measure by edit the median error of the zoom, as a share, and the median IoU of the boxes in the match."""
-    detected = rule.accepts(scores.copies_l2, scores.copies_score)
-    result = {}
-    for name in MEASURED_EDITS:
-        kind, measured = list(bench.edits).index(name), []
-        for place, original in enumerate(bench.originals.tolist()):
-            if not detected[kind, place]:
-                continue
-            reported = scores.original_verifications[kind * len(bench.originals) + place].edit
-            with Image.open(bench.paths[original]) as picture:
-                size = picture.size
-            rng = np.random.default_rng((bench.seed, original, kind))
-            strength = float(bench.draws(place)[0][kind])
-            true = ideal_verification(bench.edits[name], size, strength, rng).edit
-            if reported is None or true is None:
-                measured.append((1.0, 0.0))
-            else:
-                overlap = intersection_over_union(reported.box_in_match, true.box_in_match)
-                measured.append((abs(reported.zoom / true.zoom - 1), overlap))
-        if measured:
-            zoom_error, overlap = np.median(measured, axis=0)
-            result[name] = (float(zoom_error), float(overlap))
-    return result
-
-
-def intersection_over_union(a: Box, b: Box) -> float:
-    width = max(0.0, min(a.right, b.right) - max(a.left, b.left))
-    height = max(0.0, min(a.bottom, b.bottom) - max(a.top, b.top))
-    both = sum((box.right - box.left) * (box.bottom - box.top) for box in (a, b))
-    return width * height / (both - width * height) if both else 0.0
-
-
-def report(bench: Bench, scores: PairScores, bytes_a_picture: int) -> str:
-    """Write a table in Markdown: what the vector detects alone, and with the second look."""
-    rates = [rate for rate in RATES if rate * scores.pair_count >= 5]
-    rules = {rate: fit_rule(scores, rate) for rate in rates}
-    by_vector = {rate: scores.copies_l2 <= vector_threshold(scores, rate) for rate in rates}
-    by_both = {rate: rules[rate].detects(scores) for rate in rates}
-    head = [f"{what} at {rate:g}" for rate in rates for what in ("vector", "+ second look")]
-    candidate_l2 = rules[rates[0]].verification.candidate_l2
-    lines = [
-        f"{scores.copies_l2.shape[1]} pictures, {len(bench.edits)} kinds of copies, {scores.pair_count:.2g} other "
-        f"pairs; {len(scores.others_l2)} of them within candidate_l2 {candidate_l2:.3f}, "
-        f"as {(scores.copies_l2 <= candidate_l2).mean():.3f} of the copies.",
-        "",
-        "| | " + " | ".join(head) + " |",
-        "|---|" + "---|" * len(head),
+    own = _own_pairs(data, candidates)
+    others = np.flatnonzero(candidates.place != data.owners[candidates.query])
+    rng = np.random.default_rng(seed)
+    others = np.sort(rng.choice(others, min(MAX_COPY_STRANGERS, len(others)), replace=False))
+    near_copies = candidates.take(others)
+    measures = [
+        measure_pairs(chosen, window, strangers, rotation_maps, workers, "looks at strangers"),
+        measure_pairs(copies, window, own, rotation_maps, workers, "looks at copies"),
+        measure_pairs(copies, window, near_copies, rotation_maps, workers, "looks at strangers of copies"),
     ]
-    cells = [each for rate in rates for each in (by_vector[rate].mean(axis=1), by_both[rate].mean(axis=1))]
-    for kind, (label, edit) in enumerate(bench.edits.items()):
-        lines.append(f"| {edit.family}: {label} | " + " | ".join(f"{cell[kind]:.3f}" for cell in cells) + " |")
-    lines.append("| **mean** | " + " | ".join(f"**{cell.mean():.3f}**" for cell in cells) + " |")
-    lines.append("")
-    middle = rates[min(1, len(rates) - 1)]
-    for name, (zoom_error, overlap) in geometry_accuracy(bench, scores, rules[middle]).items():
-        lines.append(
-            f"{name}: median error of the zoom {zoom_error:.3f}, median IoU of the box in the match {overlap:.3f}."
-        )
-    lines.append(
-        f"{scores.ms_per_verification:.2f} ms of CPU a look, with the choice of its candidate, "
-        f"{bytes_a_picture} bytes a picture."
+    counts = [len(part) for part in measures]
+    return Examples(
+        np.concatenate(measures),
+        np.repeat([False, True, False], counts),
+        np.repeat([1.0, 1.0, STRANGER_WEIGHT], counts),
+        np.concatenate([streamed[strangers.query], data.owners[own.query], data.owners[near_copies.query]]),
+        np.concatenate([strangers.query, own.query, near_copies.query]),
+        np.repeat([True, False, False], counts),
+        np.concatenate([strangers.rank, own.rank, near_copies.rank]),
     )
-    lines += [f"At {rate:g}: {rule_parameters(rule)}" for rate, rule in rules.items()]
-    return "\n".join(lines) + "\n"
 
 
-def rule_parameters(rule: DecisionRule) -> dict[str, str]:
-    """Express the rule as parameters of the served model."""
+def _own_pairs(data: Set, candidates: Pairs) -> Pairs:
+    """List the pairs of copies with their originals, whose rank is that among the candidates, if they are any."""
+    copies, originals = data.copies.wholes.vectors, data.stream.wholes.vectors
+    l2 = distance(np.einsum("nd,nd->n", copies, originals[data.owners]))
+    rank = np.full(len(copies), NO_RANK)
+    found = candidates.place == data.owners[candidates.query]
+    rank[candidates.query[found]] = candidates.rank[found]
+    near = np.flatnonzero(l2 <= CANDIDATE_L2)
+    return Pairs(near, data.owners[near], l2[near], rank[near])
+
+
+def cross_validate(examples: Examples, columns: Sequence[int], rounds: int, seed: int) -> Floats:
+    """Score all pairs by rules that were fitted on other pictures: [M]."""
+    fold = np.random.default_rng(seed).integers(FOLDS, size=int(examples.picture.max()) + 1)[examples.picture]
+    scores = np.empty(len(fold), np.float32)
+    for number in range(FOLDS):
+        scores[fold == number] = fit_on(examples, fold != number, columns, rounds, seed).trees.scores(
+            examples.measures[fold == number][:, list(columns)]
+        )
+    return scores
+
+
+def fit_on(examples: Examples, rows: NDArray[np.bool_], columns: Sequence[int], rounds: int, seed: int) -> Fitted:
+    """Fit trees to some `rows` of the examples."""
+    return fit(
+        examples.measures[rows][:, list(columns)],
+        examples.is_copy[rows],
+        examples.weights[rows],
+        [MEASURES[column] for column in columns],
+        rounds=rounds,
+        seed=seed,
+    )
+
+
+def least_scores(strangers: Floats, shares: Sequence[float] = STREAM_SHARES) -> dict[Strictness, float]:
+    """Find for each strictness the least score that its share of `strangers` [N], each by its best score, reaches."""
+    falling = np.sort(strangers)[::-1]
     return {
-        "threshold_l2": f"{rule.threshold_l2:.4f}",
-        "candidate_l2": f"{rule.verification.candidate_l2:.4f}",
-        "min_score": f"{rule.verification.min_score:.4f}",
-        "score_per_l2": f"{rule.verification.score_per_l2:.4f}",
+        name: float(np.ceil(1e4 * falling[int(share * len(falling))] + 1) / 1e4)
+        for name, share in zip(STRICTNESSES, shares, strict=True)
     }
 
 
-def by_member(pairs: Iterable[tuple[int, int]]) -> dict[int, set[int]]:
-    """List for each member of any of the pairs the members that it is paired with."""
-    partners: dict[int, set[int]] = {}
-    for a, b in pairs:
-        partners.setdefault(a, set()).add(b)
-        partners.setdefault(b, set()).add(a)
-    return partners
+def fit_rule(
+    examples: Examples, stream_size: int, shares: Sequence[float], rounds: int, seed: int
+) -> tuple[VerificationRule, NDArray[np.float64], Floats]:
+    """Fit the rule, by which a share of the stream, for each strictness, is called duplicates.
+
+    Returns it with the gain of each measure, [MEASURES], and the cross-validated scores [M].
+    """
+    everything = np.ones(len(examples.rank), bool)
+    gains = fit_on(examples, everything, range(len(MEASURES)), rounds, seed).gains
+    columns = np.flatnonzero(gains >= MIN_GAIN).tolist()
+    scores = cross_validate(examples, columns, rounds, seed)
+    rule = VerificationRule(
+        CANDIDATE_L2,
+        tuple(MEASURES[column] for column in columns),
+        fit_on(examples, everything, columns, rounds, seed).trees,
+        least_scores(examples.best_scores(scores, True, stream_size), shares),
+    )
+    return rule, gains, scores
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=Path, required=True, help="folder of pictures")
-    parser.add_argument("--encoder", default=str(MODEL_FOLDER / "1" / "model.onnx"), help="[NAME=]FILE.onnx")
-    parser.add_argument("--output", type=Path, required=True, help="where vectors are kept and tables go")
-    parser.add_argument("--pictures", type=int, default=200, help="held-out pictures that copies are made of; 0: all")
-    parser.add_argument("--own-edits-only", action="store_true", help="leave the kinds of albumentations out")
-    parser.add_argument("--fpr", type=float, default=1e-6, help="share of other pairs that may count as the same")
-    parser.add_argument("--write", action="store_true", help="put the rule into the model's configurations")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    bench = make_bench(arguments.images, arguments.pictures, arguments.own_edits_only, arguments.seed)
-    name, _, path = arguments.encoder.rpartition("=")
-    encoder = OnnxEncoder(Path(path), name)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    vectors = vectors_of(bench, {arguments.encoder: encoder, "pdq": Pdq()}, arguments.output)
-    same = by_member(duplicates(vectors[Pdq.name].references, bench.originals))
-    scores = score_pairs(vectors[encoder.name], bench.originals, same, bench.mixed_in(), encoder)
-    patches = vectors[encoder.name].reference_patches
-    assert patches is not None  # noqa: S101 (`score_pairs` refuses)
-    text = report(bench, scores, patches[0].nbytes)
-    (arguments.output / f"second-look-{encoder.name}.md").write_text(text)
+def report(data: Set, streamed: Indexes, examples: Examples, rule: VerificationRule, scores: Floats) -> str:
+    """Write tables in Markdown: what the rule does to pictures that it was not fitted on, by kind of copy."""
+    strangers = examples.best_scores(scores, True, len(streamed))
+    copies = examples.best_scores(scores, False, len(data.owners)).reshape(-1, len(data.kinds))
+    least = [rule.min_scores[name] for name in STRICTNESSES]
+    own = [place for place, kind in enumerate(data.kinds) if is_headline(kind)]
+    lines = [
+        f"{len(streamed)} different pictures, {copies.size} copies of {len(copies)}; {len(rule.measures)} measures. "
+        "All shares are cross-validated.",
+        "",
+        "| | " + " | ".join(STRICTNESSES) + " |",
+        "|---|" + "---|" * len(least),
+        _row("least score", least, 4),
+        _row("different pictures called duplicates", [(strangers >= each).mean() for each in least], 4),
+        _row(f"copies found, {len(own)} kinds", [(copies[:, own] >= each).mean() for each in least]),
+        _row(f"copies found, {len(data.kinds)} kinds", [(copies >= each).mean() for each in least]),
+    ]
+    lines += [_row(kind, [(copies[:, k] >= each).mean() for each in least]) for k, kind in enumerate(data.kinds)]
+    return "\n".join(lines) + "\n"
+
+
+def _row(name: str, values: Sequence[float], decimals: int = 3) -> str:
+    return f"| {name} | " + " | ".join(f"{value:.{decimals}f}" for value in values) + " |"
+
+
+def gain_table(gains: NDArray[np.float64]) -> str:
+    """List measures by their gain."""
+    ranked = sorted(zip(gains.tolist(), MEASURES, strict=True), reverse=True)
+    kept = [f"| {name} | {gain:.4f} |" for gain, name in ranked if gain >= MIN_GAIN]
+    left_out = ", ".join(name for gain, name in ranked if gain < MIN_GAIN)
+    return (
+        "\n".join(["| measure | share of the gain |", "|---|---|", *kept, "", f"Left out: {left_out or 'none'}."])
+        + "\n"
+    )
+
+
+def choose(
+    folders: Sequence[Path], held_out: Sequence[str], copies: Sequence[int], shares: Sequence[float], seed: int
+) -> tuple[list[Path], Indexes, Indexes]:
+    """List the pictures of all folders, those that copies are made of, and those that are compared as a stream.
+
+    `copies` and `shares` are for each folder, or one for all.
+    """
+    paths: list[Path] = []
+    originals, streamed = [], []
+    rng = np.random.default_rng(seed)
+    for number, folder in enumerate(folders):
+        found = list_all([folder], held_out)
+        count, share = copies[number % len(copies)], shares[number % len(shares)]
+        originals.append(len(paths) + np.sort(rng.choice(len(found), min(count, len(found)), replace=False)))
+        streamed.append(len(paths) + np.flatnonzero(np.random.default_rng((seed, number)).random(len(found)) < share))
+        paths += found
+    return paths, np.concatenate(originals), np.concatenate(streamed)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = _parser().parse_args(arguments)
+    paths, originals, streamed = choose(
+        given.images, given.hold_out_sources, given.copies, given.stream_shares, given.seed
+    )
+    aspects = json.loads(given.aspects.read_text()) if given.aspects else None
+    data = encode_set(
+        given.encoder,
+        paths,
+        originals,
+        tuple(given.kinds) or (*EDITS, *library_edits()),
+        within=False,
+        aspects=aspects,
+        seed=given.seed,
+        workers=given.workers,
+        cache_folder=given.output,
+    )
+    threshold_l2 = model_of(given.model / CONFIGS[1]).threshold_l2
+    maps = OnnxEncoder(given.encoder).rotation_maps
+    examples = collect(data, streamed, threshold_l2, maps, given.workers, given.seed)
+    rule, gains, scores = fit_rule(examples, len(streamed), given.accused_shares, given.rounds, given.seed)
+    text = report(data, streamed, examples, rule, scores) + "\n" + gain_table(gains)
+    given.output.mkdir(parents=True, exist_ok=True)
+    (given.output / "second-look.md").write_text(text)
     print(text)
-    rule = fit_rule(scores, arguments.fpr)
-    _save_errors(bench, scores, rule, arguments.output)
-    if arguments.write:
-        set_second_look(MODEL_FOLDER, MODEL_FOLDER, (patches.shape[1], patches.shape[2]), rule_parameters(rule))
-        set_metadata(MODEL_FOLDER / "1", rule_parameters(rule))
+    if given.write:
+        parameters = rule_parameters(rule)
+        _, count, channels = data.stream.wholes.patches.shape
+        set_second_look(given.model, given.model, (count, channels), parameters)
+        set_metadata(given.model / "1", parameters)
 
 
-def _save_errors(bench: Bench, scores: PairScores, rule: DecisionRule, output: Path) -> None:
-    """Write the sheets of the pairs that the rule gets wrong."""
-    regions = scores.regions
-    wrong = rule.accepts(scores.others_l2, scores.others_score)
-    wrong_regions = rule.verification.accepts(regions.other_l2, regions.other_score)
-    copies = np.concatenate([scores.others_copy[wrong], regions.copy[wrong_regions]])
-    references = np.concatenate([scores.others_reference[wrong], regions.other_reference[wrong_regions]])
-    errors.save(bench, copies, references, rule.detects(scores), output)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, nargs="+", required=True, help="folders of different pictures")
+    parser.add_argument("--aspects", type=Path, help="JSON: width over height by file name, of files that are squares")
+    parser.add_argument("--hold-out-sources", nargs="*", default=[], help="leave out pictures named SOURCE-*")
+    parser.add_argument("--copies", type=int, nargs="+", default=[300], help="pictures that are copied, by folder")
+    parser.add_argument(
+        "--kinds", nargs="+", default=[], help="kinds of copies; by default all that may be learned from"
+    )
+    parser.add_argument(
+        "--stream-shares", type=float, nargs="+", default=[1.0], help="of each folder's pictures, compared as strangers"
+    )
+    parser.add_argument(
+        "--accused-shares",
+        type=float,
+        nargs=3,
+        default=STREAM_SHARES,
+        metavar=("STRICT", "BALANCED", "EAGER"),
+        help="shares of the stream that may be called duplicates",
+    )
+    parser.add_argument("--encoder", type=Path, default=MODEL_FOLDER / "1" / "model.int8.onnx")
+    parser.add_argument("--output", type=Path, required=True, help="where vectors are kept and the table goes")
+    parser.add_argument("--rounds", type=int, default=400, help="trees")
+    parser.add_argument("--write", action="store_true", help="put the rule into the model's files")
+    parser.add_argument("--model", type=Path, default=MODEL_FOLDER, help="whose files they are")
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ def check_triton(settings: Settings) -> Iterator[Finding]:
     try:
         with TritonEncoder(settings.triton) as encoder:
             info = encoder.info
-            threshold = f"threshold_l2 {info.threshold_l2:g}"
+            threshold = f"threshold_l2 {info.match_radius_l2:g}"
             detail = f"{info.name} {info.version}: {info.size} pixels square to {info.dim} numbers, {threshold}"
             yield Finding("triton: model", "ok", detail)
             limit, batch_size = info.max_batch_size, settings.pipeline.batch_size

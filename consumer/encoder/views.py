@@ -1,0 +1,50 @@
+"""What was encoded of a picture, view by view: the whole first, then the pictures within it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consumer.encoder.contract import Encoded
+from consumer.images.region import Region
+from consumer.images.thumbnail import THUMBNAIL_BYTES, Thumbnail
+
+
+class Features(NamedTuple):
+    """What is compared of a picture: its local features, int8 [P, C], and its thumbnail."""
+
+    patches: NDArray[np.int8]
+    thumbnail: Thumbnail
+
+    def to_bytes(self) -> bytes:
+        """Pack the features as the window stores them."""
+        return self.patches.tobytes() + self.thumbnail.to_bytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, shape: tuple[int, int]) -> "Features | None":
+        """Unpack what `to_bytes` made of local features of `shape` (P, C); None for data of another length."""
+        count, channels = shape
+        size = count * channels
+        if len(data) != size + THUMBNAIL_BYTES:
+            return None
+        patches = np.frombuffer(data, np.int8, size).reshape(shape)
+        return cls(patches, Thumbnail.from_bytes(data[size:]))
+
+
+class EncodedViews(NamedTuple):
+    """N views of a picture: where they are, their unit vectors, float32 [N, D], and what a second look compares.
+
+    `features` is None for a model without local features.
+    """
+
+    regions: Sequence[Region]
+    embeddings: NDArray[np.float32]
+    features: Sequence[Features] | None
+
+    @classmethod
+    def of(cls, regions: Sequence[Region], thumbnails: Sequence[Thumbnail], encoded: Encoded) -> "EncodedViews":
+        """Put together what is known of each view, in order."""
+        patches = encoded.patches
+        features = None if patches is None else [Features(*pair) for pair in zip(patches, thumbnails, strict=True)]
+        return cls(regions, encoded.embeddings, features)
