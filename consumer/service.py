@@ -113,8 +113,7 @@ class Service:
         log.info("encoder %s version %s, threshold_l2 %s", model.name, model.version, model.match_radius_l2)
         self._metrics.model_info.labels(model.name, model.version).set(1)
         self._metrics.model_threshold_l2.set(model.match_radius_l2)
-        prefix = self._settings.redis.key_prefix
-        return RedisWindow(self._redis, model, self._settings.window, prefix, radius_l2=model.match_radius_l2)
+        return RedisWindow(self._redis, model, self._settings.window, self._settings.redis.key_prefix)
 
     def _compose(self, stack: ExitStack, fetcher: Fetcher, encoder: TritonEncoder, window: RedisWindow) -> _Parts:
         """Put the pipeline together; what has to be closed is closed by the stack, the consumer last."""

@@ -58,7 +58,7 @@ class OnnxStages:
 
     def __init__(self, redis: Redis, prefix: str, encoder: OnnxEncoder, strictness: Strictness = "balanced") -> None:
         settings, metrics, model = Settings(), Metrics(CollectorRegistry()), encoder.info
-        window = RedisWindow(redis, model, settings.window, prefix, radius_l2=model.match_radius_l2)
+        window = RedisWindow(redis, model, settings.window, prefix)
         unused = cast(Any, None)
         self._ingest = Ingest(settings, model.size, Fetcher(FetchSettings()), window, metrics)
         self._encode = Encode(settings.decode, encoder, metrics, self._ingest.read_picture)

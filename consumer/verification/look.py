@@ -41,11 +41,11 @@ def verify(
 
     Raises Misconfigured for a rule that asks for measures that a look does not take.
     """
-    columns = columns_of(rule.measures)
+    columns, rotation_maps = columns_of(rule.measures), rule.rotation_maps
     verifications: list[Verification] = []
     for start in range(0, len(uploads), PAIRS_AT_ONCE):
         part = slice(start, start + PAIRS_AT_ONCE)
-        looked = look(uploads[part], candidates[part], l2[part], rule.rotation_maps)
+        looked = look(uploads[part], candidates[part], l2[part], rotation_maps)
         scores = rule.trees.scores(looked.measures[:, columns])
         verifications += [
             Verification(score, int(inliers), transform, links, dict(zip(MEASURES, measures, strict=True)))
@@ -89,8 +89,8 @@ def look(uploads: Sequence[Features], candidates: Sequence[Features], l2: Floats
         np.abs(registration.transforms - by_features).max(axis=(1, 2)),
         registration,
         agreed,
-        _pictures(uploads, upload_content, upload_levels),
-        _pictures(candidates, candidate_content, candidate_levels),
+        Pictures(upload_content, _aspects(uploads), structure(upload_pixels), blankness(upload_levels)),
+        Pictures(candidate_content, _aspects(candidates), structure(candidate_pixels), blankness(candidate_levels)),
     )
     transforms = _between(candidate_frames, registration.transforms, np.linalg.inv(upload_frames))
     return Look(transforms, geometry, measures)
@@ -101,9 +101,9 @@ def _content(pictures: Sequence[Features]) -> Floats:
     return np.array([each.thumbnail.content for each in pictures], np.float32)
 
 
-def _pictures(pictures: Sequence[Features], content: Floats, levels: NDArray[np.uint8]) -> Pictures:
-    aspect = np.array([each.thumbnail.aspect for each in pictures], np.float32)
-    return Pictures(content, aspect, structure(levels.astype(np.float32)), blankness(levels))
+def _aspects(pictures: Sequence[Features]) -> Floats:
+    """List the width over the height of each picture: float32 [M]."""
+    return np.array([each.thumbnail.aspect for each in pictures], np.float32)
 
 
 def _frames(content: Floats) -> Floats:

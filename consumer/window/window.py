@@ -61,13 +61,13 @@ class RedisWindow(Window):
         radius_l2: float | None = None,
         progress: Callable[[str, int], None] | None = None,
     ) -> None:
-        """Near matches are reported up to `radius_l2`: the model's threshold, unless given.
+        """Near matches are reported up to `radius_l2`: as far as a match of the model may be, unless given.
 
         `progress(tenant, rows)` is called after each page but the last while a tenant's window is read.
         """
         self.store = WindowStore(redis, model, settings, prefix)
         self.loss_guard = LossGuard(self.store, settings.on_loss)
-        radius_l2 = model.threshold_l2 if radius_l2 is None else radius_l2
+        radius_l2 = model.match_radius_l2 if radius_l2 is None else radius_l2
         search = SearchParams(radius_l2, model.threshold_l2, max(MAX_NEAREST, settings.others + 1))
 
         def new_index() -> VectorIndex:

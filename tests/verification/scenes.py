@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.encoder.views import Features
+from consumer.events import Edit
 from consumer.images.region import WHOLE_IMAGE
 from consumer.images.thumbnail import SIDE, Thumbnail
 
@@ -84,3 +85,12 @@ def features(of: Scene, affine: Affine = IDENTITY, around: Scene | None = None, 
     """Make the features of a square picture of an edit of the scene."""
     thumbnail = Thumbnail.of(pixels(of, affine, around, noise), WHOLE_IMAGE, 1.0)
     return Features(patches(of, affine, around, noise)[0], thumbnail)
+
+
+def check_edit(edit: Edit) -> None:
+    """Check that an edit is one that a verdict may carry: boxes within the pictures, and nothing turned inside out."""
+    assert edit.zoom > 0
+    assert 0 <= edit.overlap <= 1
+    for box in (edit.box_in_match, edit.box_in_upload):
+        assert 0 <= box.left <= box.right <= 1
+        assert 0 <= box.top <= box.bottom <= 1

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from consumer.verification.features import HALF_TRUST_INLIERS, PAIRS_AT_ONCE, candidate_scores, match_features
 from consumer.verification.result import Verification
-from tests.verification.scenes import CHANNELS, EDITS, patches, scene
+from tests.verification.scenes import CHANNELS, EDITS, check_edit, patches, scene
 
 
 def match_all(
@@ -185,13 +185,8 @@ def test_any_features_give_a_valid_result(uploads: NDArray[np.int8], candidates:
     for verification in match_all(uploads, candidates):
         assert 0 <= verification.score <= 1
         assert verification.inliers == len(verification.links)
-        edit = verification.edit
-        if edit is not None:
-            assert edit.zoom > 0
-            assert 0 <= edit.overlap <= 1
-            for box in (edit.box_in_match, edit.box_in_upload):
-                assert 0 <= box.left <= box.right <= 1
-                assert 0 <= box.top <= box.bottom <= 1
+        if verification.edit is not None:
+            check_edit(verification.edit)
 
 
 @pytest.mark.parametrize("count", [2, 5, 13])

@@ -34,7 +34,7 @@ REGIONS = [WHOLE_IMAGE, Region(0, 0.5, 1, 1), Region(0.5, 0, 1, 0.5)]
 def window(redis_server: str, request: pytest.FixtureRequest) -> Iterator[RedisWindow]:
     with Redis.from_url(redis_server) as client:
         prefix = f"verify-{request.node.name}"
-        yield RedisWindow(client, MODEL, WindowSettings(), prefix, radius_l2=MODEL.match_radius_l2)
+        yield RedisWindow(client, MODEL, WindowSettings(), prefix)
 
 
 @pytest.fixture

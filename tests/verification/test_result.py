@@ -15,7 +15,7 @@ from consumer.verification.look import verify
 from consumer.verification.measures import MEASURES
 from consumer.verification.result import Verification
 from tests.fakes.rule import make_rule
-from tests.verification.scenes import EDITS, Affine, Scene, features, scene
+from tests.verification.scenes import EDITS, Affine, Scene, check_edit, features, scene
 
 ONE = np.ones(1, np.float32)
 REGION = Region(0.0, 0.5, 0.5, 1.0)
@@ -96,11 +96,7 @@ def test_any_transformation_gives_a_valid_edit(transform: NDArray[np.float32], o
     one = Verification(0.5, 3, transform, NO_LINKS, {})
     edit = (one.in_whole_image(REGION) if of_region else one).edit
     if edit is not None:
-        assert edit.zoom > 0
-        assert 0 <= edit.overlap <= 1
-        for box in (edit.box_in_match, edit.box_in_upload):
-            assert 0 <= box.left <= box.right <= 1
-            assert 0 <= box.top <= box.bottom <= 1
+        check_edit(edit)
 
 
 def with_measures(measures: Mapping[str, float]) -> Verification:

@@ -21,14 +21,13 @@ from rich.progress import track
 from consumer.encoder.contract import Encoded
 from consumer.encoder.views import Features
 from consumer.images import regions, thumbnail
-from consumer.images.decode import Picture, prepare
 from consumer.images.region import WHOLE_IMAGE
 from consumer.images.regions import make_views
 from consumer.images.thumbnail import Thumbnail
 from consumer.settings import DecodeSettings
 from triton_models.training.data import list_pictures
 from triton_models.training.edits import EDITS, Edit, library_edits
-from triton_models.training.encoders import OnnxEncoder
+from triton_models.training.encoders import OnnxEncoder, prepared
 from triton_models.training.held_out_edits import HELD_OUT_EDITS
 
 Floats = NDArray[np.float32]
@@ -161,10 +160,7 @@ def encode_pictures(
     encoder: PixelEncoder, pictures: Sequence[Image.Image], within: bool, encode_at_once: int = 2 * BATCH
 ) -> Uploads:
     """Encode RGB pictures, and the pictures within them where `within`."""
-    decoded = []
-    for picture in pictures:
-        pixels, small = prepare(picture, encoder.size, picture.width / picture.height)
-        decoded.append(Picture(pixels, small, 0.0, picture.width, picture.height, ""))
+    decoded = [prepared(picture, encoder.size) for picture in pictures]
     views = [
         (owner, view)
         for owner, of_picture in enumerate(make_views(decoded, DecodeSettings().min_detail, within))
