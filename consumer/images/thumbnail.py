@@ -64,17 +64,19 @@ class Thumbnail(NamedTuple):
 
 def shrink(image: Image.Image) -> NDArray[np.uint8]:
     """Average an RGB picture to uint8 [48, 48, 3]."""
+    if image.width % SIDE == image.height % SIDE == 0:  # the same, and several times faster
+        return np.asarray(image.reduce((image.width // SIDE, image.height // SIDE)))
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
 def _to_levels(small: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Reduce a picture uint8 [48, 48, 3] to 16 levels of grey: uint8 [48, 48]."""
-    grey = small.sum(axis=2, dtype=np.float32) / 3
+    grey = small.reshape(-1, 3) @ np.full(3, 1 / 3, np.float32)
     grey -= grey.mean()
     deviation = np.sqrt(np.mean(grey * grey)) + MIN_DEVIATION
-    levels = np.rint(grey / deviation * LEVELS_PER_DEVIATION + MAX_LEVEL / 2)
+    levels = np.rint(grey * np.float32(LEVELS_PER_DEVIATION / deviation) + MAX_LEVEL / 2)
     clipped: NDArray[np.uint8] = np.clip(levels, 0, MAX_LEVEL).astype(np.uint8)
-    return clipped
+    return clipped.reshape(SIDE, SIDE)
 
 
 def find_content(small: NDArray[np.uint8]) -> Region:
@@ -82,11 +84,10 @@ def find_content(small: NDArray[np.uint8]) -> Region:
 
     Margins are blank in one colour along at least two sides, so that a plain sky is none.
     """
-    cells, count = small.astype(np.float32), SIDE
-    colour = _margin_colour(cells)
+    colour, count = _margin_colour(small), SIDE
     if colour is None:
         return WHOLE_IMAGE
-    difference = np.abs(cells - colour).max(axis=2)
+    difference = np.abs(small - colour).max(axis=2)
     left, top, right, bottom = 0, 0, count, count
     for _ in range(2):  # a row may be blank only between the columns that are left
         top, bottom = _content_span(difference[:, left:right], top, bottom)
@@ -99,11 +100,14 @@ def find_content(small: NDArray[np.uint8]) -> Region:
     return Region(left / count, top / count, right / count, bottom / count)
 
 
-def _margin_colour(cells: NDArray[np.float32]) -> NDArray[np.float32] | None:
+def _margin_colour(cells: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     """Find the colour [3] that at least two sides of a picture, as cells [N, N, 3], have in common along their edge."""
-    sides = np.stack([cells[0], cells[-1], cells[:, 0], cells[:, -1]])
-    colours = np.median(sides, axis=1)
+    sides = np.stack([cells[0], cells[-1], cells[:, 0], cells[:, -1]]).astype(np.float32)
+    middle = SIDE // 2
+    colours = np.sort(sides, axis=1)[:, middle - 1 : middle + 1].mean(axis=1)  # the median, at less cost
     blank = _is_blank(np.abs(sides - colours[:, None]).max(axis=2))
+    if np.count_nonzero(blank) < 2:
+        return None
     alike = np.abs(colours[:, None] - colours[None]).max(axis=2) <= BLANK_TOLERANCE
     shared = (alike & blank) & blank[:, None]
     best = int(shared.sum(axis=1).argmax())

@@ -27,14 +27,16 @@ class Agreement(NamedTuple):
     """How well M uploads agree with the candidates on which they were laid, all float32 [M].
 
     `overlap` is the share of the upload that was compared. `fine` is the correlation, -1 to 1, of its finer structure.
-    `small_blocks` and `large_blocks` [M, 1 + QUANTILES] are the mean correlation of the blocks of two
-    sizes, and the quantiles over them, each block counted by how much there is to see in it.
+    `small_blocks` and `large_blocks` [M, 1 + QUANTILES] are the mean correlation of the blocks of two sizes, and the
+    quantiles over them, each block counted by how much there is to see in it. For `shared_blocks`, small ones, that is
+    what is to be seen in both pictures: what covers a part of a copy is seen in one, other content in either.
     """
 
     overlap: Floats
     fine: Floats
     small_blocks: Floats
     large_blocks: Floats
+    shared_blocks: Floats
 
 
 def agreement(uploads: Floats, candidates: Floats, transforms: Floats) -> Agreement:
@@ -45,11 +47,14 @@ def agreement(uploads: Floats, candidates: Floats, transforms: Floats) -> Agreem
     projected = sample(candidates.reshape(-1, 1), places, side, np.arange(count)).reshape(uploads.shape)
     mask = inside.reshape(uploads.shape)
     a, b = (_fine_structure(each, mask) for each in (uploads, projected))
+    small, upload_energy, candidate_energy = _correlate_blocks(a, b, mask, SMALL_BLOCK_PX)
+    large, *large_energies = _correlate_blocks(a, b, mask, LARGE_BLOCK_PX)
     return Agreement(
         mask.mean(axis=(1, 2)),
         _correlation(a, b),
-        _block_agreement(a, b, mask, SMALL_BLOCK_PX),
-        _block_agreement(a, b, mask, LARGE_BLOCK_PX),
+        _mean_and_quantiles(small, np.maximum(upload_energy, candidate_energy)),
+        _mean_and_quantiles(large, np.maximum(*large_energies)),
+        _mean_and_quantiles(small, np.minimum(upload_energy, candidate_energy)),
     )
 
 
@@ -88,8 +93,8 @@ def _correlation(a: Floats, b: Floats) -> Floats:
     return correlation
 
 
-def _block_agreement(a: Floats, b: Floats, mask: Floats, block_px: int) -> Floats:
-    """Correlate pictures block by block: the mean over the blocks, and the quantiles: [M, 1 + QUANTILES].
+def _correlate_blocks(a: Floats, b: Floats, mask: Floats, block_px: int) -> tuple[Floats, Floats, Floats]:
+    """Correlate pictures block by block, and tell how much there is to see in each block of both: [M, G] each.
 
     The mean of each row and each column of a block, within the `mask`, is taken out of it.
     """
@@ -102,11 +107,19 @@ def _block_agreement(a: Floats, b: Floats, mask: Floats, block_px: int) -> Float
         blocks = (blocks - (blocks @ ones) * rows) * weight
         centred.append((blocks - (ones.T @ blocks) * columns) * weight)
     a, b = centred
-    energy_a, energy_b, product = (np.einsum("mgij,mgij->mg", *each) for each in ((a, a), (b, b), (a, b)))
-    correlation = product / np.sqrt(np.maximum(energy_a * energy_b, 1e-6))
-    importance = np.sqrt(np.maximum(energy_a, energy_b))
-    importance *= (ones.T @ weight @ ones)[..., 0, 0] > MIN_BLOCK_COVERAGE * block_px**2
-    importance /= np.maximum(importance.sum(axis=1, keepdims=True), 1e-6)
+    squares_a, squares_b, product = (np.einsum("mgij,mgij->mg", *each) for each in ((a, a), (b, b), (a, b)))
+    correlation = product / np.sqrt(np.maximum(squares_a * squares_b, 1e-6))
+    counted = (ones.T @ weight @ ones)[..., 0, 0] > MIN_BLOCK_COVERAGE * block_px**2
+    return correlation, np.sqrt(squares_a) * counted, np.sqrt(squares_b) * counted
+
+
+def _mean_and_quantiles(correlation: Floats, importance: Floats) -> Floats:
+    """Average the correlation of blocks [M, G], each counted by its importance, and find quantiles: [M, 1 + QUANTILES].
+
+    Both are 0 where no block counts.
+    """
+    total = importance.sum(axis=1, keepdims=True)
+    importance = importance / np.maximum(total, 1e-6)
     order = np.argsort(correlation, axis=1, kind="stable")
     ranked = np.take_along_axis(correlation, order, 1)
     below = np.cumsum(np.take_along_axis(importance, order, 1), axis=1)
@@ -114,7 +127,8 @@ def _block_agreement(a: Floats, b: Floats, mask: Floats, block_px: int) -> Float
     for quantile in QUANTILES:
         place = np.minimum((below < quantile).sum(axis=1, keepdims=True), ranked.shape[1] - 1)
         parts.append(np.take_along_axis(ranked, place, 1)[:, 0])
-    return np.stack(parts, axis=1)
+    found: Floats = np.stack(parts, axis=1) * (total > 0)
+    return found
 
 
 def _blocks(pictures: Floats, block_px: int) -> Floats:

@@ -12,9 +12,16 @@ from numpy.typing import NDArray
 
 from consumer.encoder.contract import VerificationRule
 from consumer.encoder.views import Features
-from consumer.verification.agreement import agreement, blankness, structure
+from consumer.verification.agreement import agreement
 from consumer.verification.features import PAIRS_AT_ONCE, Geometry, match_features
-from consumer.verification.measures import MEASURES, Pictures, columns_of, measure
+from consumer.verification.measures import (
+    FEATURE_MEASURES,
+    MEASURES,
+    Thumbnails,
+    columns_of,
+    feature_measures,
+    pixel_measures,
+)
 from consumer.verification.registration import register
 from consumer.verification.result import Verification
 from consumer.verification.search import search
@@ -23,6 +30,9 @@ Floats = NDArray[np.float32]
 
 # Pictures as near as this are searched for each other by their pixels where features agree on no more than chance.
 MAX_LOST_L2, MAX_LOST_INLIERS = 1.0, 14
+# Farther ones are not compared by pixels unless their features are as similar as this, times the trust in them: 3 in 5
+# strangers are not, and 1 in 500 of the copies that pixels would have verified.
+MIN_FAR_SIMILARITY = 0.12
 IDENTITY = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
 
 
@@ -62,56 +72,48 @@ def verify(
 
 
 def look(uploads: Sequence[Features], candidates: Sequence[Features], l2: Floats, rotation_maps: Floats | None) -> Look:
-    """Compare each upload with the candidate beside it, M pairs at once."""
+    """Compare each upload with the candidate beside it, M pairs at once.
+
+    Pairs that are far and whose features hardly agree are not laid upon each other: all that pixels would tell is 0.
+    """
     geometry = match_features(
         np.stack([each.patches for each in uploads]), np.stack([each.patches for each in candidates]), rotation_maps
     )
-    upload_levels, candidate_levels = (
-        np.stack([each.thumbnail.levels for each in pictures]) for pictures in (uploads, candidates)
-    )
-    upload_pixels, candidate_pixels = (levels.astype(np.float32) for levels in (upload_levels, candidate_levels))
-    upload_content, candidate_content = (_content(each) for each in (uploads, candidates))
-    upload_frames, candidate_frames = _frames(upload_content), _frames(candidate_content)
-    inverse = np.linalg.inv(candidate_frames)
-    by_features = _between(inverse, geometry.transforms, upload_frames)
-    unmoved = np.broadcast_to(IDENTITY, by_features.shape)
-    starts = [by_features, unmoved, _between(inverse, IDENTITY[None], upload_frames)]
-    lost = (geometry.inliers < MAX_LOST_INLIERS) & (l2 < MAX_LOST_L2)
-    if lost.any():
-        found = unmoved.copy()
-        found[lost] = search(upload_pixels[lost], candidate_pixels[lost])
-        starts.append(found)
-    registration = register(upload_pixels, candidate_pixels, np.stack(starts, axis=1))
-    agreed = agreement(upload_pixels, candidate_pixels, registration.transforms)
-    measures = measure(
-        l2,
-        geometry,
-        np.abs(registration.transforms - by_features).max(axis=(1, 2)),
-        registration,
-        agreed,
-        Pictures(upload_content, _aspects(uploads), structure(upload_pixels), blankness(upload_levels)),
-        Pictures(candidate_content, _aspects(candidates), structure(candidate_pixels), blankness(candidate_levels)),
-    )
-    transforms = _between(candidate_frames, registration.transforms, np.linalg.inv(upload_frames))
+    transforms = geometry.transforms.copy()
+    measures = np.zeros((len(l2), len(MEASURES)), np.float32)
+    measures[:, : len(FEATURE_MEASURES)] = feature_measures(l2, geometry)
+    is_near = l2 < MAX_LOST_L2
+    worthwhile = np.flatnonzero(is_near | (geometry.similarity * geometry.trust >= MIN_FAR_SIMILARITY))
+    if len(worthwhile):
+        transforms[worthwhile], measures[worthwhile, len(FEATURE_MEASURES) :] = _compare_pixels(
+            Thumbnails([uploads[m].thumbnail for m in worthwhile.tolist()]),
+            Thumbnails([candidates[m].thumbnail for m in worthwhile.tolist()]),
+            geometry.transforms[worthwhile],
+            is_near[worthwhile] & (geometry.inliers[worthwhile] < MAX_LOST_INLIERS),
+        )
     return Look(transforms, geometry, measures)
 
 
-def _content(pictures: Sequence[Features]) -> Floats:
-    """Stack where the thumbnails were cut out: float32 [M, 4]."""
-    return np.array([each.thumbnail.content for each in pictures], np.float32)
+def _compare_pixels(
+    uploads: Thumbnails, candidates: Thumbnails, transforms: Floats, lost: NDArray[np.bool_]
+) -> tuple[Floats, Floats]:
+    """Lay thumbnails upon each other, from the `transforms` [M, 2, 3] of features: the better ones, and the measures.
 
-
-def _aspects(pictures: Sequence[Features]) -> Floats:
-    """List the width over the height of each picture: float32 [M]."""
-    return np.array([each.thumbnail.aspect for each in pictures], np.float32)
-
-
-def _frames(content: Floats) -> Floats:
-    """Make the maps [M, 3, 3] from places in the thumbnails of `content` [M, 4] to places in the whole pictures."""
-    frames = np.zeros((len(content), 3, 3), np.float32)
-    frames[:, 0, 0], frames[:, 1, 1] = content[:, 2] - content[:, 0], content[:, 3] - content[:, 1]
-    frames[:, 0, 2], frames[:, 1, 2], frames[:, 2, 2] = content[:, 0], content[:, 1], 1
-    return frames
+    Where features are `lost` [M], one is also searched for in the other.
+    """
+    inverse = np.linalg.inv(candidates.frames)
+    by_features = _between(inverse, transforms, uploads.frames)
+    unmoved = np.broadcast_to(IDENTITY, by_features.shape)
+    starts = [by_features, unmoved, _between(inverse, IDENTITY[None], uploads.frames)]
+    if lost.any():
+        found = unmoved.copy()
+        found[lost] = search(uploads.pixels[lost], candidates.pixels[lost])
+        starts.append(found)
+    registration = register(uploads.pixels, candidates.pixels, np.stack(starts, axis=1))
+    agreed = agreement(uploads.pixels, candidates.pixels, registration.transforms)
+    moved = np.abs(registration.transforms - by_features).max(axis=(1, 2))
+    measures = pixel_measures(moved, registration, agreed, uploads, candidates)
+    return _between(candidates.frames, registration.transforms, np.linalg.inv(uploads.frames)), measures
 
 
 def _between(after: Floats, transforms: Floats, before: Floats) -> Floats:

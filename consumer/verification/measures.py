@@ -10,14 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.errors import Misconfigured
-from consumer.verification.agreement import Agreement
+from consumer.images.thumbnail import Thumbnail
+from consumer.verification.agreement import Agreement, blankness, structure
 from consumer.verification.features import Geometry
 from consumer.verification.registration import Registration
 
 Floats = NDArray[np.float32]
 
-# Their order is that of the columns. Models name those that their rule asks for.
-MEASURES = (
+# Their order is that of the columns: first what local features tell, then what pixels do. Models name those that their
+# rule asks for.
+FEATURE_MEASURES = (
     "l2",
     "inliers",
     "trust",
@@ -26,12 +28,18 @@ MEASURES = (
     "inlier_weight",
     "upload_rarity",
     "match_rarity",
+)
+PIXEL_MEASURES = (
     "correlation",
     "contained",
     "overlap",
     "moved",
     "fine",
-    *(f"{size}_blocks_{part}" for size in ("small", "large") for part in ("mean", "q10", "q25", "q50", "q75")),
+    *(
+        f"{blocks}_blocks_{part}"
+        for blocks in ("small", "large", "shared")
+        for part in ("mean", "q10", "q25", "q50", "q75")
+    ),
     "stretch",
     "stretch_in_frame",
     "rotation_deg",
@@ -44,6 +52,7 @@ MEASURES = (
     "upload_content",
     "match_content",
 )
+MEASURES = FEATURE_MEASURES + PIXEL_MEASURES
 
 
 def columns_of(names: Sequence[str]) -> list[int]:
@@ -54,34 +63,30 @@ def columns_of(names: Sequence[str]) -> list[int]:
     return [MEASURES.index(name) for name in names]
 
 
-class Pictures:
-    """What the measures need to know of M thumbnails beside how they agree; all float32 [M], or [M, 4] for `content`.
+class Thumbnails:
+    """What is compared of M pictures: all float32.
 
-    `content` are the edges left, top, right, bottom of what the thumbnails show, `aspect` the width over the height of
-    the whole pictures. `structure` and `blankness` are those of `agreement`.
+    `pixels` [M, side, side] are their thumbnails' levels, `frames` [M, 3, 3] the maps from places in the thumbnails to
+    places in the whole pictures. `content_area` and `content_aspect` [M] are of what the thumbnails show, `structure`
+    and `blankness` [M] those of `agreement`.
     """
 
-    def __init__(self, content: Floats, aspect: Floats, structure: Floats, blankness: Floats) -> None:
-        width, height = content[:, 2] - content[:, 0], content[:, 3] - content[:, 1]
-        self.content_area = width * height
-        self.content_aspect = aspect * width / height
-        self.structure, self.blankness = structure, blankness
+    def __init__(self, thumbnails: Sequence[Thumbnail]) -> None:
+        levels = np.stack([each.levels for each in thumbnails])
+        content = np.array([each.content for each in thumbnails], np.float32)
+        size = content[:, 2:] - content[:, :2]
+        self.pixels: Floats = levels.astype(np.float32)
+        self.frames = np.zeros((len(content), 3, 3), np.float32)
+        self.frames[:, 0, 0], self.frames[:, 1, 1], self.frames[:, :2, 2] = size[:, 0], size[:, 1], content[:, :2]
+        self.frames[:, 2, 2] = 1
+        self.content_area: Floats = size[:, 0] * size[:, 1]
+        aspect = np.array([each.aspect for each in thumbnails], np.float32)
+        self.content_aspect: Floats = aspect * size[:, 0] / size[:, 1]
+        self.structure, self.blankness = structure(self.pixels), blankness(levels)
 
 
-def measure(
-    l2: Floats,
-    geometry: Geometry,
-    moved: Floats,
-    registration: Registration,
-    agreement: Agreement,
-    uploads: Pictures,
-    candidates: Pictures,
-) -> Floats:
-    """Put together the measures of M pairs: [M, MEASURES].
-
-    `moved` [M] is how far registration moved the upload from where its features lay, in sides of the candidate.
-    """
-    linear = registration.transforms[:, :, :2]
+def feature_measures(l2: Floats, geometry: Geometry) -> Floats:
+    """Put together what the local features of M pairs tell: [M, FEATURE_MEASURES]."""
     columns = [
         l2,
         geometry.inliers,
@@ -91,6 +96,18 @@ def measure(
         geometry.inlier_weight,
         geometry.upload_rarity,
         geometry.candidate_rarity,
+    ]
+    return np.stack(columns, axis=1, dtype=np.float32)
+
+
+def pixel_measures(
+    moved: Floats, registration: Registration, agreement: Agreement, uploads: Thumbnails, candidates: Thumbnails
+) -> Floats:
+    """Put together what the thumbnails of M pairs tell: [M, PIXEL_MEASURES].
+
+    `moved` [M] is how far registration moved the upload from where its features lay, in sides of the candidate.
+    """
+    columns = [
         registration.correlation,
         registration.contained,
         agreement.overlap,
@@ -98,7 +115,8 @@ def measure(
         agreement.fine,
         *agreement.small_blocks.T,
         *agreement.large_blocks.T,
-        *_plausibility(linear, uploads.content_aspect, candidates.content_aspect),
+        *agreement.shared_blocks.T,
+        *_plausibility(registration.transforms[:, :, :2], uploads.content_aspect, candidates.content_aspect),
         uploads.structure,
         candidates.structure,
         uploads.blankness,

@@ -74,7 +74,7 @@ class Verification:
         return replace(self, transform=transform, links=links, region=region)
 
     def to_evidence(self, verified: bool) -> Evidence:
-        """Make the evidence that a verdict carries."""
+        """Make the evidence that a verdict carries; between pictures that are no copies there is no edit."""
         measures = self.measures
         blankness = min(measures["upload_blankness"], measures["match_blankness"])
         return Evidence(
@@ -85,7 +85,7 @@ class Verification:
             least_agreement=round(measures["small_blocks_q10"], 3),
             stretch=round(min(expm1(measures["stretch"]), 99.0), 3),
             writing=blankness >= MIN_WRITING_BLANKNESS,
-            edit=self.edit,
+            edit=self.edit if verified else None,
         )
 
 

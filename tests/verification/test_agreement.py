@@ -61,6 +61,18 @@ def test_a_half_covered_copy_agrees_where_it_is_not_covered() -> None:
         assert of_other[0] + 0.2 < of_half[0] < of_whole[0] - 0.2
 
 
+def test_other_content_is_told_from_a_cover_by_what_both_show() -> None:
+    """A plain patch hides a third of one copy; another has something else drawn there."""
+    covered, replaced = drawing(1), drawing(1)
+    box = (0, 0, SIDE_PX, SIDE_PX // 3)
+    covered.paste(drawing(1).resize((1, 1)).getpixel((0, 0)), box)
+    replaced.paste(drawing(30).crop(box), box)
+    under_cover, of_other = (agree(each, drawing(1)).shared_blocks[0] for each in (covered, replaced))
+    q10 = 1
+    assert under_cover[q10] > 0.5
+    assert of_other[q10] < 0.3
+
+
 def test_light_and_contrast_change_little() -> None:
     for change in (lambda value: value * 0.5 + 20, lambda value: 255 - (255 - value) * 0.6):
         assert mean(agree(drawing(2).point(change), drawing(2))) > 0.95

@@ -15,8 +15,8 @@ from consumer.errors import Misconfigured
 from consumer.images.region import WHOLE_IMAGE, Region
 from consumer.images.thumbnail import SIDE, Thumbnail, find_content
 from consumer.verification.features import PAIRS_AT_ONCE
-from consumer.verification.look import look, verify
-from consumer.verification.measures import MEASURES
+from consumer.verification.look import MAX_LOST_L2, look, verify
+from consumer.verification.measures import MEASURES, PIXEL_MEASURES
 from consumer.verification.result import Verification
 from tests.fakes.rule import make_rule
 from tests.verification.scenes import CHANNELS, EDITS, features, patches, pixels, scene
@@ -69,10 +69,20 @@ def test_pixels_tell_copies_from_pictures_that_only_have_the_same_features(name:
 def test_features_alone_and_pixels_alone_are_no_copy_to_a_rule_for_both() -> None:
     match = features(scene(1))
     only_features = verify_one(match._replace(thumbnail=features(scene(2)).thumbnail), match)
-    only_pixels = verify_one(match._replace(patches=features(scene(2)).patches), match)
+    only_pixels = verify_one(match._replace(patches=features(scene(2)).patches), match, l2=0.9)
     assert only_features.measures["inliers"] > 4 * only_pixels.measures["inliers"]
     assert only_pixels.measures["fine"] > 0.9
     assert only_features.measures["fine"] < 0.3
+
+
+def test_pixels_of_far_pictures_are_compared_only_where_features_promise_something() -> None:
+    match = features(scene(1))
+    upload = match._replace(patches=features(scene(2)).patches)
+    near, far = (verify_one(upload, match, l2=l2) for l2 in (MAX_LOST_L2 - 0.01, MAX_LOST_L2))
+    assert near.score > 0.9
+    assert far.score < ACCEPTED / 2
+    assert {far.measures[name] for name in PIXEL_MEASURES} == {0}
+    assert verify_one(features(scene(1), EDITS["zoom"]), match, l2=1.2).score > 0.9
 
 
 def test_pixels_place_a_picture_more_exactly_than_features_can() -> None:
@@ -96,7 +106,7 @@ def test_a_blank_picture_is_compared_without_an_error_and_is_no_copy() -> None:
 def test_one_valid_feature_is_no_error() -> None:
     few = features(scene(1))
     few.patches[1:, :-2] = 0
-    verification = verify_one(few, few)
+    verification = verify_one(few, few, l2=0.9)
     assert verification.inliers <= 1
     assert verification.score > 0.9  # pixels agree
 
@@ -132,7 +142,7 @@ def test_transformations_are_those_of_whole_pictures_whatever_their_margins() ->
     assert verification.measures["match_content"] == pytest.approx(0.5625)
     # The features of strangers say nothing of use: the start at the same content finds it.
     lost = with_margins(1, wide)._replace(patches=features(scene(7)).patches)
-    assert verify_one(lost, with_margins(1, narrow)).score > 0.9
+    assert verify_one(lost, with_margins(1, narrow), l2=0.9).score > 0.9
 
 
 def test_each_pair_of_a_mixed_batch_is_rotated_and_registered_by_itself() -> None:

@@ -5,9 +5,18 @@ import pytest
 from numpy.typing import NDArray
 
 from consumer.errors import Misconfigured
+from consumer.images.region import Region
+from consumer.images.thumbnail import MAX_LEVEL, SIDE, Thumbnail
 from consumer.verification.agreement import Agreement
 from consumer.verification.features import Geometry
-from consumer.verification.measures import MEASURES, Pictures, columns_of, measure
+from consumer.verification.measures import (
+    FEATURE_MEASURES,
+    MEASURES,
+    Thumbnails,
+    columns_of,
+    feature_measures,
+    pixel_measures,
+)
 from consumer.verification.registration import Registration
 
 Floats = NDArray[np.float32]
@@ -18,18 +27,23 @@ def number(value: float) -> Floats:
     return np.array([value], np.float32)
 
 
-def pictures(aspect: float, content: tuple[float, ...] = WHOLE) -> Pictures:
-    return Pictures(np.array([content], np.float32), number(aspect), number(0.3), number(0.4))
+def pictures(aspect: float, content: tuple[float, ...] = WHOLE) -> Thumbnails:
+    """Make a picture in two shades: a quarter of it is light."""
+    levels = np.zeros((SIDE, SIDE), np.uint8)
+    levels[: SIDE // 2, : SIDE // 2] = MAX_LEVEL
+    return Thumbnails([Thumbnail(levels, Region(*content), aspect)])
 
 
-def measured(transform: object, upload: Pictures, candidate: Pictures) -> dict[str, float]:
+def measured(transform: object, upload: Thumbnails, candidate: Thumbnails) -> dict[str, float]:
     """Measure a pair under a transformation; each other number is its name's place, so that none stands for another."""
     geometry = Geometry(np.zeros((1, 2, 3), np.float32), [], *map(number, (1, 2, 3, 4, 5, 6, 7)))
     registration = Registration(np.asarray(transform, np.float32)[None], number(8), number(9))
     blocks = np.array([[13, 14, 15, 16, 17]], np.float32)
-    agreement = Agreement(number(10), number(11), blocks, blocks + 5)
-    [row] = measure(number(0.5), geometry, number(0.25), registration, agreement, upload, candidate)
-    return dict(zip(MEASURES, row.tolist(), strict=True))
+    agreement = Agreement(number(10), number(11), blocks, blocks + 5, blocks + 10)
+    features = feature_measures(number(0.5), geometry)[0].tolist()
+    pixels = pixel_measures(number(0.25), registration, agreement, upload, candidate)[0].tolist()
+    assert len(features) == len(FEATURE_MEASURES)
+    return dict(zip(MEASURES, features + pixels, strict=True))
 
 
 def test_each_measure_stands_under_its_name() -> None:
@@ -59,15 +73,20 @@ def test_each_measure_stands_under_its_name() -> None:
         "large_blocks_q25": 20,
         "large_blocks_q50": 21,
         "large_blocks_q75": 22,
+        "shared_blocks_mean": 23,
+        "shared_blocks_q10": 24,
+        "shared_blocks_q25": 25,
+        "shared_blocks_q50": 26,
+        "shared_blocks_q75": 27,
         "stretch": np.log(2),
         "stretch_in_frame": 0,
         "rotation_deg": 0,
         "log_area": 0,
         "aspect_change": np.log(2),
-        "upload_structure": 0.3,
-        "match_structure": 0.3,
-        "upload_blankness": 0.4,
-        "match_blankness": 0.4,
+        "upload_structure": wide.structure[0],
+        "match_structure": wide.structure[0],
+        "upload_blankness": 0.75,
+        "match_blankness": 0.75,
         "upload_content": 1,
         "match_content": 0.25,
     }

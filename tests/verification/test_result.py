@@ -111,7 +111,7 @@ def test_the_evidence_names_what_was_measured() -> None:
         assert (evidence.verified, evidence.score, evidence.inliers) == (verified, 0.6124, 5)
         assert (evidence.agreement, evidence.least_agreement) == (0.712, -0.1)
         assert evidence.stretch == 0.25
-        assert evidence.edit is not None
+        assert (evidence.edit is not None) == verified
     assert with_measures({"stretch": 20.0}).to_evidence(verified=False).stretch == 99
 
 

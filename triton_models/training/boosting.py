@@ -25,6 +25,7 @@ IN_FAVOUR = (
     "overlap",
     "fine",
     "small_blocks",
+    "shared_blocks",
     "large_blocks",
 )
 PARAMETERS: Mapping[str, Any] = {
