@@ -105,7 +105,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = {name: value for name in RECIPE_OPTIONS if (value := getattr(arguments, name)) is not None}
     device = arguments.device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = device.type == "cuda"
-    torch.backends.cudnn.benchmark = on_gpu
     torch.manual_seed(arguments.seed)
     aspects = json.loads(arguments.aspects.read_text()) if arguments.aspects else {}
     run = Run(
