@@ -30,12 +30,17 @@ MESSAGE_MAX_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Broker:
-    """One broker that is controller too; `folder` holds its properties, its data and its log."""
+    """One broker that is controller too; `folder` holds its properties, its data and its log.
+
+    The listener on `proxied_port` tells its clients to come to `proxy_port`, where a proxy may listen.
+    """
 
     number: int
     port: int
     controller_port: int
     secured_port: int
+    proxied_port: int
+    proxy_port: int
     folder: Path
     directory_id: str
     child: Child
@@ -66,14 +71,19 @@ class KafkaCluster:
         self._id = _identifier()
         self._reaper = Reaper()
         self.folder = Path(tempfile.mkdtemp(prefix="seenit-kafka-"))
-        ports = iter(free_ports(3 * brokers))
-        self.brokers = [self._broker(n, next(ports), next(ports), next(ports)) for n in range(brokers)]
+        ports = free_ports(5 * brokers)
+        self.brokers = [self._broker(n, ports[5 * n : 5 * n + 5]) for n in range(brokers)]
         self._properties = dict(properties or {})
 
     @property
     def bootstrap_servers(self) -> str:
         """Addresses of the plain listeners, comma-separated."""
         return ",".join(f"127.0.0.1:{broker.port}" for broker in self.brokers)
+
+    @property
+    def proxied_servers(self) -> str:
+        """Addresses where the proxies of the brokers are expected, comma-separated."""
+        return ",".join(f"127.0.0.1:{broker.proxy_port}" for broker in self.brokers)
 
     @property
     def secured_servers(self) -> str:
@@ -201,11 +211,11 @@ class KafkaCluster:
 
     # Files and processes.
 
-    def _broker(self, number: int, port: int, controller_port: int, secured_port: int) -> Broker:
+    def _broker(self, number: int, ports: Sequence[int]) -> Broker:
         folder = self.folder / str(number)
         command = self._java(self._heap, "kafka.Kafka", [str(folder / "server.properties")])
         child = Child(f"broker-{number}", command, folder / "broker.log", self._reaper)
-        return Broker(number, port, controller_port, secured_port, folder, _identifier(), child)
+        return Broker(number, *ports, folder, _identifier(), child)
 
     def _format(self, broker: Broker) -> None:
         broker.folder.mkdir()
@@ -227,11 +237,17 @@ class KafkaCluster:
         return ["java", f"-Xmx{heap}", *JAVA_FLAGS, logging, "-cp", f"{self._jars}/*", main, *arguments]
 
     def _server_properties(self, broker: Broker) -> dict[str, str]:
-        listeners = {"PLAIN": ("127.0.0.1", broker.port), "CONTROLLER": ("127.0.0.1", broker.controller_port)}
-        protocols = {"PLAIN": "PLAINTEXT", "CONTROLLER": "PLAINTEXT"}
+        listeners = {
+            "PLAIN": ("127.0.0.1", broker.port),
+            "CONTROLLER": ("127.0.0.1", broker.controller_port),
+            "PROXIED": ("127.0.0.1", broker.proxied_port),
+        }
+        protocols = dict.fromkeys(listeners, "PLAINTEXT")
         if self._security:
             listeners["SECURED"] = ("localhost", broker.secured_port)
             protocols["SECURED"] = "SASL_SSL"
+        advertised = {**listeners, "PROXIED": ("127.0.0.1", broker.proxy_port)}
+        del advertised["CONTROLLER"]
         copies = str(len(self.brokers))
         in_sync = str(len(self.brokers) // 2 + 1)
         return {
@@ -240,7 +256,8 @@ class KafkaCluster:
             "controller.quorum.bootstrap.servers": ",".join(f"127.0.0.1:{b.controller_port}" for b in self.brokers),
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "PLAIN",
-            "listeners": ",".join(f"{name}://{host}:{port}" for name, (host, port) in listeners.items()),
+            "listeners": _addresses(listeners),
+            "advertised.listeners": _addresses(advertised),
             "listener.security.protocol.map": ",".join(f"{name}:{kind}" for name, kind in protocols.items()),
             "log.dirs": str(broker.folder / "data"),
             # Settings of a careful operator.
@@ -274,6 +291,10 @@ class KafkaCluster:
             **(self._security.properties(self.folder) if self._security else {}),
             **self._properties,
         }
+
+
+def _addresses(listeners: Mapping[str, tuple[str, int]]) -> str:
+    return ",".join(f"{name}://{host}:{port}" for name, (host, port) in listeners.items())
 
 
 def _identifier() -> str:
