@@ -13,6 +13,13 @@ CHECK_TIMEOUT_S = 2.0
 FETCH_WAIT_MS = 20
 # A broker that stands still holds a request for this long; the client's default, 60 s, would lose a whole transaction.
 SOCKET_TIMEOUT_MS = 10_000
+# The client's pause before it repeats a request of a transaction that got no answer. It draws up to a fifth less, and
+# takes 500 ms for TxnOffsetCommit, whatever this says. So what is answered within SENT_ONCE_S was sent once.
+RETRY_PAUSE_MS = 500
+SENT_ONCE_S = 0.8 * RETRY_PAUSE_MS / 1000
+# Brokers refuse a transaction while they write the last one's markers. The client tries again after 20 ms where the new
+# one begins with a message, but after RETRY_PAUSE_MS where it begins with offsets.
+MARKERS_S = 0.02
 # Dead letters carry the original value: the producer's limit must not be the smallest on the way.
 MAX_MESSAGE_BYTES = 64 << 20
 # A consumer that hangs in close() delays a stop by this much at most: the group's session time-out does the rest.

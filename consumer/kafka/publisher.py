@@ -11,7 +11,15 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from consumer.errors import Unavailable
-from consumer.kafka.config import BROKER_TIMEOUT_S, CLOSE_TIMEOUT_S, MAX_MESSAGE_BYTES, client_options
+from consumer.kafka.config import (
+    BROKER_TIMEOUT_S,
+    CLOSE_TIMEOUT_S,
+    MARKERS_S,
+    MAX_MESSAGE_BYTES,
+    RETRY_PAUSE_MS,
+    SENT_ONCE_S,
+    client_options,
+)
 from consumer.kafka.consumer import UploadsConsumer
 from consumer.kafka.messages import OutgoingMessage, produce
 from consumer.settings import KafkaSettings
@@ -39,6 +47,11 @@ class Publisher:
 
     `exactly-once`: one transaction holds messages and offsets. `at-least-once`: the messages first, then the offsets,
     so that after a crash in between the same verdicts, with the same ids, are published again.
+
+    A request that the network holds back while the client repeats it may arrive when the next transaction has begun.
+    Brokers take a late EndTxn for that one's end, and a late TxnOffsetCommit for its offsets, as long as they come from
+    a producer of the same epoch (KIP-890; librdkafka 2.15 does not speak the newer protocol). So no producer goes on
+    after an abort, nor after requests that may have been sent twice: a new one of the same name begins a new epoch.
     """
 
     def __init__(self, settings: KafkaSettings, consumer: UploadsConsumer) -> None:
@@ -72,7 +85,7 @@ class Publisher:
                 self._deliver(producer, messages)
                 self._consumer.commit(offsets)
         except _Undelivered as undelivered:
-            # The client miscounts after a refusal, so that its next transaction would fail too: make a new producer.
+            # The client miscounts after a refusal, so that what it sends next would fail too: make a new producer.
             self._abort()
             self._producer = None
             smaller = _shrink_largest(messages, undelivered.errors)
@@ -83,6 +96,10 @@ class Publisher:
         except _ClientHangs:
             self._producer = None  # a new one under the same name aborts the transaction that this one has begun
             raise Unavailable("kafka", "the client does not come back from the group's coordinator") from None
+        except SystemError:
+            # So the client (confluent-kafka 2.15) shows a fatal error that it hears of in flush().
+            self._producer = None
+            raise Unavailable("kafka", "the client gave up while it sent messages; its log has the reason") from None
         except KafkaException as exception:
             self._abort()
             error = exception.args[0]
@@ -109,6 +126,7 @@ class Publisher:
                     **(
                         {
                             "transactional.id": self._transactional_id,
+                            "retry.backoff.ms": RETRY_PAUSE_MS,
                             "transaction.timeout.ms": self._settings.transaction_timeout_ms,
                         }
                         if self._transactional
@@ -128,13 +146,19 @@ class Publisher:
         offsets: Sequence[TopicPartition],
         generation: Any,
     ) -> None:
+        if not messages:
+            time.sleep(MARKERS_S)
         producer.begin_transaction()
-        self._deliver(producer, messages)
+        self._deliver(producer, messages)  # brokers recognize a message that was sent twice
+        began_s = time.monotonic()
         _retry_unless_hung(lambda: producer.send_offsets_to_transaction(list(offsets), generation, BROKER_TIMEOUT_S))
         # From here until the brokers answer, the transaction may be committed or not: the group's offsets show which.
         self._commit_unconfirmed = True
         _retry(lambda: producer.commit_transaction(BROKER_TIMEOUT_S))
         self._commit_unconfirmed = False
+        if (took_s := time.monotonic() - began_s) >= SENT_ONCE_S:
+            log.info("a commit took %.1f s and may have been sent twice: starting a new producer", took_s)
+            self._producer = None
 
     def _are_committed(self, offsets: Sequence[TopicPartition]) -> bool:
         """Tell whether a commit of unknown outcome succeeded: the group's offsets are then at these or beyond."""
@@ -166,12 +190,12 @@ class Publisher:
     def _abort(self) -> None:
         if self._producer is None or not self._transactional:
             return
+        producer, self._producer = self._producer, None
         try:
-            self._producer.abort_transaction(BROKER_TIMEOUT_S)
+            producer.abort_transaction(BROKER_TIMEOUT_S)
         except KafkaException as exception:
             # Fenced or out of step: a new producer under the same name aborts whatever this one left open.
-            log.warning("cannot abort a transaction, starting a new producer: %s", exception.args[0].str())
-            self._producer = None
+            log.warning("cannot abort a transaction: %s", exception.args[0].str())
 
 
 def _shrink_largest(messages: list[OutgoingMessage], errors: Mapping[int, KafkaError]) -> list[OutgoingMessage]:

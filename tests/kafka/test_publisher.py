@@ -1,4 +1,4 @@
-"""The publisher with a client that does not come back, which no real broker brings about at will."""
+"""The publisher with a client that hangs or breaks down, which no real broker brings about at will."""
 
 import threading
 import time
@@ -28,3 +28,14 @@ def test_a_client_that_does_not_come_back_is_left_behind(monkeypatch: pytest.Mon
     assert time.monotonic() - began_s < 10
     hanging.commit_transaction.assert_not_called()
     assert publisher._producer is None  # the next try has a producer of its own, which fences this one
+
+
+def test_a_client_that_breaks_down_is_replaced() -> None:
+    """A fatal error in flush(), as after a message that came late, does not arrive as the exception that it should."""
+    broken = MagicMock(spec=Producer)
+    broken.flush.side_effect = SystemError("<method 'flush'> returned NULL without setting an exception")
+    publisher = publisher_module.Publisher(KafkaSettings(), cast(Any, MagicMock()))
+    publisher._producer = broken
+    with pytest.raises(Unavailable, match="gave up"):
+        publisher.publish([], [TopicPartition("in", 0, 1)])
+    assert publisher._producer is None

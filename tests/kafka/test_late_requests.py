@@ -1,0 +1,270 @@
+"""Requests that the network holds back while the client repeats them, and delivers later: nothing is lost or doubled.
+
+Brokers that speak the newer protocol alone with a client (KIP-890) refuse such a request; librdkafka does not speak it.
+"""
+
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+
+from consumer.errors import Unavailable
+from consumer.kafka import config
+from consumer.kafka import publisher as publisher_module
+from consumer.kafka.consumer import UploadsConsumer
+from consumer.kafka.messages import OutgoingMessage
+from consumer.kafka.publisher import Publisher
+from consumer.settings import KafkaSettings
+from tests.kafka.group import Member, Topics, new_topics, wait_for
+from tests.kafka_cluster import KafkaCluster
+from tests.kafka_cluster.proxy import Held, KafkaProxy
+
+FENCED = {KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED}
+LATE = {KafkaError.INVALID_TXN_STATE, *FENCED}
+TOO_LARGE = "x" * 5000  # more metadata than an offset may have: the quickest way to have one refused
+
+
+@pytest.fixture(scope="module")
+def proxy(kafka_cluster: KafkaCluster) -> Iterator[KafkaProxy]:
+    with KafkaProxy(kafka_cluster) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def line(topics: Topics, proxy: KafkaProxy, join: Callable[..., Member]) -> Iterator["Line"]:
+    line = Line(topics, proxy, join().consumer)
+    topics.upload(b"0", b"1", b"2")
+    wait_for(lambda: line.consumer.partitions)
+    yield line
+    line.close()
+
+
+class Crashed(BaseException):
+    """What ends a process in the midst of a publish."""
+
+
+class Dying(Publisher):
+    """A publisher whose process ends when it has sent its messages; `last_deed` is done before."""
+
+    last_deed: Callable[[], object]
+
+    def _deliver(self, producer: Producer, messages: Sequence[OutgoingMessage]) -> None:
+        super()._deliver(producer, messages)
+        self.last_deed()
+        raise Crashed
+
+
+class Line:
+    """A process that publishes through the proxy, one verdict after the other, each until it is confirmed."""
+
+    def __init__(self, topics: Topics, proxy: KafkaProxy, consumer: UploadsConsumer, **changes: object) -> None:
+        self.topics = topics
+        self.proxy = proxy
+        self.consumer = consumer
+        changes = {"bootstrap_servers": proxy.servers, "instance_id": "one", **changes}
+        self.settings: KafkaSettings = topics.settings.model_copy(update=changes)
+        self.publisher = Publisher(self.settings, consumer)
+        proxy.seen.clear()
+
+    def close(self) -> None:
+        self.publisher.close()
+
+    def publish(self, number: int) -> None:
+        """Publish the verdict on an upload, as often as it takes."""
+        for _ in range(3):
+            with contextlib.suppress(Unavailable):
+                self.publisher.publish([self.topics.verdict(b"%d" % number)], self.topics.offsets(number + 1))
+                return
+        pytest.fail("it cannot be published")
+
+    def fail_to_publish(self, number: int) -> None:
+        """Publish a verdict whose offset is refused, so that the transaction is aborted."""
+        refused = TopicPartition(self.settings.input_topic, 0, number + 1, TOO_LARGE)
+        with pytest.raises(Unavailable, match="OFFSET_METADATA_TOO_LARGE"):
+            self.publisher.publish([self.topics.verdict(b"%d, aborted" % number)], [refused])
+
+    def hold_of_first(self, name: str, connection: Literal["closed", "silent"] = "closed") -> Held:
+        """Publish the first verdict, with one of its requests held; its abort comes before it, where that is held."""
+        held = self.proxy.hold(name, connection)
+        if name == "Abort":
+            self.fail_to_publish(0)
+        else:
+            self.publish(0)
+        held.wait()
+        self.check_pauses(name)
+        return held
+
+    def check_pauses(self, name: str) -> None:
+        """Check that the client repeated the request, and no sooner than it is trusted to."""
+        first_s, second_s, *_ = [at_s for seen, at_s in self.proxy.seen if seen == name]
+        if name in ("AddOffsetsToTxn", "TxnOffsetCommit", "Commit"):
+            assert second_s - first_s >= config.SENT_ONCE_S
+
+    def check(self, count: int) -> None:
+        """Check that each verdict stands there once, and the group at the end of what they answer."""
+        verdicts = Counter(self.topics.read(self.settings.output_topic))
+        assert (verdicts, self.topics.committed()) == (Counter(b"%d" % n for n in range(count)), {0: count})
+
+
+@pytest.mark.parametrize("when", ["AddOffsetsToTxn", "TxnOffsetCommit", "Commit"])
+@pytest.mark.parametrize("end", ["Commit", "Abort"])
+def test_a_late_end_does_not_end_the_next_transaction(line: Line, end: str, when: str) -> None:
+    held = line.hold_of_first(end)
+    answers: list[int] = []
+    line.proxy.before(when, lambda: answers.append(held.deliver_end()))
+    first = 0 if end == "Abort" else 1
+    line.publish(first)
+    line.publish(first + 1)
+    line.check(first + 2)
+    assert set(answers) <= FENCED
+    assert answers
+
+
+@pytest.mark.parametrize("end", ["Commit", "Abort"])
+def test_a_late_end_does_no_harm_where_the_next_process_crashes(line: Line, end: str) -> None:
+    held = line.hold_of_first(end)
+    first = 0 if end == "Abort" else 1
+    dying = Dying(line.settings, line.consumer)
+    dying.last_deed = held.deliver_end
+    # It is the same process as before.
+    dying._producer = line.publisher._producer
+    with pytest.raises(Crashed):
+        dying.publish([line.topics.verdict(b"%d" % first)], line.topics.offsets(first + 1))
+    heir = Line(line.topics, line.proxy, line.consumer)
+    if line.topics.committed().get(0, 0) == first:  # where the heir goes on
+        heir.publish(first)
+    heir.check(first + 1)
+    heir.close()
+
+
+def test_a_late_end_does_no_harm_after_a_silent_connection(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is not closed costs the client its time-out, and only then it repeats the request."""
+    monkeypatch.setattr(config, "SOCKET_TIMEOUT_MS", 1000)
+    held = line.hold_of_first("Commit", "silent")
+    line.proxy.before("TxnOffsetCommit", held.deliver_end)
+    line.publish(1)
+    line.check(2)
+
+
+@pytest.mark.parametrize(
+    ("name", "when"),
+    [
+        ("InitProducerId", "AddOffsetsToTxn"),
+        ("InitProducerId", "Commit"),
+        ("AddPartitionsToTxn", "AddPartitionsToTxn"),
+        ("AddPartitionsToTxn", None),
+        ("Produce", "AddPartitionsToTxn"),
+        ("Produce", "AddOffsetsToTxn"),
+        ("Produce", None),
+        ("AddOffsetsToTxn", "AddPartitionsToTxn"),
+        ("AddOffsetsToTxn", "TxnOffsetCommit"),
+        ("AddOffsetsToTxn", None),
+        ("TxnOffsetCommit", "TxnOffsetCommit"),
+        ("TxnOffsetCommit", "Commit"),
+        ("TxnOffsetCommit", None),
+    ],
+)
+def test_a_late_request_does_not_change_the_next_transaction(line: Line, name: str, when: str | None) -> None:
+    held = line.hold_of_first(name)
+    if when is None:
+        line.publish(1)
+        held.deliver()
+        line.publish(2)
+        line.check(3)
+    else:
+        line.proxy.before(when, held.deliver)
+        line.publish(1)
+        line.check(2)
+
+
+@pytest.mark.parametrize("ended_by", ["its late commit", "itself", "its time-out"])
+def test_a_zombies_late_commit_stands_or_falls_as_a_whole(
+    topics: Topics, proxy: KafkaProxy, join: Callable[..., Member], monkeypatch: pytest.MonkeyPatch, ended_by: str
+) -> None:
+    """Its commits do not arrive, so that it gives up; the first one arrives before or after its transaction ended."""
+    monkeypatch.setattr(publisher_module, "BROKER_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(config, "SOCKET_TIMEOUT_MS", 1000)
+    timeout_ms = 4000 if ended_by == "its time-out" else 15_000
+    zombie = Line(topics, proxy, join().consumer, transaction_timeout_ms=timeout_ms)
+    heir = Line(topics, proxy, zombie.consumer, instance_id="two")
+    wait_for(lambda: zombie.consumer.partitions)
+    zombie.publish(0)
+    held, *_ = [proxy.hold("Commit") for _ in range(8)]
+    with pytest.raises(Unavailable):
+        zombie.publisher.publish([topics.verdict(b"1")], topics.offsets(2))
+    with pytest.raises(KafkaException, match="TIMED_OUT"):
+        heir.consumer.committed(topics.offsets(2), 0.5)  # nobody is told where to go on, as long as that is open
+    if ended_by == "its time-out":
+        assert topics.committed() == {0: 1}  # it waited for that
+    proxy.forget()
+    if ended_by == "itself":
+        zombie.publish(1)
+    elif ended_by == "its time-out":
+        heir.publish(1)
+    assert held.deliver_end() in ({0} if ended_by == "its late commit" else LATE)
+    if ended_by != "itself":
+        zombie.publish(1)
+    heir.publish(2)
+    heir.check(3)
+    zombie.close()
+    heir.close()
+
+
+def test_a_late_commit_does_no_harm_where_the_coordinator_has_moved(kafka_trio: KafkaCluster) -> None:
+    topics = new_topics(kafka_trio)
+    member = Member(UploadsConsumer(topics.settings, lambda: None))
+    with KafkaProxy(kafka_trio) as proxy:
+        line = Line(topics, proxy, member.consumer)
+        try:
+            wait_for(lambda: member.consumer.partitions)
+            held = proxy.hold("Commit")
+            publishing = threading.Thread(target=line.publish, args=(0,))
+            publishing.start()
+            held.wait()
+            assert held.broker is not None
+            kafka_trio.kill(held.broker.number)
+            publishing.join()
+            alive = [broker for broker in kafka_trio.brokers if broker is not held.broker]
+            answers: list[int] = []
+            proxy.before("TxnOffsetCommit", lambda: answers.extend(held.deliver_end(broker) for broker in alive))
+            line.publish(1)
+            kafka_trio.heal()
+            proxy.before("TxnOffsetCommit", lambda: answers.append(held.deliver_end()))
+            line.publish(2)
+            line.check(3)
+            assert set(answers) <= {KafkaError.NOT_COORDINATOR, *FENCED}
+            assert not FENCED.isdisjoint(answers)
+        finally:
+            member.stop()
+            line.close()
+
+
+def test_at_least_once_a_late_message_is_recognized(line: Line) -> None:
+    repeating = Line(line.topics, line.proxy, line.consumer, delivery="at-least-once")
+    held = repeating.hold_of_first("Produce")
+    repeating.publish(1)
+    held.deliver()
+    repeating.publish(2)
+    repeating.check(3)
+    repeating.close()
+
+
+def test_at_least_once_a_late_commit_repeats_verdicts_and_loses_none(
+    topics: Topics, proxy: KafkaProxy, join: Callable[..., Member]
+) -> None:
+    """An offset that goes back is no loss: the uploads from there on are answered again, by the same ids."""
+    line = Line(topics, proxy, join(bootstrap_servers=proxy.servers).consumer, delivery="at-least-once")
+    wait_for(lambda: line.consumer.partitions)
+    held = proxy.hold("OffsetCommit")
+    line.publish(0)
+    line.publish(1)
+    held.deliver()
+    assert topics.committed() == {0: 1}
+    assert set(topics.read(topics.settings.output_topic)) == {b"0", b"1"}
+    line.publish(1)
+    assert topics.committed() == {0: 2}
+    line.close()
