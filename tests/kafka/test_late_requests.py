@@ -181,6 +181,21 @@ def test_a_late_request_does_not_change_the_next_transaction(line: Line, name: s
         line.check(2)
 
 
+def test_messages_that_were_given_up_are_refused_when_they_come_late(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "BROKER_TIMEOUT_S", 1.5)
+    given_up = [line.proxy.hold("Produce") for _ in range(5)]
+    with pytest.raises(Unavailable):
+        line.publisher.publish([line.topics.verdict(b"given up")], line.topics.offsets(1))
+    line.proxy.forget()
+    line.proxy.before("AddOffsetsToTxn", given_up[0].deliver)
+    line.publish(0)
+    given_up[0].deliver()
+    line.publish(1)
+    line.check(2)
+
+
 @pytest.mark.parametrize("ended_by", ["its late commit", "itself", "its time-out"])
 def test_a_zombies_late_commit_stands_or_falls_as_a_whole(
     topics: Topics, proxy: KafkaProxy, join: Callable[..., Member], monkeypatch: pytest.MonkeyPatch, ended_by: str
