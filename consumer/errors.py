@@ -20,6 +20,7 @@ Reason = Literal[
     "not-an-image",  # bytes that no decoder knows
     "wrong-content-type",  # announced as something else than a picture
     "broken-image",  # a picture whose data is cut short or damaged
+    "not-supported",  # a sound picture of a known format, in a form that no decoder here knows
     "too-small",  # fewer pixels than can be told apart
     "poison",  # brought the process down each time it was tried
 ]

@@ -6,7 +6,6 @@ before it is converted, composed or turned, so that those steps cost next to not
 """
 
 import re
-import struct
 import threading
 import warnings
 from contextlib import nullcontext
@@ -15,10 +14,11 @@ from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import AvifImagePlugin, ExifTags, Image, UnidentifiedImageError
+from PIL import AvifImagePlugin, ExifTags, Image, ImageCms, UnidentifiedImageError
 from pillow_heif import register_heif_opener
 
 from consumer.errors import Unprocessable
+from consumer.images.containers import MAX_JPEG_SCANS, Jpeg, check_tiff, is_readable_tiff, mended, read_jpeg
 from consumer.images.region import WHOLE_IMAGE, Region
 from consumer.images.thumbnail import SIDE as THUMBNAIL_SIDE
 from consumer.images.thumbnail import Thumbnail, find_content, shrink
@@ -30,20 +30,14 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "HEIF", "AVIF", "TIFF", "BMP")
 # Content types that say nothing about the content; object stores and upload forms put them when nobody knows.
 OPAQUE_TYPES = frozenset({"", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded"})
 
-# A progressive JPEG usually has ten scans. Each one passes over the whole picture however few bytes it has, so a file
-# of empty scans is a bomb of time: at 100 megapixels, 32 MiB of them keep a core busy for hours.
-MAX_JPEG_SCANS = 50
-START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
-MAX_JPEG_SEGMENTS = 10_000  # a segment has up to 64 kB: a hundred are many
-JPEG_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)  # markers that a length follows, and EOI
-
 # Pillow parses headers in Python, a read or more for each chunk, segment, block or tag, so that 32 MiB of empty chunks
 # take it up to minutes. A PNG of 100 megapixels with a chunk for each row needs some 50,000 reads.
 MAX_READS = 200_000
-# For each strip or tile of a TIFF Pillow makes a Python object, 350 bytes for the four in the file. The limit lets
-# through one strip for each row of the longest side that other formats have, in three planes.
-MAX_TIFF_VALUES = 200_000
-TIFF_BYTE_TYPES = (1, 2, 6, 7)  # a tag of these may have any number of values: Pillow keeps them as bytes
+# A JPEG is decoded small. At 200 megapixels one of a single scan, as telephones make them, takes 86 MiB and 0.2 s of a
+# core, a progressive one up to 1.2 GiB and 1 s; a lossless WebP of 100 megapixels takes 1.6 GiB and 1.3 s.
+JPEG_PIXELS_FACTOR = 2.5
+# Where Pillow's own guard against bombs refuses, whatever the settings; half of that, as Pillow counts it.
+Image.MAX_IMAGE_PIXELS = 225_000_000
 
 # Above this size pictures are decoded one at a time. The worst (lossless WebP) take 16 bytes a pixel while they are
 # decoded: 1.6 GB at the default limit, from 4 kB of input, and in each thread if nothing held them back.
@@ -62,6 +56,16 @@ EXIF_TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+# What a 16-bit picture's white is, and what the tags of a TIFF say of it.
+FULL_16_BITS = 65_535
+USUAL_WHITES = (255, 1023, 4095)
+TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_MAX_SAMPLE_VALUE, TIFF_SMAX_SAMPLE_VALUE = 258, 262, 281, 341
+WHITE_IS_ZERO = 0
+LAB_TO_SRGB = (ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"))
+
+# How decoders say that a file is sound, but not of a kind that they know.
+UNSUPPORTED = re.compile(r"unsupported|not supported|unknown (?:pixel|raw) mode|no codec", re.IGNORECASE)
 
 # What undoes each: whether the axes change places, and whether places are then mirrored left to right and flipped.
 TURNS_BACK = {
@@ -112,16 +116,24 @@ def decode(data: bytes, size: int, settings: DecodeSettings, content_type: str |
     Raises Unprocessable, and nothing else, for whatever may be wrong with the bytes.
     """
     _check_content_type(content_type)
+    pictures = [_decode(each, size, settings) for each in mended(data)]
+    if any(not np.array_equal(picture.pixels, pictures[0].pixels) for picture in pictures):
+        raise Unprocessable("broken-image", "The picture is cut short; send the whole file.")
+    return pictures[0]
+
+
+def _decode(data: bytes, size: int, settings: DecodeSettings) -> Picture:
+    """Decode a picture. Raises Unprocessable."""
     try:
-        _check_tiff(data)
+        check_tiff(data)
         with Image.open(_Input(data), formats=FORMATS) as image:
             name, (width, height) = image.format or "", image.size
-            _check_size(width, height, settings)
+            jpeg = read_jpeg(data) if name in ("JPEG", "MPO") else None
+            _check_size(width, height, settings, jpeg)
             held_pixels = width * height
-            if name in ("JPEG", "MPO"):
-                scans = _jpeg_scans(data)
+            if jpeg is not None:
                 image.draft(None, (size, size))  # the smallest of 1, 1/2, 1/4, 1/8 that still covers the square
-                if scans == 1:
+                if jpeg.scans == 1:
                     held_pixels = image.width * image.height  # a progressive one is held whole
             with _one_large_picture if held_pixels > LARGE_PIXELS else nullcontext():
                 pixels, thumbnail = prepare(image, size, width / height)
@@ -135,6 +147,8 @@ def decode(data: bytes, size: int, settings: DecodeSettings, content_type: str |
     except Unprocessable:
         raise
     except Exception as error:  # decoders raise OSError, ValueError, SyntaxError, struct.error, KeyError and others
+        if UNSUPPORTED.search(str(error)):
+            raise _not_supported(_printable(error)) from error
         raise Unprocessable(
             "broken-image", f"The picture is cut short or damaged ({_printable(error)}); send the whole file."
         ) from error
@@ -165,11 +179,13 @@ def _check_content_type(content_type: str | None) -> None:
         )
 
 
-def _check_size(width: int, height: int, settings: DecodeSettings) -> None:
-    if width * height > settings.max_pixels:
-        raise Unprocessable(
-            "too-large", f"The picture has {width} x {height} pixels; at most {settings.max_pixels} are accepted."
-        )
+def _check_size(width: int, height: int, settings: DecodeSettings, jpeg: Jpeg | None) -> None:
+    """Refuse a picture that costs too much to decode. Of a JPEG each scan costs, and it has no more than others."""
+    limit = settings.max_pixels
+    if jpeg is not None:
+        limit = min(int(limit * JPEG_PIXELS_FACTOR), limit * MAX_JPEG_SCANS // max(jpeg.scans, 1))
+    if width * height > limit:
+        raise Unprocessable("too-large", f"The picture has {width} x {height} pixels; at most {limit} are accepted.")
     if min(width, height) < settings.min_side:
         raise Unprocessable(
             "too-small",
@@ -189,39 +205,6 @@ class _Input(BytesIO):
         if self._reads > MAX_READS:
             raise Unprocessable("broken-image", "The picture is cut into too many parts; save it again.")
         return super().read(size)
-
-
-def _jpeg_scans(data: bytes) -> int:
-    """Count the scans up to the end of the first image; what follows it (pictures, a video) may hold any bytes."""
-    scans, offset = 0, 2
-    for _ in range(MAX_JPEG_SEGMENTS):
-        marker = JPEG_SEGMENT.search(data, offset)
-        if marker is None or marker[0] == END_OF_IMAGE:
-            return scans
-        scans += marker[0] == START_OF_SCAN
-        if scans > MAX_JPEG_SCANS:
-            break
-        offset = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
-    raise Unprocessable("broken-image", "The JPEG has far too many scans or segments; save it again.")
-
-
-def _check_tiff(data: bytes) -> None:
-    """Refuse a TIFF of too many strips, tiles or tags in its first directory, the only one that is decoded."""
-    order = {b"II": "<", b"MM": ">"}.get(data[:2], "")
-    if not order or data[2:4] not in (b"*\0", b"\0*", b"+\0", b"\0+"):
-        return
-    big = b"+" in data[2:4]
-    (offset,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
-    (tags,) = struct.unpack_from(order + ("Q" if big else "H"), data, offset)
-    entry = struct.Struct(order + ("HHQ8x" if big else "HHI4x"))
-    offset += 8 if big else 2
-    complete = min(tags, (len(data) - offset) // entry.size)  # a file that is cut short says more than it has
-    if complete <= MAX_TIFF_VALUES and all(
-        kind in TIFF_BYTE_TYPES or count <= MAX_TIFF_VALUES
-        for _, kind, count in entry.iter_unpack(data[offset : offset + complete * entry.size])
-    ):
-        return
-    raise Unprocessable("broken-image", "The TIFF is cut into too many strips, tiles or tags; save it again.")
 
 
 def prepare(image: Image.Image, size: int, aspect: float) -> tuple[NDArray[np.uint8], Thumbnail]:
@@ -275,7 +258,9 @@ def _transposition(image: Image.Image) -> Image.Transpose | None:
 def _resizable(image: Image.Image) -> Image.Image:
     """Convert to a mode that can be resized: no palette, no 16 bits, transparency only as RGBA."""
     if image.mode.startswith("I;16"):  # Pillow resizes some of these wrongly, and clips at 255 when it converts them
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        return _eight_bits(image)
+    if image.mode == "LAB":
+        return ImageCms.profileToProfile(image, *LAB_TO_SRGB, outputMode="RGB") or image
     if image.mode == "RGBA":
         return image
     if image.has_transparency_data:
@@ -283,6 +268,24 @@ def _resizable(image: Image.Image) -> Image.Image:
     if image.mode in ("P", "PA", "1"):
         return image.convert("RGB")
     return image
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Reduce grey of 16 bits to 8, by the depth that its values have.
+
+    Scanners and sensors write 10 and 12 bits into 16. A TIFF may say so; where nothing is said, a picture that leaves
+    the highest bits of all its values empty is taken for one of those, since none of 16 bits is so dark.
+    """
+    values, tags = np.asarray(image), getattr(image, "tag_v2", {})
+    white, brightest = FULL_16_BITS, int(values.max(initial=0))
+    said = [tags.get(TIFF_MAX_SAMPLE_VALUE), tags.get(TIFF_SMAX_SAMPLE_VALUE)]
+    said = [int(value[0]) for value in said if value] + [(1 << bits) - 1 for bits in tags.get(TIFF_BITS, ())]
+    known = [top for top in (*said, *USUAL_WHITES) if brightest <= top < FULL_16_BITS]
+    white = known[0] if known else FULL_16_BITS
+    table = np.minimum(np.arange(FULL_16_BITS + 1) * 255 // white, 255).astype(np.uint8)
+    if tags.get(TIFF_PHOTOMETRIC) == WHITE_IS_ZERO:
+        table = 255 - table
+    return Image.fromarray(table[values])
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -297,7 +300,14 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _unidentified(data: bytes) -> Unprocessable:
-    """Give the reason for data that no decoder took: damaged if it has the signature of a format, else no picture."""
+    """Give the reason for data that no decoder took: no picture if it has the signature of no format.
+
+    Else of a kind that is not supported, or damaged.
+    """
+    if is_readable_tiff(data):
+        return _not_supported("a TIFF of these bits and kinds of samples")
+    if data.startswith(b"\xff\xd8") and not read_jpeg(data).supported:
+        return _not_supported("a JPEG of 12 bits, or a hierarchical one")
     for name in FORMATS:
         _, accepts = Image.OPEN[name]
         if accepts is not None and accepts(data[:16]) is True:
@@ -308,6 +318,12 @@ def _unidentified(data: bytes) -> Unprocessable:
     return Unprocessable(
         "not-an-image",
         f"The {len(data)} bytes are no picture of a known format; send JPEG, PNG, WebP, GIF, HEIC, AVIF, TIFF or BMP.",
+    )
+
+
+def _not_supported(what: str) -> Unprocessable:
+    return Unprocessable(
+        "not-supported", f"The picture is in a form that is not supported ({what}); send 8 bits a channel, RGB or grey."
     )
 
 

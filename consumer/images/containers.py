@@ -1,0 +1,177 @@
+"""What is looked at, and left out, in the bytes of a picture before a decoder parses them.
+
+Each check stands beside the attack that it stops; each leniency beside what every viewer shows all the same.
+"""
+
+import re
+import struct
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+
+from consumer.errors import Unprocessable
+
+# A progressive JPEG usually has ten scans. Each one passes over the whole picture however few bytes it has, so a file
+# of empty scans is a bomb of time: at 100 megapixels, 32 MiB of them keep a core busy for hours.
+MAX_JPEG_SCANS = 50
+START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+MAX_JPEG_SEGMENTS = 10_000  # a segment has up to 64 kB: a hundred are many
+JPEG_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)  # markers that a length follows, and EOI
+JPEG_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+# Frames that are coded in other ways than the decoder knows: hierarchical ones.
+HIERARCHICAL_FRAMES = frozenset(bytes((0xFF, code)) for code in (0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF))
+FRAMES = HIERARCHICAL_FRAMES | {bytes((0xFF, code)) for code in (0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA, 0xCB)}
+FILLING_BYTES = 64 << 10
+
+# Chunks that a PNG of 100 megapixels has if there is one for each row are some 12,000.
+MAX_PNG_CHUNKS = 60_000
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_CHUNK = struct.Struct(">I4s")
+
+# For each strip or tile of a TIFF Pillow makes a Python object, 350 bytes for the four in the file. The limit lets
+# through one strip for each row of the longest side that other formats have, in three planes.
+MAX_TIFF_VALUES = 200_000
+TIFF_BYTE_TYPES = (1, 2, 6, 7)  # a tag of these may have any number of values: Pillow keeps them as bytes
+TIFF_WIDTH, TIFF_HEIGHT, TIFF_COMPRESSION = 256, 257, 259
+# None, CCITT (four kinds), LZW, JPEG (two), Deflate (two), PackBits, LZMA, Zstandard: what Pillow's libtiff knows.
+TIFF_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32946, 34925, 50000})
+
+
+class Jpeg(NamedTuple):
+    """What the markers of a JPEG say: scans, whether its end is there, and whether a decoder here knows its kind."""
+
+    scans: int
+    ended: bool
+    supported: bool
+
+
+def read_jpeg(data: bytes) -> Jpeg:
+    """Read the markers up to the end of the first image; what follows it (pictures, a video) may hold any bytes."""
+    scans, offset, supported = 0, 2, True
+    for _ in range(MAX_JPEG_SEGMENTS):
+        marker = JPEG_SEGMENT.search(data, offset)
+        if marker is None or marker[0] == END_OF_IMAGE:
+            return Jpeg(scans, marker is not None, supported)
+        scans += marker[0] == START_OF_SCAN
+        if scans > MAX_JPEG_SCANS:
+            break
+        if marker[0] in FRAMES:
+            bits = data[marker.end() + 2 : marker.end() + 3]
+            supported = marker[0] not in HIERARCHICAL_FRAMES and bits == b"\x08"
+        offset = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
+    raise Unprocessable("broken-image", "The JPEG has far too many scans or segments; save it again.")
+
+
+def mended(data: bytes) -> tuple[bytes, ...]:
+    """Return what to decode instead of the data; if it is more than one, all have to give the same picture."""
+    if data.startswith(PNG_SIGNATURE):
+        return (_without_metadata(data),)
+    if data.startswith(b"\xff\xd8"):
+        jpeg = read_jpeg(data)
+        if jpeg.scans and not jpeg.ended:
+            return _filled_up(data.rstrip(b"\xff"))
+    return (data,)
+
+
+def _filled_up(data: bytes) -> tuple[bytes, bytes]:
+    """End a JPEG without end in two ways. If nothing but its end is missing, what stands before that does not matter.
+
+    What is missing would be made up from these bytes, and the two pictures would differ.
+    """
+    restarts = JPEG_RESTART.findall(data)
+    noise = np.random.default_rng(0).integers(0, 255, FILLING_BYTES, np.uint8).tobytes()  # without 0xFF
+    if not restarts:
+        return data + bytes(FILLING_BYTES) + END_OF_IMAGE, data + noise + END_OF_IMAGE
+    # Where markers stand between parts of the picture, each part has to be filled up.
+    parts = [b"\xff" + bytes([0xD0 + (restarts[-1][1] + 1 + number) % 8]) for number in range(FILLING_BYTES // 64)]
+    fillings = (bytes(64), noise[:64])
+    first, second = (data + b"".join(filling + part for part in parts) + END_OF_IMAGE for filling in fillings)
+    return first, second
+
+
+def _without_metadata(data: bytes) -> bytes:
+    """Leave out the chunks of a PNG that do not bear upon its pixels: they may be damaged, or unpack to any size.
+
+    Transparency and EXIF (which way is up) stay if they are sound. So no text or profile is ever unpacked.
+    """
+    parts, offset, kept_from = [], len(PNG_SIGNATURE), 0
+    colours = data[25:26]  # the colour type, of the header
+    for _ in range(MAX_PNG_CHUNKS):
+        if offset + PNG_CHUNK.size > len(data):
+            break
+        length, kind = PNG_CHUNK.unpack_from(data, offset)
+        end = offset + PNG_CHUNK.size + length + 4
+        if end > len(data) or not kind.isalpha():
+            break
+        if kind == b"CgBI":
+            raise Unprocessable(
+                "not-supported", "The PNG is of Apple's own variant, which is not supported; send a standard one."
+            )
+        if kind[0] & 32 and not _is_sound(kind, colours, data[offset + 4 : end - 4], data[end - 4 : end]):
+            parts.append(data[kept_from:offset])
+            kept_from = end
+        offset = end
+        if kind == b"IEND":
+            break
+    else:
+        raise Unprocessable("broken-image", "The PNG is cut into too many parts; save it again.")
+    return b"".join((*parts, data[kept_from:])) if parts else data
+
+
+def _is_sound(kind: bytes, colours: bytes, checked: bytes, checksum: bytes) -> bool:
+    """Tell whether an ancillary chunk is one that counts, with the right checksum and length."""
+    length = len(checked) - 4
+    if kind == b"tRNS":
+        fits = {b"\0": length == 2, b"\2": length == 6, b"\3": 1 <= length <= 256}.get(colours, False)
+    else:
+        fits = kind == b"eXIf"
+    return fits and zlib.crc32(checked).to_bytes(4) == checksum
+
+
+def check_tiff(data: bytes) -> None:
+    """Refuse a TIFF whose first directory, the only one that is decoded, has too many strips, tiles or tags.
+
+    Also one that is compressed in a way that nobody here knows. Raises Unprocessable and struct.error.
+    """
+    tags = _tiff_tags(data)
+    compression = tags.get(TIFF_COMPRESSION, 1)
+    if compression not in TIFF_COMPRESSIONS:
+        raise Unprocessable(
+            "not-supported",
+            f"The TIFF's compression ({compression}) is not supported; use LZW, Deflate, JPEG, Zstandard or none.",
+        )
+
+
+def is_readable_tiff(data: bytes) -> bool:
+    """Tell whether the directory of a TIFF is whole and says how large the picture is."""
+    try:
+        return {TIFF_WIDTH, TIFF_HEIGHT} <= _tiff_tags(data).keys()
+    except struct.error:
+        return False
+
+
+def _tiff_tags(data: bytes) -> dict[int, int]:
+    """Read the first value of each short tag in the first directory; empty for what is no TIFF."""
+    order = {b"II": "<", b"MM": ">"}.get(data[:2], "")
+    if not order or data[2:4] not in (b"*\0", b"\0*", b"+\0", b"\0+"):
+        return {}
+    big = b"+" in data[2:4]
+    (offset,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+    (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, offset)
+    entry = struct.Struct(order + ("HHQ8s" if big else "HHI4s"))
+    offset += 8 if big else 2
+    complete = min(count, (len(data) - offset) // entry.size)  # a file that is cut short says more than it has
+    if complete > MAX_TIFF_VALUES:
+        raise _too_many_parts()
+    tags = {}
+    for tag, kind, values, value in entry.iter_unpack(data[offset : offset + complete * entry.size]):
+        if kind not in TIFF_BYTE_TYPES and values > MAX_TIFF_VALUES:
+            raise _too_many_parts()
+        if kind in (3, 4):
+            tags[tag] = struct.unpack_from(order + ("H" if kind == 3 else "I"), value)[0]
+    return tags
+
+
+def _too_many_parts() -> Unprocessable:
+    return Unprocessable("broken-image", "The TIFF is cut into too many strips, tiles or tags; save it again.")
