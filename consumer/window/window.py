@@ -136,7 +136,7 @@ class RedisWindow(Window):
         return results
 
     def delete(self, tenant: str, image_id: str, source: Source | None = None) -> DeleteResult:
-        """Delete all records of an image id, everywhere.
+        """Delete all records of an image id, everywhere, and of the versions of an object.
 
         With the `source` of the deletion, uploads from before it in the same partition are not stored any more: a
         process that was frozen with an upload in its hands cannot bring back what others have deleted meanwhile.

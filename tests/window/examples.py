@@ -61,6 +61,8 @@ def assert_coherent(redis: Redis) -> None:
         log = {position for position, fields in redis.xrange(key["log"]) if b"row" in fields}
         records = redis.hgetall(key["rows"])
         ids, digests = (redis.hgetall(key[kind]) for kind in ("ids", "digests"))
+        # Under the image id of an object its versions are listed once more.
+        objects = {name[1:]: ids.pop(name) for name in list(ids) if name[:1] == b"\xff"}
         assert log == set(records)
         for listed in (ids, digests):
             positions = [position for value in listed.values() for position in value.split(b" ")]
@@ -69,6 +71,9 @@ def assert_coherent(redis: Redis) -> None:
             row = decode_index_row(position, record)
             digest = record[11 : 11 + record[8]]
             assert position in ids[row.image_id].split(b" ")
+            parent, _, version = row.image_id.rpartition(b"?versionId=")
+            listed = [name for name, value in objects.items() if position in value.split(b" ")]
+            assert listed == ([parent] if parent and version else [])
             assert position in digests[digest].split(b" ")
         patches = redis.hgetall(key["patches"])
         assert set(patches) <= set(records)

@@ -18,7 +18,19 @@ from consumer.settings import WindowSettings
 from consumer.window import replica, store
 from consumer.window.records import ExactMatch, NewRecord, Position, Source
 from consumer.window.window import RedisWindow
-from tests.window.examples import DIM, MODEL, NAMES, PREFIX, UPLOADED_AT, keys, look_up, near, upload, vector
+from tests.window.examples import (
+    DIM,
+    MODEL,
+    NAMES,
+    PREFIX,
+    UPLOADED_AT,
+    assert_coherent,
+    keys,
+    look_up,
+    near,
+    upload,
+    vector,
+)
 
 Open = Callable[..., RedisWindow]
 
@@ -44,13 +56,14 @@ class TestAgainstAModel:
         deleted: bool = False
 
     _tenants = count()
-    _upload = st.tuples(st.sampled_from("abcdef"), st.integers(0, 8))
+    _names = ("a", "a?versionId=1", "a?versionId=2", "b", "c", "d")
+    _upload = st.tuples(st.sampled_from(_names), st.integers(0, 8))
     _step = st.tuples(
         st.integers(0, 2),
         st.one_of(
             st.tuples(st.just("append"), st.lists(_upload, min_size=1, max_size=5)),
             st.tuples(st.just("exact"), st.lists(_upload, min_size=1, max_size=3)),
-            st.tuples(st.just("delete"), st.sampled_from("abcdef")),
+            st.tuples(st.just("delete"), st.sampled_from(_names)),
             st.tuples(st.just("refresh"), st.none()),
             st.tuples(st.just("restart"), st.none()),
         ),
@@ -81,7 +94,12 @@ class TestAgainstAModel:
             elif action == "refresh":
                 window.refresh()
             elif action == "delete":
-                gone = [record for record in stored if record.image_id == argument and not record.deleted]
+                gone = [
+                    record
+                    for record in stored
+                    if (record.image_id == argument or record.image_id.startswith(f"{argument}?versionId="))
+                    and not record.deleted
+                ]
                 assert window.delete(tenant, str(argument)).records == len(gone)
                 for record in gone:
                     record.deleted = True
@@ -263,6 +281,53 @@ def test_an_upload_from_before_its_deletion_is_not_stored_again(process: Open, r
     heir.delete("t", "a", Source(0, 12))
     heir.append([upload_a._replace(source=Source(1, 2))])
     assert b"a" in redis.hkeys(keys()["ids"])
+
+
+VERSIONS = ("s3://b/k", "s3://b/k?versionId=1", "s3://b/k?versionId=2", "s3://b/k2?versionId=1", "s3://b/k?versionId=")
+
+
+@pytest.mark.parametrize(
+    ("deleted", "left"),
+    [
+        ("s3://b/k", [3, 4]),
+        ("s3://b/k?versionId=1", [0, 2, 3, 4]),
+        ("s3://b/k?versionId=3", [0, 1, 2, 3, 4]),
+        ("s3://b/k?versionId=", [0, 1, 2, 3]),
+        ("s3://b", [0, 1, 2, 3, 4]),
+    ],
+)
+def test_an_object_is_deleted_with_its_versions_and_a_version_by_itself(
+    process: Open, redis: Redis, deleted: str, left: list[int]
+) -> None:
+    window = process()
+    window.append([upload(name, picture) for picture, name in enumerate(VERSIONS)])
+    assert window.delete("t", deleted, Source(0, 9)).records == len(VERSIONS) - len(left)
+    found = [look_up(window, upload("probe", picture)) for picture in range(len(VERSIONS))]
+    assert [picture for picture, match in enumerate(found) if match is not None] == left
+    assert_coherent(redis)
+
+
+def test_a_version_from_before_the_deletion_of_its_object_is_not_stored_again(process: Open, redis: Redis) -> None:
+    window = process()
+    version = "s3://b/k?versionId=1"
+    window.append([upload("other", 9)])
+    window.delete("t", "s3://b/k", Source(0, 7))
+    window.append([upload(version, 1)._replace(source=Source(0, 5))])
+    assert redis.hkeys(keys()["ids"]) == [b"other"]
+    window.append([upload(version, 1)._replace(source=Source(0, 8))])
+    assert look_up(window, upload("probe", 1)) is not None
+    # A deletion carried out twice deletes nothing that came after it.
+    assert window.delete("t", "s3://b/k", Source(0, 7)).records == 0
+    assert window.delete("t", version, Source(0, 6)).records == 1
+
+
+def test_an_object_overwritten_for_ever_has_a_bounded_list_of_versions(process: Open, redis: Redis) -> None:
+    window = process()
+    window.append([upload(f"s3://b/k?versionId={number}", number) for number in range(40)])
+    assert redis.hlen(keys()["rows"]) == 16
+    assert_coherent(redis)
+    window.delete("t", "s3://b/k")
+    assert redis.hlen(keys()["ids"]) == 0
 
 
 def test_the_mark_of_a_deletion_leaves_with_its_time(process: Open, redis: Redis) -> None:

@@ -13,7 +13,7 @@ for index = 6, #ARGV do
   end
   if earlier then
     -- Where the image id was deleted lately, this may be an upload from before that: it is better not stored.
-    local fresh = redis.call('HEXISTS', DELETED, redis.sha1hex(image_id)) == 0
+    local fresh = not was_deleted(image_id)
     if fresh and not own and ms_of(newest) < now_ms - grace_ms then
       local _, _, vector = parse(redis.call('HGET', ROWS, newest))
       own = store(ARGV[index] .. vector, redis.call('HGET', PATCHES, newest) or '')

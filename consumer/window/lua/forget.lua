@@ -1,4 +1,4 @@
--- Delete all records of an image id.
+-- Delete all records of an image id, and of its versions if it is an object.
 --
 --   ARGV  6 image id  7 source of the deletion, or ''
 --   out   how many records were deleted, and the position at or before which all of them stood
@@ -12,10 +12,10 @@ if not epoch then
 end
 local image_id, source = ARGV[6], ARGV[7]
 -- A deletion that a frozen process carries out late, or a second time, deletes nothing that came after it.
-if is_deleted(image_id, source) then
+if is_marked(image_id, source) then
   return {0, string.match(redis.call('HGET', DELETED, redis.sha1hex(image_id)), '%S+$')}
 end
-local positions = list(IDS, image_id)
+local positions = records_of(image_id)
 for _, position in ipairs(positions) do
   forget(position)
 end

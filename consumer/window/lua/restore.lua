@@ -28,8 +28,8 @@ for index = 9, #ARGV, 4 do
       store(record, patches or '')
       added = added + 1
     end
-  elseif not is_deleted(image_id, source) then
-    for _, position in ipairs(list(IDS, image_id)) do
+  elseif not is_marked(image_id, source) then
+    for _, position in ipairs(records_of(image_id)) do
       erase(position)
       redis.call('XDEL', LOG, position)
       added = added - 1

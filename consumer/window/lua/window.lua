@@ -5,7 +5,8 @@
 --            ms is the server's clock and never falls; serial counts up, over rows and tombstones alike.
 --   rows     hash: position -> record. Not in the stream, because XDEL only marks an entry: its bytes stay in memory
 --            and in snapshots until all entries of its node are gone, and a deleted picture has to be gone at once.
---   ids      hash: image id -> positions, in order, separated by spaces: one for each content uploaded under that id
+--   ids      hash: image id -> positions, in order, separated by spaces: one for each content uploaded under that id.
+--            Also \255 and the image id of an object -> positions of its versions, `object?versionId=version`
 --   digests  hash: content hash -> positions, in order
 --   patches  hash: position -> local features and thumbnail, for pictures that have some
 --   deleted  hash: SHA-1 of an image id -> partition, offset and position of its deletion. A process that was frozen
@@ -109,8 +110,28 @@ local function unlist(map, key, position)
   end
 end
 
+-- The object that a picture is a version of, if it is one.
+local function object_of(image_id)
+  return string.match(image_id, '^(.+)%?versionId=.')
+end
+
+-- Where `ids` lists the versions of an object. No image id begins with this byte, since all are UTF-8.
+local function versions_key(object)
+  return '\255' .. object
+end
+
+-- All records of an image id, and of its versions if it is an object.
+local function records_of(image_id)
+  local positions = list(IDS, image_id)
+  for _, position in ipairs(list(IDS, versions_key(image_id))) do
+    positions[#positions + 1] = position
+  end
+  return positions
+end
+
 local function cost(image_id, digest, record_bytes, patches_bytes)
-  return ROW_OVERHEAD_BYTES + record_bytes + #image_id + #digest + patches_bytes + (patches_bytes > 0 and 80 or 0)
+  local names = #image_id + #(object_of(image_id) or '')
+  return ROW_OVERHEAD_BYTES + record_bytes + names + #digest + patches_bytes + (patches_bytes > 0 and 80 or 0)
 end
 
 -- Remove a record from everything but the log.
@@ -122,6 +143,9 @@ local function erase(position)
   local image_id, digest = parse(record)
   bytes = bytes - cost(image_id, digest, #record, redis.call('HSTRLEN', PATCHES, position))
   unlist(IDS, image_id, position)
+  if object_of(image_id) then
+    unlist(IDS, versions_key(object_of(image_id)), position)
+  end
   unlist(DIGESTS, digest, position)
   redis.call('HDEL', ROWS, position)
   redis.call('HDEL', PATCHES, position)
@@ -149,9 +173,9 @@ local function unmark(name, position)
   end
 end
 
--- Whether the event at `source` comes before a deletion of its image id, or is that deletion again. Events of one
+-- Whether the event at `source` comes before a deletion of this image id, or is that deletion again. Events of one
 -- partition are in order.
-local function is_deleted(image_id, source)
+local function is_marked(image_id, source)
   local deletion = source ~= '' and redis.call('HGET', DELETED, redis.sha1hex(image_id))
   if not deletion then
     return false
@@ -159,6 +183,19 @@ local function is_deleted(image_id, source)
   local partition, offset = string.match(source, '^(%d+) (%d+)$')
   local deleted_in, deleted_at = string.match(deletion, '^(%d+) (%d+) ')
   return partition == deleted_in and tonumber(offset) <= tonumber(deleted_at)
+end
+
+-- Whether the upload at `source` comes before a deletion of its image id, or of the object that it is a version of.
+local function is_deleted(image_id, source)
+  local object = object_of(image_id)
+  return is_marked(image_id, source) or object and is_marked(object, source) or false
+end
+
+-- Whether an image id, or its object, was deleted lately, by whichever event.
+local function was_deleted(image_id)
+  local object = object_of(image_id)
+  return redis.call('HEXISTS', DELETED, redis.sha1hex(image_id)) == 1
+    or object ~= nil and redis.call('HEXISTS', DELETED, redis.sha1hex(object)) == 1
 end
 
 -- Drop the oldest entries that are past their time or over the bound on memory, at most `steps` of them.
@@ -180,17 +217,25 @@ local function trim(steps)
   end
 end
 
+-- List a record in `ids`; the oldest one under the same key makes room.
+local function list_record(key, position)
+  local positions = list(IDS, key)
+  if #positions >= VERSIONS then
+    forget(table.remove(positions, 1))
+  end
+  positions[#positions + 1] = position
+  redis.call('HSET', IDS, key, table.concat(positions, ' '))
+end
+
 local function store(record, patches)
   local position = next_position()
   local image_id, digest = parse(record)
   redis.call('XADD', LOG, position, 'row', '')
   redis.call('HSET', ROWS, position, record)
-  local versions = list(IDS, image_id)
-  if #versions >= VERSIONS then
-    forget(table.remove(versions, 1))
+  list_record(image_id, position)
+  if object_of(image_id) then
+    list_record(versions_key(object_of(image_id)), position)
   end
-  versions[#versions + 1] = position
-  redis.call('HSET', IDS, image_id, table.concat(versions, ' '))
   local copies = list(DIGESTS, digest)
   copies[#copies + 1] = position
   redis.call('HSET', DIGESTS, digest, table.concat(copies, ' '))
