@@ -5,9 +5,10 @@ A `Record` of the input topic holds one `Event` or several (`consumer.parse`); e
 
 import base64
 import binascii
+import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AwareDatetime,
@@ -16,7 +17,10 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapValidator,
     model_validator,
 )
 
@@ -38,24 +42,60 @@ class Record:
     timestamp_ms: int
 
 
-def _from_base64(value: object) -> object:
-    if not isinstance(value, str):
-        return value
+_DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
+_STANDARD_BASE64 = bytes.maketrans(b"-_", b"+/")
+
+
+def decode_base64(text: str) -> bytes:
+    """Decode base64 as it is written in practice: in lines, url-safe, without padding, or as a `data:` URL.
+
+    Raises ValueError.
+    """
+    prefix = _DATA_URL.match(text)
+    letters = text[prefix.end() if prefix else 0 :].encode("ascii", "replace")
+    letters = letters.translate(_STANDARD_BASE64, b" \t\r\n").rstrip(b"=")
     try:
-        return base64.b64decode(value, validate=True)
+        return base64.b64decode(letters + b"=" * (-len(letters) % 4), validate=True)
     except binascii.Error as error:
         raise ValueError(f"not base64: {error}") from None
 
 
+def _from_base64(value: object) -> object:
+    return (decode_base64(value) if isinstance(value, str) else value) or None
+
+
+def _or_none(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """Take what cannot be read for absent."""
+    try:
+        return handler(value)
+    except ValidationError:
+        return None
+
+
+def read_tenant(value: object) -> object:
+    """Name the default tenant for one that is null, empty or no name; take a number for the name that it is.
+
+    A name too long is left to be refused: the picture must not end up in the window of others.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) and value else DEFAULT_TENANT
+
+
+def _labels(value: object) -> object:
+    """Keep the labels that are texts."""
+    return {name: text for name, text in value.items() if isinstance(text, str)} if isinstance(value, dict) else {}
+
+
 # An S3 key may have 1,024 bytes, and an object is named by its whole address.
 NAME_LENGTH = 2048
+VERSION_LENGTH = 1024
 Name = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH)]
+Tenant = Annotated[str, Field(min_length=1, max_length=256), BeforeValidator(read_tenant)]
 Base64 = Annotated[
     bytes,
-    BeforeValidator(_from_base64),
     PlainSerializer(lambda data: base64.b64encode(data).decode(), when_used="json"),
     WithJsonSchema({"type": "string", "contentEncoding": "base64", "minLength": 1}),
-    Field(min_length=1),
 ]
 
 
@@ -66,15 +106,21 @@ class Body(BaseModel):
 
 
 class ImageUpload(Body):
-    """Data of `image.uploaded`: a picture by address or in the event itself."""
+    """Data of `image.uploaded`: a picture by address or in the event itself.
+
+    `version_id` is the version of the object at `url`, an address of a store; the newest if there is none.
+    """
 
     image_id: Name
-    tenant: Annotated[str, Field(min_length=1, max_length=256)] = DEFAULT_TENANT
-    url: Annotated[str, Field(min_length=1, max_length=8192)] | None = None
-    data_base64: Base64 | None = None
-    content_type: str | None = None
-    uploaded_at: AwareDatetime | None = None
-    labels: dict[str, str] = {}
+    tenant: Tenant = DEFAULT_TENANT
+    url: Annotated[
+        Annotated[str, Field(min_length=1, max_length=8192)] | None, BeforeValidator(lambda url: url or None)
+    ] = None
+    version_id: Annotated[str, Field(min_length=1, max_length=VERSION_LENGTH)] | None = None
+    data_base64: Annotated[Base64 | None, BeforeValidator(_from_base64)] = None
+    content_type: Annotated[str | None, WrapValidator(_or_none)] = None
+    uploaded_at: Annotated[AwareDatetime | None, WrapValidator(_or_none)] = None
+    labels: Annotated[dict[str, str], BeforeValidator(_labels)] = {}
 
     @model_validator(mode="after")
     def _one_source(self) -> "ImageUpload":
@@ -87,7 +133,12 @@ class ImageDeleted(Body):
     """Data of `image.deleted`: the picture to forget."""
 
     image_id: Name
-    tenant: Annotated[str, Field(min_length=1, max_length=256)] = DEFAULT_TENANT
+    tenant: Tenant = DEFAULT_TENANT
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """What a message says that asks for nothing: a store's test, a change of an object's tags."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +148,7 @@ class Event:
     id: str
     image_id: str
     tenant: str
-    body: ImageUpload | ImageDeleted | Unprocessable
+    body: ImageUpload | ImageDeleted | Ignored | Unprocessable
     time: datetime
 
 

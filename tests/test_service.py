@@ -16,12 +16,13 @@ import pytest
 from jsonschema import Draft202012Validator
 from moto.server import ThreadedMotoServer
 
+from consumer.kafka.lag import LagReader
 from consumer.local.pictures import edited, photographs
 from consumer.local.process import Server
 from deploy.reference import schemas
 from tests.pictures import noise
 from tests.processes import until
-from tests.service_fixtures import Service, new_service
+from tests.service_fixtures import PARTITIONS, Service, new_service
 from tests.web import serve
 
 PHOTOGRAPHS = dict(photographs())
@@ -61,6 +62,8 @@ def s3() -> Iterator[str]:
     )
     client.create_bucket(Bucket="pics")
     client.put_object(Bucket="pics", Key="ein Ordner/Katze ä+.png", Body=CAT)
+    client.create_bucket(Bucket="versioned")
+    client.put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
     client.close()
     yield url
     server.stop()
@@ -125,6 +128,56 @@ def test_a_bucket_notification_gets_a_verdict(running: Service) -> None:
     running.send(json.dumps(notification).encode(), b"pics/ein Ordner/Katze")
     verdict = running.await_verdict("s3://pics/ein Ordner/Katze ä+.png")
     assert verdict.verdict in {"unique", "duplicate"}, verdict.reason
+
+
+def notify(service: Service, name: str, key: str, version: str, sequencer: str) -> None:
+    stored_object = {"key": key, "versionId": version, "sequencer": sequencer}
+    entry = {"eventName": name, "eventTime": datetime.now(UTC).isoformat()}
+    entry |= {"s3": {"bucket": {"name": "versioned"}, "object": stored_object}}
+    service.send(json.dumps({"EventName": name, "Records": [entry]}).encode(), key.encode())
+
+
+def test_the_version_that_a_notification_names_is_judged_and_forgotten(running: Service, s3: str) -> None:
+    """Both versions are there before the first notification is read; then the older one is removed."""
+    one, other = noise(np.random.default_rng(71)), noise(np.random.default_rng(72))
+    client = boto3.client(
+        "s3", endpoint_url=s3, aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1"
+    )
+    versions = [client.put_object(Bucket="versioned", Key="a.jpg", Body=body)["VersionId"] for body in (one, other)]
+    client.close()
+    names = [f"s3://versioned/a.jpg?versionId={version}" for version in versions]
+
+    def copies(tag: str) -> list[str | None]:
+        """What copies of both are copies of; the partition is that of the notifications, which come first."""
+        for number, body in enumerate((one, other)):
+            cloud_event = {"specversion": "1.0", "id": f"{tag}{number}", "source": "/test", "type": "image.uploaded"}
+            data = {"image_id": f"{tag}{number}", "tenant": "default", "data_base64": b64encode(body).decode()}
+            running.send(json.dumps({**cloud_event, "data": data}).encode(), b"a.jpg")
+        verdicts = [running.await_verdict(f"{tag}{number}") for number in range(2)]
+        return [verdict.match and verdict.match.image_id for verdict in verdicts]
+
+    for number, version in enumerate(versions):
+        notify(running, "s3:ObjectCreated:Put", "a.jpg", version, str(number))
+    assert [running.await_verdict(name).verdict for name in names] == ["unique", "unique"]
+    assert copies("copy") == names
+    notify(running, "s3:ObjectRemoved:Delete", "a.jpg", versions[0], "3")
+    assert copies("later copy")[1] == names[1]
+    assert names[0] not in copies("last copy")
+    notify(running, "s3:ObjectRemoved:DeleteMarkerCreated", "a.jpg", "of the marker", "4")
+    assert names[1] not in copies("very last copy")
+
+
+def test_what_asks_for_nothing_is_committed_in_silence(running: Service) -> None:
+    test_event = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "pics"}
+    running.await_verdicts(0)
+    for _ in range(20):
+        running.send(json.dumps(test_event).encode())
+    before = len(running.await_verdicts(0))
+    reader = LagReader(running.kafka)
+    until(lambda: sum(reader.ask(range(PARTITIONS)).values()) == 0, 30, "the offsets are not committed")
+    running.picture("after silence", noise(np.random.default_rng(73)))
+    running.await_verdict("after silence")
+    assert len(running.verdicts) == before + 1
 
 
 def test_a_deleted_picture_is_no_match_any_more(running: Service) -> None:

@@ -25,13 +25,17 @@ class Fetcher:
         self._stores = StoreFetcher(settings)
         self._files = FileFetcher(settings)
 
-    def fetch(self, url: str) -> bytes:
-        """Return the bytes at `url`. Blocks for `timeout_s` at most (for object stores, up to twice that).
+    def fetch(self, url: str, version: str | None = None) -> bytes:
+        """Return the bytes at `url`, of one version of an object if that is named.
+
+        Blocks for `timeout_s` at most (for object stores, up to twice that).
 
         Raises Unprocessable for what is the upload's own fault, Unavailable("object-store", ...) when a store cannot be
         asked at the moment.
         """
         scheme = url.partition(":")[0].lower()
+        if version is not None and scheme not in STORES:
+            raise Unprocessable("forbidden-address", "Only objects of stores have versions; leave version_id out.")
         if scheme == "file":
             return self._files.fetch(url)
         if scheme not in self._schemes:
@@ -40,7 +44,7 @@ class Fetcher:
                 f"Addresses of the form {scheme[:20]!r} are not fetched; send the picture itself, or have the operator "
                 "add the scheme to SEENIT_FETCH_SCHEMES.",
             )
-        return self._stores.fetch(scheme, url) if scheme in STORES else self._http.fetch(url)
+        return self._stores.fetch(scheme, url, version) if scheme in STORES else self._http.fetch(url)
 
     def close(self) -> None:
         """Drop the connections."""

@@ -1,5 +1,6 @@
 """Pictures from web servers: https and http, within one deadline for all attempts, redirects and bytes."""
 
+import re
 import time
 
 import httpcore
@@ -98,7 +99,11 @@ class HttpFetcher:
         """Check status and headers before the body is read."""
         if status == 429 or status >= 500:
             raise _ServerError(f"the server answers {status}")
-        if status != 200:
+        if status == 206 and not _is_whole(headers.get(b"content-range", b"")):
+            raise Unprocessable(
+                "broken-image", f"{redacted(str(url))} gives a part of the picture (206), unasked; serve all of it."
+            )
+        if status not in (200, 203, 206):  # 203: a proxy has changed something on the way
             raise Unprocessable(
                 "not-found", f"{redacted(str(url))} has no picture to give: the server answers {status}."
             )
@@ -134,6 +139,12 @@ def _parse(url: str, base: httpx.URL | None = None) -> httpx.URL:
         raise Unprocessable(
             "forbidden-address", f"{redacted(url)} is no valid address: {printable_line(error)}."
         ) from None
+
+
+def _is_whole(content_range: bytes) -> bool:
+    """Tell whether the range that a server sends is all there is: `bytes 0-99/100`."""
+    numbers = re.fullmatch(rb"bytes 0-(\d{1,19})/(\d{1,19})", content_range.strip())
+    return numbers is not None and int(numbers[1]) + 1 == int(numbers[2])
 
 
 def _host_matches(host: str, allowed: str) -> bool:

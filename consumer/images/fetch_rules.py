@@ -2,10 +2,30 @@
 
 import re
 
-from consumer.errors import Unprocessable
+from consumer.errors import Unavailable, Unprocessable
 
 ATTEMPTS = 3  # a host that fails so often within the deadline is left alone
 FIRST_PAUSE_S = 0.1
+
+# Answers of a store that are about this service's credentials, not about the object asked for.
+CREDENTIAL_FAULTS = (
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "InvalidToken",
+    "TokenRefreshRequired",
+    "RequestTimeTooSkewed",
+    "AuthenticationFailed",
+)
+# Answers that may be others the next time.
+PASSING_STATUSES = ("401", "408", "429")
+
+
+def store_error(url: str, status: str, code: str) -> Unprocessable | Unavailable:
+    """Tell by a store's answer whether this one object is refused, or the store cannot be asked at the moment."""
+    if status[0] in "34" and status not in PASSING_STATUSES and code not in CREDENTIAL_FAULTS:
+        return Unprocessable("not-found", f"{redacted(url)} may not be read: the store answers {status}.")
+    return Unavailable("object-store", f"{redacted(url)}: the store answers {status} {code[:60]}")
 
 
 def check_length(url: str, length: int, max_bytes: int) -> None:

@@ -1,7 +1,7 @@
 """Pictures from object stores: s3, gs and az.
 
 In `s3://bucket/key` (gs, az alike) the key is taken as it stands, not percent-decoded, as the command lines of the
-stores do.
+stores do. A version (Google's generation) is named beside it.
 """
 
 import re
@@ -15,7 +15,17 @@ from obstore.exceptions import BaseError, PermissionDeniedError, Unauthenticated
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from consumer.errors import Unavailable, Unprocessable
-from consumer.images.fetch_rules import ATTEMPTS, FIRST_PAUSE_S, check_length, printable_line, redacted
+from consumer.images.fetch_rules import (
+    ATTEMPTS,
+    CREDENTIAL_FAULTS,
+    FIRST_PAUSE_S,
+    PASSING_STATUSES,
+    check_length,
+    printable_line,
+    redacted,
+    store_error,
+)
+from consumer.images.fetch_s3_names import S3NameFetcher
 from consumer.settings import FetchSettings
 
 if TYPE_CHECKING:
@@ -27,16 +37,8 @@ READ_BYTES = 1 << 20
 # Bucket names go into host names: nothing but what the stores themselves allow.
 BUCKET = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,220}[A-Za-z0-9])?", re.ASCII)
 
-# Answers of a store that are about this service's credentials, not about the object asked for.
-CREDENTIAL_FAULTS = (
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "ExpiredToken",
-    "InvalidToken",
-    "TokenRefreshRequired",
-    "RequestTimeTooSkewed",
-    "AuthenticationFailed",
-)
+# Names that obstore does not take, or would change: with empty, `.` or `..` segments, or control characters.
+ODD_NAME = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f]")
 CLIENT_ERROR = re.compile(r"Error performing GET (?P<url>\S+) in .* status code: (?P<status>4\d\d)")
 OTHER_REGION = "redirect without LOCATION"  # how S3 answers for a bucket of another region
 
@@ -47,9 +49,13 @@ class StoreFetcher:
     def __init__(self, settings: FetchSettings) -> None:
         self._settings = settings
         self._store = lru_cache(maxsize=64)(self._open_store)
+        self._s3_names = S3NameFetcher(settings)
 
-    def fetch(self, scheme: str, url: str) -> bytes:
-        """Return the object at `url`, whose scheme is one of STORES. Raises Unprocessable and Unavailable."""
+    def fetch(self, scheme: str, url: str, version: str | None = None) -> bytes:
+        """Return the object at `url`, in one version if that is named; the scheme is one of STORES.
+
+        Raises Unprocessable and Unavailable.
+        """
         bucket, _, key = url[len(scheme) + 1 :].removeprefix("//").partition("/")
         if not BUCKET.fullmatch(bucket) or ".." in bucket:
             raise Unprocessable("forbidden-address", f"{bucket[:80]!r} is no name of a bucket.")
@@ -58,10 +64,15 @@ class StoreFetcher:
                 "forbidden-address",
                 f"The bucket {bucket!r} is not allowed; have the operator add it to SEENIT_FETCH_BUCKETS.",
             )
-        if not key or key[0] == "/" or key[-1] == "/":  # obstore would ask for another object, without the slash
-            raise Unprocessable("not-found", f"{redacted(url)} names no object that can be asked for.")
+        if not key:
+            raise Unprocessable("not-found", f"{redacted(url)} names no object.")
+        if ODD_NAME.search(key):
+            # Who tidies `..` up on the way would take it for a way out of the bucket, maybe into one not allowed.
+            if scheme == "s3" and ".." not in key.split("/"):
+                return self._s3_names.fetch(url, bucket, key, version)
+            raise _odd_name(url)
         try:
-            result = obstore.get(self._store(scheme, bucket), key)
+            result = obstore.get(self._store(scheme, bucket), key, options={"version": version} if version else {})
             check_length(url, result.meta["size"], self._settings.max_bytes)
             parts, received = [], 0
             for part in result.stream(min_chunk_size=READ_BYTES):
@@ -71,8 +82,8 @@ class StoreFetcher:
             return b"".join(parts)
         except FileNotFoundError:
             raise Unprocessable("not-found", f"There is no {redacted(url)}.") from None
-        except ValueError:  # a key with empty, `.` or `..` segments or control characters
-            raise Unprocessable("not-found", f"{redacted(url)} names no object that can be asked for.") from None
+        except ValueError:  # a half of a surrogate pair, say
+            raise _odd_name(url) from None
         except BaseError as error:
             raise _translated(url, bucket, error) from None
 
@@ -93,6 +104,13 @@ class StoreFetcher:
         return STORES[scheme](bucket, client_options=client, retry_config=retry, **options)
 
 
+def _odd_name(url: str) -> Unprocessable:
+    return Unprocessable(
+        "not-supported",
+        f"{redacted(url)} has empty, '.' or '..' segments or characters that cannot be asked for; rename the object.",
+    )
+
+
 def _translated(url: str, bucket: str, error: BaseError) -> Unprocessable | Unavailable:
     """Tell whether this one object is refused, or the store cannot be asked at the moment.
 
@@ -101,10 +119,9 @@ def _translated(url: str, bucket: str, error: BaseError) -> Unprocessable | Unav
     text = str(error).partition("\n\nDebug source")[0]
     credentials = isinstance(error, UnauthenticatedError) or any(fault in text for fault in CREDENTIAL_FAULTS)
     answer = CLIENT_ERROR.search(text)
-    refused = answer is not None and bucket in unquote(answer["url"]) and answer["status"] not in ("401", "408", "429")
+    refused = answer is not None and bucket in unquote(answer["url"]) and answer["status"] not in PASSING_STATUSES
     if not credentials and (refused or isinstance(error, PermissionDeniedError)):
-        status = answer["status"] if answer else "403"
-        return Unprocessable("not-found", f"{redacted(url)} may not be read: the store answers {status}.")
+        return store_error(url, answer["status"] if answer else "403", "")
     if not credentials and OTHER_REGION in text:
         return Unprocessable("not-found", f"{redacted(url)} may not be read: the bucket lies in another region.")
     # Without the rest of the answer, which may name keys and what was signed.

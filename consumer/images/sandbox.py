@@ -75,7 +75,8 @@ class DecodeSandbox:
         child down; Unavailable when a store cannot be asked.
         """
         with self._busy:
-            return self._decode({"url": upload.url, "content_type": upload.content_type}, upload.data_base64 or b"")
+            task = upload.model_dump(include={"url", "version_id", "content_type"})
+            return self._decode(task, upload.data_base64 or b"")
 
     def close(self) -> None:
         """End an idle child; a busy one ends with this process."""
@@ -158,7 +159,7 @@ def _run(
     reply: dict[str, Any] = {}
     try:
         if task["url"] is not None:
-            data = fetcher.fetch(task["url"])
+            data = fetcher.fetch(task["url"], task["version_id"])
         reply["digest"] = sha256(data).hexdigest()
         picture = decode(data, size, settings, task["content_type"])
     except Unprocessable as error:

@@ -8,7 +8,7 @@ from consumer.decide import Decision
 from consumer.encoder.contract import Encoded
 from consumer.encoder.views import EncodedViews
 from consumer.errors import Unprocessable
-from consumer.events import Event, Evidence, ImageDeleted, ImageUpload, Record
+from consumer.events import Event, Evidence, Ignored, ImageDeleted, ImageUpload, Record
 from consumer.images.decode import Picture
 from consumer.images.region import Region
 from consumer.images.regions import View
@@ -80,6 +80,11 @@ class Item:
     def is_deletion(self) -> bool:
         """Whether the event asks to forget a picture."""
         return isinstance(self.event.body, ImageDeleted)
+
+    @property
+    def is_ignored(self) -> bool:
+        """Whether the event asks for nothing: it only has its offset committed."""
+        return isinstance(self.event.body, Ignored)
 
     @property
     def uploaded_at(self) -> datetime:

@@ -135,7 +135,7 @@ class Ingest:
         if upload.data_base64 is not None:
             return upload.data_base64
         with timed(self._metrics, "fetch", trace):
-            return self._fetcher.fetch(upload.url or "")
+            return self._fetcher.fetch(upload.url or "", upload.version_id)
 
     def _decode(self, data: bytes, upload: ImageUpload, trace: Trace) -> Picture:
         with timed(self._metrics, "decode", trace):

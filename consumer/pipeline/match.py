@@ -45,7 +45,9 @@ class Match:
         self._encode.await_encoded(batch)
         self._redo_log.replay()
         self._redo_log.record(batch.writes)
-        undecided = (item for item in batch.items if item.failure is None and item.outcome is None)
+        undecided = (
+            item for item in batch.items if item.failure is None and item.outcome is None and not item.is_ignored
+        )
         for deletions, segment in groupby(undecided, lambda item: item.is_deletion):
             items = list(segment)
             outcomes = self._delete(items) if deletions else self._decide(items)

@@ -61,7 +61,7 @@ class Publish:
         for item in items:
             if self._settings.embeddings_topic:
                 yield from self._changes(item)
-            if item.is_deletion:
+            if item.is_deletion or item.is_ignored:
                 continue
             message = verdict_message(self._verdict(item, received_at), item.event)
             key = message.key.encode() if isinstance(message.key, str) else message.key
@@ -102,6 +102,8 @@ class Publish:
     def _count(self, items: list[Item]) -> None:
         now_ms = time.time() * 1000
         for item in items:
+            if item.is_ignored:
+                continue
             if item.is_deletion:
                 self._metrics.deleted.inc()
                 continue

@@ -28,7 +28,7 @@ from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode, T
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from consumer.errors import Misconfigured
-from consumer.events import ImageDeleted, Record
+from consumer.events import Ignored, ImageDeleted, Record
 from consumer.settings import KafkaSettings
 from consumer.telemetry.tracing import NO_TRACE, Trace, Traced, Tracing
 
@@ -98,7 +98,7 @@ class OpenTelemetry(Tracing):
             {**message, "seenit.image_id": item.event.image_id, "seenit.tenant": item.event.tenant},
         )
         if span.is_recording():
-            topic = None if isinstance(item.event.body, ImageDeleted) else self._kafka.output_topic
+            topic = None if isinstance(item.event.body, ImageDeleted | Ignored) else self._kafka.output_topic
             return _UploadTrace(self._tracer, span, topic)
         return Trace(_headers(span))
 

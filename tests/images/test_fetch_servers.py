@@ -25,6 +25,7 @@ from tests.web import Server, answer, serve
 LOOPBACK = (IPv4Network("127.0.0.1/32"), IPv6Network("::1/128"))
 HTTP = FetchSettings(schemes=("http", "https"), networks=LOOPBACK, timeout_s=3, max_bytes=100_000)
 BODY = bytes(range(256)) * 300
+ODD_KEYS = ["dir1/dir2///after.jpg", "/lead.jpg", "a/./b.jpg", "tab\tx.jpg", "folder/"]
 
 
 @pytest.fixture
@@ -147,6 +148,24 @@ class TestWeb:
             assert "secret" not in error.detail
             assert len(server.requests) == 1
 
+    def test_a_picture_that_a_proxy_has_touched(self, fetcher: Fetcher) -> None:
+        with serve(lambda _, connection: answer(connection, BODY, "203 Non-Authoritative Information")) as server:
+            assert fetcher.fetch(server.url()) == BODY
+
+    def test_a_part_is_no_picture_unless_it_is_all(self, fetcher: Fetcher) -> None:
+        ranges = [f"0-{len(BODY) - 1}/{len(BODY)}", f"0-{len(BODY) - 1}/{len(BODY) + 1}", "0-9/*"]
+        headers = iter([(f"Content-Range: bytes {each}",) for each in ranges] + [()])
+        with serve(lambda _, connection: answer(connection, BODY, "206 Partial Content", next(headers))) as server:
+            assert fetcher.fetch(server.url()) == BODY
+            for _ in range(3):
+                error = refused(fetcher, server.url())
+                assert (error.reason, "206" in error.detail) == ("broken-image", True)
+
+    def test_only_objects_of_stores_have_versions(self, fetcher: Fetcher) -> None:
+        with pytest.raises(Unprocessable) as caught:
+            fetcher.fetch("http://127.0.0.1/a.jpg", "1")
+        assert caught.value.reason == "forbidden-address"
+
     @pytest.mark.parametrize("status", ["429 Slow Down", "500 Oops", "503 Busy"])
     def test_a_busy_server_is_asked_again_a_few_times(self, fetcher: Fetcher, status: str) -> None:
         statuses = iter([status, status, "200 OK", status, status, status, "200 OK"])
@@ -252,7 +271,10 @@ class TestS3:
         client.create_bucket(Bucket="pictures")
         for key in ("a.jpg", "a b/ä€😀.jpg", "50%25?x=1#f+~&", "deep/er/key"):
             client.put_object(Bucket="pictures", Key=key, Body=key.encode())
+        for key in ODD_KEYS:
+            client.put_object(Bucket="pictures", Key=key, Body=key.encode())
         client.put_object(Bucket="pictures", Key="large", Body=bytes(200_000))
+        client.put_object(Bucket="pictures", Key="large//large", Body=bytes(200_000))
         client.close()
         return s3
 
@@ -265,12 +287,36 @@ class TestS3:
     def test_keys_are_taken_as_they_stand(self, store: Fetcher, key: str) -> None:
         assert store.fetch(f"s3://pictures/{key}") == key.encode()
 
-    @pytest.mark.parametrize("name", ["pictures/no.jpg", "no-such-bucket/a.jpg", "pictures/deep"])
+    @pytest.mark.parametrize("key", ODD_KEYS)
+    def test_keys_that_no_path_could_have(self, store: Fetcher, key: str) -> None:
+        assert store.fetch(f"s3://pictures/{key}") == key.encode()
+
+    @pytest.mark.parametrize("key", ["../pictures/a.jpg", "a/..", "a/../a.jpg"])
+    def test_no_way_leads_out_of_the_bucket(self, store: Fetcher, key: str) -> None:
+        assert refused(store, f"s3://pictures/{key}").reason == "not-supported"
+
+    @pytest.mark.parametrize("key", ["avatar.jpg", "deep//avatar.jpg"])
+    def test_the_version_named_is_the_one_fetched(self, bucket: str, store: Fetcher, key: str) -> None:
+        client = boto3.client("s3", endpoint_url=bucket, region_name="us-east-1")
+        client.create_bucket(Bucket="versioned")
+        client.put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
+        versions = [client.put_object(Bucket="versioned", Key=key, Body=body)["VersionId"] for body in (b"1", b"2")]
+        client.close()
+        url = f"s3://versioned/{key}"
+        assert [store.fetch(url, version) for version in (*versions, None)] == [b"1", b"2", b"2"]
+        with pytest.raises(Unprocessable) as caught:
+            store.fetch(url, "no-such-version")
+        assert caught.value.reason == "not-found"
+
+    @pytest.mark.parametrize(
+        "name", ["pictures/no.jpg", "no-such-bucket/a.jpg", "pictures/deep", "pictures/no//no", "no-such-bucket//a"]
+    )
     def test_what_is_not_there(self, store: Fetcher, name: str) -> None:
         assert refused(store, f"s3://{name}").reason == "not-found"
 
     def test_too_large(self, store: Fetcher) -> None:
         assert refused(store, "s3://pictures/large").reason == "too-large"
+        assert refused(store, "s3://pictures/large//large").reason == "too-large"
 
     def test_many_threads(self, store: Fetcher) -> None:
         with ThreadPoolExecutor(8) as pool:
@@ -282,10 +328,12 @@ class TestS3:
             port = listener.getsockname()[1]
         settings = FetchSettings(s3_endpoint=f"http://127.0.0.1:{port}", timeout_s=2)
         with Fetcher(settings) as fetcher:
-            with pytest.raises(Unavailable, match="object-store"):
-                fetcher.fetch("s3://pictures/a.jpg")
+            for key in ("a.jpg", "/lead.jpg"):
+                with pytest.raises(Unavailable, match="object-store"):
+                    fetcher.fetch(f"s3://pictures/{key}")
             with Relay(port, int(bucket.rpartition(":")[2])):
                 assert fetcher.fetch("s3://pictures/a.jpg") == b"a.jpg"
+                assert fetcher.fetch("s3://pictures//lead.jpg") == b"/lead.jpg"
 
 
 class Relay:
@@ -343,9 +391,10 @@ class TestStoreFaults:
     )
     def test_the_objects_own(self, status: str, code: str) -> None:
         """No upload may make the service wait for a store that is well."""
-        error = self.ask(status, code)
-        assert isinstance(error, Unprocessable)
-        assert error.reason == "not-found"
+        for key in ("a.jpg", "a//b.jpg"):
+            error = self.ask(status, code, key)
+            assert isinstance(error, Unprocessable)
+            assert error.reason == "not-found"
 
     @pytest.mark.parametrize(
         ("status", "code"),
@@ -362,23 +411,24 @@ class TestStoreFaults:
     )
     def test_the_stores_own(self, status: str, code: str) -> None:
         """No upload may be given up for wrong credentials or a store that is busy."""
-        error = self.ask(status, code)
-        assert isinstance(error, Unavailable)
-        assert error.dependency == "object-store"
-        assert code in error.detail or status[:3] in error.detail
-        assert "secret" not in error.detail
+        for key in ("a.jpg", "a//b.jpg"):
+            error = self.ask(status, code, key)
+            assert isinstance(error, Unavailable)
+            assert error.dependency == "object-store"
+            assert code in error.detail or status[:3] in error.detail
+            assert "secret" not in error.detail
 
-    def ask(self, status: str, code: str) -> Exception:
+    def ask(self, status: str, code: str, key: str) -> Exception:
         body = f"<Error><Code>{code}</Code><StringToSign>secret</StringToSign></Error>".encode()
         with serve(lambda _, connection: answer(connection, body, status)) as server:
-            return self.fetch_from(server)
+            return self.fetch_from(server, key=key)
 
-    def fetch_from(self, server: Server, timeout_s: float = 2) -> Exception:
+    def fetch_from(self, server: Server, timeout_s: float = 2, key: str = "a.jpg") -> Exception:
         with (
             Fetcher(FetchSettings(s3_endpoint=server.url(""), timeout_s=timeout_s)) as fetcher,
             pytest.raises((Unprocessable, Unavailable)) as caught,
         ):
-            fetcher.fetch("s3://pictures/a.jpg")
+            fetcher.fetch(f"s3://pictures/{key}")
         return caught.value
 
     def test_slow_silent_and_broken_stores(self) -> None:
@@ -439,7 +489,10 @@ class TestOtherStores:
             monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", gs_account(server))
             with Fetcher(FetchSettings(schemes=("gs",))) as fetcher:
                 assert fetcher.fetch("gs://pic-tures/a b.jpg") == BODY
+                assert fetcher.fetch("gs://pic-tures/a b.jpg", "1712345") == BODY
+                assert refused(fetcher, "gs://pic-tures/a//b.jpg").reason == "not-supported"
             assert server.requests[0].startswith("GET /pic%2Dtures/a%20b%2Ejpg ")
+            assert server.requests[1].startswith("GET /pic%2Dtures/a%20b%2Ejpg?generation=1712345 ")
 
     def test_gs_without_the_object(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with serve(lambda _, connection: answer(connection, status="400 Bad Request")) as server:

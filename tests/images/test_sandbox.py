@@ -104,8 +104,9 @@ def test_what_cannot_be_fetched_says_why() -> None:
     [port] = free_ports(1)
     settings = FetchSettings(s3_endpoint=f"http://127.0.0.1:{port}", timeout_s=1)
     with opened(settings) as sandbox:
-        with pytest.raises(Unprocessable, match="forbidden-address"):
-            sandbox.decode(ImageUpload(image_id="a", url="file:///etc/passwd"))
+        for version in (None, "1"):
+            with pytest.raises(Unprocessable, match="versions" if version else "forbidden-address"):
+                sandbox.decode(ImageUpload(image_id="a", url="file:///etc/passwd", version_id=version))
         with pytest.raises(Unavailable, match="object-store"):
             sandbox.decode(ImageUpload(image_id="a", url="s3://bucket/key"))
         assert works(sandbox)

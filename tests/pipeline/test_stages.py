@@ -17,7 +17,7 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from consumer.errors import Unavailable, Unprocessable
-from consumer.events import Event, ImageUpload, Record
+from consumer.events import Event, Ignored, ImageUpload, Record
 from consumer.images.decode import decode
 from consumer.images.fetch import Fetcher
 from consumer.images.regions import make_views
@@ -250,6 +250,16 @@ def test_a_copy_whose_original_is_gone_is_looked_into(stages_with_features: Stag
     assert stages_with_features.encoder.sizes == [4, 1]
     [record] = stages_with_features.window.records
     np.testing.assert_allclose(record.region_vectors, within(collage(1)), atol=1e-6)
+
+
+def test_what_asks_for_nothing_goes_through_in_silence(stages: Stages) -> None:
+    batch = stages.begin(upload(1))
+    record = Record("t", 0, 1, None, b"", (), 1)
+    batch.items.insert(0, Item(record, Lease(0, 1), Event("e", "nothing", "default", Ignored(), NOW)))
+    stages.run(batch)
+    [verdict] = stages.publish.messages(batch.items, NOW)
+    assert verdict.topic == "image-verdicts"
+    assert [stored.image_id for stored in stages.window.records] == [batch.items[1].event.image_id]
 
 
 def test_what_shows_too_little_has_no_vector(stages_with_features: Stages) -> None:

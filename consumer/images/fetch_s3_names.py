@@ -1,0 +1,80 @@
+"""Objects of S3 under names that obstore cannot ask for: with empty or `.` segments, or control characters.
+
+S3 takes any name, and clients that join paths carelessly make such. botocore signs the request for the name as it is,
+and is loaded when the first one is asked for.
+"""
+
+import re
+import threading
+import time
+from typing import Any
+from urllib.parse import quote
+
+from consumer.errors import Unavailable
+from consumer.images.fetch_rules import check_length, printable_line, redacted, store_error
+from consumer.settings import FetchSettings
+
+READ_BYTES = 1 << 20
+MAX_ERROR_BYTES = 64 << 10
+
+
+class S3NameFetcher:
+    """Fetches objects of S3 by any name. Thread-safe."""
+
+    def __init__(self, settings: FetchSettings) -> None:
+        self._settings = settings
+        self._base = settings.s3_endpoint.rstrip("/") or f"https://s3.{settings.s3_region}.amazonaws.com"
+        self._credentials: Any = None
+        self._session: Any = None
+        self._opening = threading.Lock()
+
+    def fetch(self, url: str, bucket: str, key: str, version: str | None) -> bytes:
+        """Return an object, in one version if that is named. Raises Unprocessable and Unavailable."""
+        from botocore.exceptions import BotoCoreError  # noqa: PLC0415 (see above)
+        from urllib3.exceptions import HTTPError  # noqa: PLC0415
+
+        deadline = time.monotonic() + 2 * self._settings.timeout_s
+        try:
+            answer = self._get(bucket, key, version)
+            if answer.status_code != 200:
+                code = re.search(rb"<Code>(\w{1,60})</Code>", answer.raw.read(MAX_ERROR_BYTES))
+                raise store_error(url, str(answer.status_code), code[1].decode() if code else "")
+            check_length(url, int(answer.headers.get("Content-Length", 0)), self._settings.max_bytes)
+            parts, received = [], 0
+            while part := answer.raw.read(READ_BYTES):
+                received += len(part)
+                check_length(url, received, self._settings.max_bytes)
+                if time.monotonic() > deadline:
+                    raise Unavailable("object-store", f"{redacted(url)} was not read in time")
+                parts.append(part)
+            return b"".join(parts)
+        except (BotoCoreError, HTTPError, ValueError) as error:
+            raise Unavailable("object-store", f"{redacted(url)}: {printable_line(error)}") from None
+
+    def _get(self, bucket: str, key: str, version: str | None) -> Any:
+        """Ask for an object; return the answer, of which only the headers are read. Raises BotoCoreError."""
+        from botocore.auth import S3SigV4Auth  # noqa: PLC0415 (see above)
+        from botocore.awsrequest import AWSRequest  # noqa: PLC0415
+
+        address = f"{self._base}/{bucket}/{quote(key, safe='/~')}"
+        if version is not None:
+            address += f"?versionId={quote(version, safe='')}"
+        request = AWSRequest("GET", address, stream_output=True)
+        S3SigV4Auth(self._open(), "s3", self._settings.s3_region).add_auth(request)
+        return self._session.send(request.prepare())
+
+    def _open(self) -> Any:
+        """Find the credentials, once; return those of the moment. Raises BotoCoreError."""
+        from botocore.exceptions import NoCredentialsError  # noqa: PLC0415 (see above)
+        from botocore.httpsession import URLLib3Session  # noqa: PLC0415
+        from botocore.session import Session  # noqa: PLC0415
+
+        with self._opening:
+            if self._session is None:
+                self._session = URLLib3Session(
+                    timeout=self._settings.timeout_s, max_pool_connections=self._settings.concurrency
+                )
+            self._credentials = self._credentials or Session().get_credentials()
+            if self._credentials is None:
+                raise NoCredentialsError
+            return self._credentials.get_frozen_credentials()
