@@ -191,7 +191,7 @@ def _cloud_event(attributes: dict[str, Any], data: Any, message: _Message) -> It
     except Unprocessable as error:
         yield message.event(error, image_id, tenant)
         return
-    if kind == "image.uploaded" and isinstance(data, bytes):
+    if kind == "image.uploaded" and isinstance(data, bytes) and content_type.startswith("image/"):
         image_id = _name(attributes.get("subject"), message.whole_key)
         tenant = _name(read_tenant(attributes.get("tenant")), DEFAULT_TENANT)
         data = {"image_id": image_id, "tenant": tenant, "data_base64": data, "content_type": content_type}

@@ -22,6 +22,7 @@ JPEG_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 # Frames that are coded in other ways than the decoder knows: hierarchical ones.
 HIERARCHICAL_FRAMES = frozenset(bytes((0xFF, code)) for code in (0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF))
 FRAMES = HIERARCHICAL_FRAMES | {bytes((0xFF, code)) for code in (0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA, 0xCB)}
+JPEG_METADATA = frozenset({0xE1, *range(0xE2, 0xEE), 0xEF, 0xFE})  # but for EXIF, which is an E1 too
 FILLING_BYTES = 64 << 10
 
 # Chunks that a PNG of 100 megapixels has if there is one for each row are some 12,000.
@@ -36,6 +37,11 @@ TIFF_BYTE_TYPES = (1, 2, 6, 7)  # a tag of these may have any number of values: 
 TIFF_WIDTH, TIFF_HEIGHT, TIFF_COMPRESSION = 256, 257, 259
 # None, CCITT (four kinds), LZW, JPEG (two), Deflate (two), PackBits, LZMA, Zstandard: what Pillow's libtiff knows.
 TIFF_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32946, 34925, 50000})
+
+# Entries of a HEIF file that are pictures in codings that libheif is built without here.
+HEIF_CODING = re.compile(rb"infe.{8}(?:..)?(j2k1|avc1|vvc1|evc1|unci|jpeg)", re.DOTALL)
+AVIF_EXIF = re.compile(rb"infe.{8}(?:..)?Exif", re.DOTALL)
+HEIF_HEADER_BYTES = 64 << 10
 
 
 class Jpeg(NamedTuple):
@@ -69,9 +75,31 @@ def mended(data: bytes) -> tuple[bytes, ...]:
         return (_without_metadata(data),)
     if data.startswith(b"\xff\xd8"):
         jpeg = read_jpeg(data)
+        data = _without_segments(data)
         if jpeg.scans and not jpeg.ended:
             return _filled_up(data.rstrip(b"\xff"))
+    if data[4:12] in (b"ftypavif", b"ftypavis") and (entry := AVIF_EXIF.search(data, 0, HEIF_HEADER_BYTES)):
+        # libavif gives up where EXIF is damaged. Which way is up is said elsewhere in such a file.
+        return (data[: entry.end() - 4] + b"skip" + data[entry.end() :],)
     return (data,)
+
+
+def _without_segments(data: bytes) -> bytes:
+    """Leave out the segments of a JPEG that do not bear upon its pixels: profiles, texts, further pictures.
+
+    EXIF (which way is up) and Adobe's (which colours) stay.
+    """
+    parts, offset, kept_from = [], 2, 0
+    while (marker := JPEG_SEGMENT.search(data, offset)) is not None and marker[0] not in (START_OF_SCAN, END_OF_IMAGE):
+        length = int.from_bytes(data[marker.end() : marker.end() + 2])
+        offset = marker.end() + length
+        if length < 2 or offset > len(data):
+            break
+        is_exif = marker[0] == b"\xff\xe1" and data.startswith(b"Exif\0\0", marker.end() + 2)
+        if marker[0][1] in JPEG_METADATA and not is_exif:
+            parts.append(data[kept_from : marker.start()])
+            kept_from = offset
+    return b"".join((*parts, data[kept_from:])) if parts else data
 
 
 def _filled_up(data: bytes) -> tuple[bytes, bytes]:
@@ -143,12 +171,17 @@ def check_tiff(data: bytes) -> None:
         )
 
 
-def is_readable_tiff(data: bytes) -> bool:
-    """Tell whether the directory of a TIFF is whole and says how large the picture is."""
+def find_unsupported(data: bytes) -> str | None:
+    """Name what it is in a picture whose header no decoder took that is not supported; None if it seems damaged."""
+    if data.startswith(b"\xff\xd8") and not read_jpeg(data).supported:
+        return "a JPEG of 12 bits, or a hierarchical one"
+    if data[4:8] == b"ftyp" and (coding := HEIF_CODING.search(data, 0, HEIF_HEADER_BYTES)):
+        return f"HEIF with {coding[1].decode()}"
     try:
-        return {TIFF_WIDTH, TIFF_HEIGHT} <= _tiff_tags(data).keys()
+        sized = {TIFF_WIDTH, TIFF_HEIGHT} <= _tiff_tags(data).keys()
     except struct.error:
-        return False
+        return None
+    return "a TIFF of these bits and kinds of samples" if sized else None
 
 
 def _tiff_tags(data: bytes) -> dict[int, int]:

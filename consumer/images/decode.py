@@ -18,7 +18,7 @@ from PIL import AvifImagePlugin, ExifTags, Image, ImageCms, UnidentifiedImageErr
 from pillow_heif import register_heif_opener
 
 from consumer.errors import Unprocessable
-from consumer.images.containers import MAX_JPEG_SCANS, Jpeg, check_tiff, is_readable_tiff, mended, read_jpeg
+from consumer.images.containers import MAX_JPEG_SCANS, Jpeg, check_tiff, find_unsupported, mended, read_jpeg
 from consumer.images.region import WHOLE_IMAGE, Region
 from consumer.images.thumbnail import SIDE as THUMBNAIL_SIDE
 from consumer.images.thumbnail import Thumbnail, find_content, shrink
@@ -304,10 +304,8 @@ def _unidentified(data: bytes) -> Unprocessable:
 
     Else of a kind that is not supported, or damaged.
     """
-    if is_readable_tiff(data):
-        return _not_supported("a TIFF of these bits and kinds of samples")
-    if data.startswith(b"\xff\xd8") and not read_jpeg(data).supported:
-        return _not_supported("a JPEG of 12 bits, or a hierarchical one")
+    if (unsupported := find_unsupported(data)) is not None:
+        return _not_supported(unsupported)
     for name in FORMATS:
         _, accepts = Image.OPEN[name]
         if accepts is not None and accepts(data[:16]) is True:
