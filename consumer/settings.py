@@ -158,8 +158,9 @@ class DecodeSettings(Section):
     max_pixels: int = Field(
         default=100_000_000,
         ge=1,
-        le=178_956_970,  # where Pillow's own guard against bombs refuses
-        description="Most pixels a picture may claim, all of its width times height.",
+        le=178_956_970,
+        description="Most pixels a picture may claim, all of its width times height. A JPEG, decoded small, may "
+        "have 2.5 times as many.",
     )
     min_side: int = Field(default=8, ge=1, description="Shortest side accepted, in pixels.")
     min_detail: float = Field(default=0.7, ge=0, description="Detail score under which a picture matches only exactly.")

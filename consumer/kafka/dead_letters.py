@@ -19,4 +19,4 @@ def dead_letter(record: Record, error: Unprocessable, image_id: str, topic: str)
         "seenit-offset": str(record.offset),
     }
     added = tuple((name, text.encode("utf-8", "backslashreplace")) for name, text in explanation.items())
-    return OutgoingMessage(topic, record.key, record.value, (*record.headers, *added), may_shrink=True)
+    return OutgoingMessage(topic, record.key, record.value, (*record.headers, *added), may_shrink=True, added=added)

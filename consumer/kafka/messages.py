@@ -22,8 +22,8 @@ _FULL_QUEUE_WAIT_S = 0.1
 class OutgoingMessage:
     """A message to publish.
 
-    A message that `may_shrink` is published without its value if its topic does not take one so large, and without the
-    headers it came with if that is not enough.
+    A message that `may_shrink` is published without its value if its topic does not take one so large. If that is not
+    enough, its key and its headers are left out too, but for those that the service `added`.
     """
 
     topic: str
@@ -31,17 +31,14 @@ class OutgoingMessage:
     value: bytes | None
     headers: Headers
     may_shrink: bool = False
+    added: Headers = ()
 
     def shrink(self) -> "OutgoingMessage":
-        """Make a smaller message: without the value, whose size becomes a header, or else without key and most headers.
-
-        A message without a value keeps only the headers that the service added.
-        """
+        """Make a smaller message: without the value, whose size becomes a header, or else without key and headers."""
         if self.value is None:
-            own_headers = tuple(header for header in self.headers if header[0].startswith("seenit-"))
-            return OutgoingMessage(self.topic, None, None, own_headers)
+            return OutgoingMessage(self.topic, None, None, self.added)
         size = ("seenit-omitted-bytes", str(len(self.value)).encode())
-        return OutgoingMessage(self.topic, self.key, None, (*self.headers, size), may_shrink=True)
+        return OutgoingMessage(self.topic, self.key, None, (*self.headers, size), True, (*self.added, size))
 
     @property
     def size_bytes(self) -> int:
