@@ -37,11 +37,11 @@ class S3NameFetcher:
         try:
             answer = self._get(bucket, key, version)
             if answer.status_code != 200:
-                code = re.search(rb"<Code>(\w{1,60})</Code>", answer.raw.read(MAX_ERROR_BYTES))
+                code = re.search(rb"<Code>(\w{1,60})</Code>", answer.raw.read1(MAX_ERROR_BYTES))
                 raise store_error(url, str(answer.status_code), code[1].decode() if code else "")
             check_length(url, int(answer.headers.get("Content-Length", 0)), self._settings.max_bytes)
             parts, received = [], 0
-            while part := answer.raw.read(READ_BYTES):
+            while part := answer.raw.read1(READ_BYTES):  # what has arrived: a store that drips is noticed
                 received += len(part)
                 check_length(url, received, self._settings.max_bytes)
                 if time.monotonic() > deadline:
