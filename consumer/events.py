@@ -130,10 +130,14 @@ class ImageUpload(Body):
 
 
 class ImageDeleted(Body):
-    """Data of `image.deleted`: the picture to forget."""
+    """Data of `image.deleted`: the picture to forget.
+
+    With `deleted_at`, what was uploaded under this name later is not forgotten.
+    """
 
     image_id: Name
     tenant: Tenant = DEFAULT_TENANT
+    deleted_at: Annotated[AwareDatetime | None, WrapValidator(_or_none)] = None
 
 
 @dataclass(frozen=True, slots=True)

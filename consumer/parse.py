@@ -262,7 +262,7 @@ def _changed(change: Change, message: _Message, index: int) -> Event:
             uploaded_at=change.time or message.time,
         )
     else:
-        body = ImageDeleted(image_id=change.image_id)
+        body = ImageDeleted(image_id=change.image_id, deleted_at=change.time)
     identity = change.identity or (message.position, str(index))
     return message.event(body, change.image_id, identity=identity, time=change.time)
 

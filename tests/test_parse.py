@@ -96,7 +96,7 @@ def test_bucket_notification_has_an_event_a_record() -> None:
         record(notification("s3:ObjectCreated:Put", "s3:ObjectRemoved:Delete", "s3:Something:x"))
     )
     assert isinstance(created.body, ImageUpload)
-    assert removed.body == ImageDeleted(image_id=created.image_id)
+    assert removed.body == ImageDeleted(image_id=created.image_id, deleted_at=removed.time)
     assert isinstance(odd.body, Unprocessable)
     assert len({created.id, removed.id, odd.id}) == 3
 

@@ -15,7 +15,7 @@ from consumer.images.regions import View
 from consumer.images.thumbnail import Thumbnail
 from consumer.kafka.leases import Lease
 from consumer.telemetry.tracing import NO_TRACE, Trace
-from consumer.window.records import ExactMatch, Position, Source, StoredRecord
+from consumer.window.records import ExactMatch, Position, Source, StoredRecord, to_us
 from consumer.window.redo_log import BatchWrites
 
 
@@ -93,8 +93,10 @@ class Item:
 
     @property
     def source(self) -> Source:
-        """Where the event stands in its topic."""
-        return Source(self.record.partition, self.record.offset)
+        """Where the event stands in its topic, and when it deleted what it deletes, if it tells."""
+        deleted_at = self.event.body.deleted_at if isinstance(self.event.body, ImageDeleted) else None
+        deleted_us = None if deleted_at is None else to_us(deleted_at)
+        return Source(self.record.partition, self.record.offset, deleted_us)
 
     @property
     def content_key(self) -> tuple[str, str, bytes, datetime]:

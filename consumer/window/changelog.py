@@ -49,7 +49,7 @@ class Upsert(NamedTuple):
 class Tombstone(NamedTuple):
     """All records of an image at or before a position were deleted.
 
-    `source` is the partition and the offset of the deletion's event, or "" where it had none.
+    `source` is the partition, the offset and perhaps the time of the deletion's event, or "" where it had none.
     """
 
     tenant: str
@@ -71,7 +71,7 @@ def tombstone_message(
 ) -> OutgoingMessage:
     """Write the tombstone of an image."""
     name = encode_name(image_id)
-    event = b"" if source is None else b"%d %d" % source
+    event = b"" if source is None else str(source).encode()
     headers = (*_headers(model, tenant, name, position), ("source", event))
     return OutgoingMessage(topic, _key(tenant, name), None, headers)
 

@@ -55,7 +55,7 @@ class Window(Protocol):
         """Delete all records of an image id, and of the versions of an object: `image_id?versionId=version`.
 
         `source` is where the event stands that asks for it: uploads of this image id from before it in the same
-        partition are not stored any more, even when they are appended later.
+        partition are not stored any more, even when they are appended later. If it tells its time, that counts.
         """
         ...
 

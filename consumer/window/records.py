@@ -39,10 +39,18 @@ class Position(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Where an event stands in the input topic."""
+    """Where an event stands in the input topic.
+
+    Of a deletion that tells its time `deleted_us` is that, in microseconds since 1970: what was uploaded later stays.
+    """
 
     partition: int
     offset: int
+    deleted_us: int | None = None
+
+    def __str__(self) -> str:
+        time = "" if self.deleted_us is None else f" {self.deleted_us}"
+        return f"{self.partition} {self.offset}{time}"
 
 
 class NewRecord(NamedTuple):
@@ -136,10 +144,8 @@ def pack_record(
     image_id: str, digest: bytes, uploaded_at: datetime, vector: NDArray[np.float32] | None = None
 ) -> bytes:
     """Encode the record of a picture; `vector` is float32 [D], and is rounded to float16."""
-    # The first and the last day of the calendar can lie outside of it in UTC.
-    uploaded_us = min(max((uploaded_at - _EPOCH) // _MICROSECOND, _FIRST_US), _LAST_US)
     values = b"" if vector is None else vector.astype("<f2").tobytes()
-    return encode_record(RecordContent(encode_name(image_id), digest, uploaded_us, values))
+    return encode_record(RecordContent(encode_name(image_id), digest, to_us(uploaded_at), values))
 
 
 def encode_record(content: RecordContent) -> bytes:
@@ -170,6 +176,12 @@ def _decode_header(record: bytes) -> tuple[int, int, int]:
     uploaded_us, digest_bytes, name_bytes = _HEADER.unpack_from(record)
     digest_end = HEADER_BYTES + digest_bytes
     return uploaded_us, digest_end, digest_end + name_bytes
+
+
+def to_us(time: datetime) -> int:
+    """Convert a time to microseconds since 1970."""
+    # The first and the last day of the calendar can lie outside of it in UTC.
+    return min(max((time - _EPOCH) // _MICROSECOND, _FIRST_US), _LAST_US)
 
 
 def to_datetime(uploaded_us: int) -> datetime:

@@ -139,7 +139,8 @@ class RedisWindow(Window):
         """Delete all records of an image id, everywhere, and of the versions of an object.
 
         With the `source` of the deletion, uploads from before it in the same partition are not stored any more: a
-        process that was frozen with an upload in its hands cannot bring back what others have deleted meanwhile.
+        process that was frozen with an upload in its hands cannot bring back what others have deleted meanwhile. If it
+        tells its time, pictures that were uploaded later stay, and older ones that come late are not stored.
         """
         with self._lock:
             name = encode_name(image_id)
@@ -195,7 +196,7 @@ def _append_arguments(new: NewRecord) -> tuple[bytes, bytes, str]:
 
 
 def _format_source(source: Source | None) -> str:
-    return "" if source is None else f"{source.partition} {source.offset}"
+    return "" if source is None else str(source)
 
 
 def _append_result(outcome: Sequence[Any], record: bytes, patches: bytes) -> AppendResult:

@@ -18,12 +18,12 @@ from consumer.settings import KafkaSettings, WindowSettings
 from consumer.window import recovery, replica, store
 from consumer.window.changelog import tombstone_message, upsert_message
 from consumer.window.loss_guard import RECOVERY_PENDING
-from consumer.window.records import NewRecord, Source, decode_record
+from consumer.window.records import NewRecord, Source, decode_record, to_us
 from consumer.window.recovery import RecoveryProgress, recover_window
 from consumer.window.redo_log import BatchWrites, RedoLog, Write
 from consumer.window.window import RedisWindow
 from tests.kafka_cluster import KafkaCluster
-from tests.window.examples import MODEL, PREFIX, keys, look_up, near, upload
+from tests.window.examples import MODEL, PREFIX, UPLOADED_AT, keys, look_up, near, upload
 
 PARTITIONS = 3
 
@@ -151,7 +151,8 @@ def test_a_recovered_window_is_as_it_was(redis: Redis, topic: Topic) -> None:
         image_id = f"image {chance.randrange(20)}" + chance.choice(["", "", "?versionId=1", "?versionId=2"])
         match chance.randrange(10):
             case 0:
-                process.delete(tenant, image_id, Source(0, number))
+                time_us = chance.choice([None, to_us(UPLOADED_AT) + chance.randrange(-1, 3)])
+                process.delete(tenant, image_id, Source(0, number, time_us))
             case 1:
                 process.find_exact(upload(image_id, chance.randrange(6), chance.randrange(3), tenant))
             case _:

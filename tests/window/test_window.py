@@ -16,7 +16,7 @@ from consumer.encoder.contract import ModelInfo
 from consumer.errors import Unavailable
 from consumer.settings import WindowSettings
 from consumer.window import replica, store
-from consumer.window.records import ExactMatch, NewRecord, Position, Source
+from consumer.window.records import ExactMatch, NewRecord, Position, Source, to_us
 from consumer.window.window import RedisWindow
 from tests.window.examples import (
     DIM,
@@ -319,6 +319,34 @@ def test_a_version_from_before_the_deletion_of_its_object_is_not_stored_again(pr
     # A deletion carried out twice deletes nothing that came after it.
     assert window.delete("t", "s3://b/k", Source(0, 7)).records == 0
     assert window.delete("t", version, Source(0, 6)).records == 1
+
+
+def at(second: int) -> datetime:
+    return UPLOADED_AT + timedelta(seconds=second)
+
+
+def test_a_deletion_that_comes_late_spares_what_was_uploaded_after_it(process: Open) -> None:
+    """Stores do not keep the order of what they tell, but tell when it was."""
+    window = process()
+    window.append([upload("a", 1)._replace(uploaded_at=at(1), source=Source(0, 1))])
+    window.append([upload("a", 2)._replace(uploaded_at=at(3), source=Source(0, 2))])
+    assert window.delete("t", "a", Source(0, 3, to_us(at(2)))).records == 1
+    assert [look_up(window, upload("probe", picture)) is not None for picture in (1, 2)] == [False, True]
+    # A frozen process appends both again: what is deleted stays deleted, what is not is known.
+    again = process().append([upload("a", n)._replace(uploaded_at=at(2 * n - 1), source=Source(0, n)) for n in (1, 2)])
+    assert [result.own_record is not None for result in again] == [False, True]
+
+
+@pytest.mark.parametrize(("second", "stored"), [(1, False), (2, True), (3, True)])
+def test_an_upload_that_comes_after_its_deletion_is_not_stored_if_it_is_older(
+    process: Open, second: int, stored: bool
+) -> None:
+    """Of the same moment the order in the topic counts, since some stores tell full seconds only."""
+    window = process()
+    window.append([upload("other", 9)])
+    window.delete("t", "a", Source(0, 5, to_us(at(2))))
+    window.append([upload("a", 1)._replace(uploaded_at=at(second), source=Source(0, 6))])
+    assert (look_up(window, upload("probe", 1)) is not None) == stored
 
 
 def test_an_object_overwritten_for_ever_has_a_bounded_list_of_versions(process: Open, redis: Redis) -> None:

@@ -15,7 +15,7 @@ local image_id, source = ARGV[6], ARGV[7]
 if is_marked(image_id, source) then
   return {0, string.match(redis.call('HGET', DELETED, redis.sha1hex(image_id)), '%S+$')}
 end
-local positions = records_of(image_id)
+local positions = records_of(image_id, source)
 for _, position in ipairs(positions) do
   forget(position)
 end

@@ -29,7 +29,7 @@ for index = 9, #ARGV, 4 do
       added = added + 1
     end
   elseif not is_marked(image_id, source) then
-    for _, position in ipairs(records_of(image_id)) do
+    for _, position in ipairs(records_of(image_id, source)) do
       erase(position)
       redis.call('XDEL', LOG, position)
       added = added - 1

@@ -24,13 +24,13 @@ for index = 8, #ARGV, 3 do
   local image_id, digest = parse(record)
   local own, earlier, newest = find(image_id, digest)
   if earlier then
-    if not own and ms_of(newest) < now_ms - grace_ms and not is_deleted(image_id, source) then
+    if not own and ms_of(newest) < now_ms - grace_ms and not is_deleted(image_id, source, uploaded_us(record)) then
       own = store(record, patches)
     end
     outcomes[#outcomes + 1] = {own or '', earlier, head(redis.call('HGET', ROWS, earlier)), own and 1 or 0}
   else
     -- An upload deleted already is compared with what stands, but not stored again.
-    local unwanted = not own and is_deleted(image_id, source)
+    local unwanted = not own and is_deleted(image_id, source, uploaded_us(record))
     own = own or unwanted and next_position() or store(record, patches)
     outcomes[#outcomes + 1] = {own, '', '', unwanted and 0 or 1}
   end

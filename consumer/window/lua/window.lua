@@ -9,8 +9,8 @@
 --            Also \255 and the image id of an object -> positions of its versions, `object?versionId=version`
 --   digests  hash: content hash -> positions, in order
 --   patches  hash: position -> local features and thumbnail, for pictures that have some
---   deleted  hash: SHA-1 of an image id -> partition, offset and position of its deletion. A process that was frozen
---            with an upload in its hands may append it after others have carried out its deletion.
+--   deleted  hash: SHA-1 of an image id -> partition, offset, perhaps time, and position of its deletion. A process
+--            that was frozen with an upload in its hands may append it after others have carried out its deletion.
 --   meta     hash: epoch, serial, ms, bytes; during a recovery also rebuilding, and how many entries are done
 --
 -- A record is `uploaded_us:int64 digest_len:uint8 id_len:uint16` (big endian), then digest, image id and vector.
@@ -120,11 +120,27 @@ local function versions_key(object)
   return '\255' .. object
 end
 
--- All records of an image id, and of its versions if it is an object.
-local function records_of(image_id)
-  local positions = list(IDS, image_id)
-  for _, position in ipairs(list(IDS, versions_key(image_id))) do
-    positions[#positions + 1] = position
+-- When a picture was uploaded, in microseconds since 1970.
+local function uploaded_us(record)
+  return (struct.unpack('>i8', record))
+end
+
+-- When the deletion at `source` took place, in microseconds; nil if it does not tell.
+local function deleted_us(source)
+  return tonumber(string.match(source, '^%d+ %d+ (-?%d+)'))
+end
+
+-- All records that the deletion at `source` is about: of an image id, and of its versions if it is an object. Stores
+-- do not keep the order of what they tell: a picture that was uploaded after the deletion stays.
+local function records_of(image_id, source)
+  local positions, time = {}, deleted_us(source)
+  for _, key in ipairs({image_id, versions_key(image_id)}) do
+    for _, position in ipairs(list(IDS, key)) do
+      local record = time and redis.call('HGET', ROWS, position)
+      if not record or uploaded_us(record) <= time then
+        positions[#positions + 1] = position
+      end
+    end
   end
   return positions
 end
@@ -174,21 +190,25 @@ local function unmark(name, position)
 end
 
 -- Whether the event at `source` comes before a deletion of this image id, or is that deletion again. Events of one
--- partition are in order.
-local function is_marked(image_id, source)
+-- partition are in order. Of an upload and a deletion that both tell their time, that counts first.
+local function is_marked(image_id, source, uploaded)
   local deletion = source ~= '' and redis.call('HGET', DELETED, redis.sha1hex(image_id))
   if not deletion then
     return false
   end
-  local partition, offset = string.match(source, '^(%d+) (%d+)$')
+  local partition, offset = string.match(source, '^(%d+) (%d+)')
   local deleted_in, deleted_at = string.match(deletion, '^(%d+) (%d+) ')
+  local time = uploaded and deleted_us(string.match(deletion, '^(.*) %S+$'))
+  if time and uploaded ~= time then
+    return uploaded < time
+  end
   return partition == deleted_in and tonumber(offset) <= tonumber(deleted_at)
 end
 
 -- Whether the upload at `source` comes before a deletion of its image id, or of the object that it is a version of.
-local function is_deleted(image_id, source)
+local function is_deleted(image_id, source, uploaded)
   local object = object_of(image_id)
-  return is_marked(image_id, source) or object and is_marked(object, source) or false
+  return is_marked(image_id, source, uploaded) or object and is_marked(object, source, uploaded) or false
 end
 
 -- Whether an image id, or its object, was deleted lately, by whichever event.
