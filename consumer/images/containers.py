@@ -18,7 +18,7 @@ MAX_JPEG_SCANS = 50
 START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 MAX_JPEG_SEGMENTS = 10_000  # a segment has up to 64 kB: a hundred are many
 JPEG_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)  # markers that a length follows, and EOI
-JPEG_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+JPEG_RESTARTS = tuple(bytes((0xFF, 0xD0 + number)) for number in range(8))
 # Frames that are coded in other ways than the decoder knows: hierarchical ones.
 HIERARCHICAL_FRAMES = frozenset(bytes((0xFF, code)) for code in (0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF))
 FRAMES = HIERARCHICAL_FRAMES | {bytes((0xFF, code)) for code in (0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA, 0xCB)}
@@ -107,14 +107,15 @@ def _filled_up(data: bytes) -> tuple[bytes, bytes]:
 
     What is missing would be made up from these bytes, and the two pictures would differ.
     """
-    restarts = JPEG_RESTART.findall(data)
     noise = np.random.default_rng(0).integers(0, 255, FILLING_BYTES, np.uint8).tobytes()  # without 0xFF
-    if not restarts:
+    last_restart = max(data.rfind(marker) for marker in JPEG_RESTARTS)
+    if last_restart < 0:
         return data + bytes(FILLING_BYTES) + END_OF_IMAGE, data + noise + END_OF_IMAGE
     # Where markers stand between parts of the picture, each part has to be filled up.
-    parts = [b"\xff" + bytes([0xD0 + (restarts[-1][1] + 1 + number) % 8]) for number in range(FILLING_BYTES // 64)]
+    next_restart = data[last_restart + 1] + 1
+    markers = [JPEG_RESTARTS[(next_restart + number) % 8] for number in range(FILLING_BYTES // 64)]
     fillings = (bytes(64), noise[:64])
-    first, second = (data + b"".join(filling + part for part in parts) + END_OF_IMAGE for filling in fillings)
+    first, second = (data + b"".join(filling + marker for marker in markers) + END_OF_IMAGE for filling in fillings)
     return first, second
 
 

@@ -84,6 +84,13 @@ class TestJpegWithoutEnd:
         with pytest.raises(Unprocessable, match="cut short"):
             decode(data[: int(len(data) * share)], SIDE_PX, SETTINGS)
 
+    def test_restart_markers_without_end_cost_little(self) -> None:
+        """The decoder takes such for damage that it can go on from, as viewers do; what matters is what it costs."""
+        data = encoded(PHOTO, "JPEG", restart_marker_blocks=4)[:-2] + b"\xff\xd0" * 4_000_000
+        began = time.thread_time()
+        decode(data, SIDE_PX, SETTINGS)
+        assert time.thread_time() - began < 2
+
     def test_it_costs_two_pictures(self) -> None:
         data = encoded(PHOTO.resize((4000, 3000)), "JPEG")
         took = []
