@@ -28,6 +28,9 @@ CLOSE_TIMEOUT_S = 5.0
 # for it is lost, librdkafka (2.15) never gives it up: nobody has the partition until the brokers remove the member, and
 # it joins again.
 REVOKED_WITHIN_MS = 45_000
+# In a classic group, how long the client waits for the answer to its joining. When the connection dies without a word
+# meanwhile, it knows only then; with the client's default, 300 s, nobody would have its partitions for so long.
+JOINED_WITHIN_MS = 45_000
 
 
 def client_options(settings: KafkaSettings) -> dict[str, Any]:
@@ -71,6 +74,7 @@ def _membership_options(settings: KafkaSettings) -> dict[str, Any]:
     return {
         **options,
         "session.timeout.ms": settings.session_timeout_ms,
+        "max.poll.interval.ms": max(JOINED_WITHIN_MS, settings.session_timeout_ms),
         "heartbeat.interval.ms": settings.session_timeout_ms // 10,
         "partition.assignment.strategy": strategy,
     }
