@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -106,6 +107,8 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env=self._environment,
                 start_new_session=True,
+                # As Python does, servers get an error from a write beyond `limit_files`, instead of SIGXFSZ.
+                restore_signals=False,
             )
         self._reaper.watch(self._process.pid)
 
@@ -140,6 +143,12 @@ class Child:
         if self.alive:
             os.killpg(self.pid, signal.SIGSTOP)
             self.frozen = True
+
+    def limit_files(self, size_bytes: int | None) -> None:
+        """Let every write beyond this size of a file fail, as a full disk would; None lifts the limit."""
+        if self.alive:
+            _, most = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (most if size_bytes is None else size_bytes, most))
 
     def thaw(self) -> None:
         """Let the process go on if it was frozen."""

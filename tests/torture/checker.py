@@ -52,6 +52,11 @@ class Verdict:
         return str(self.data["image_id"])
 
     @property
+    def batch(self) -> str:
+        """The moment at which the batch was polled, to the microsecond: a name for it."""
+        return str(self.data["received_at"])
+
+    @property
     def match(self) -> str | None:
         """The image id of the named original, if the upload is a duplicate."""
         match = self.data["match"]
@@ -128,6 +133,7 @@ class Checker:
         self._report.counts["verdicts aborted"] = len(all_messages) - len(committed_messages)
         self._check_offsets()
         self._check_one_verdict_each()
+        self._check_transactions()
         self._check_replays()
         self._check_matches()
         self._check_dead_letters(letters)
@@ -190,6 +196,32 @@ class Checker:
         for name in self._verdicts.keys() - sent.keys():
             self._report.fail(name, "has a verdict, and was never uploaded")
             del self._verdicts[name]
+
+    def _check_transactions(self) -> None:
+        """Check that of a batch either all is visible or nothing, as far as it came from one partition.
+
+        A batch is published in one transaction, less the partitions that went to another process meanwhile; if that is
+        aborted, in a second one.
+        """
+        sent_in: dict[str, set[int]] = defaultdict(set)
+        for message in self._uploads:
+            sent_in[_text(message.key)].add(message.partition)
+        written: dict[tuple[str, int], dict[str, bool]] = defaultdict(dict)
+        for name, verdicts in self._verdicts.items():
+            if len(sent_in[name]) != 1:  # sent twice: who knows which one this verdict is about
+                continue
+            for verdict in verdicts:
+                visible = written[verdict.batch, min(sent_in[name])]
+                visible[name] = visible.get(name, False) or verdict.committed
+        for (batch, partition), visible in written.items():
+            self._report.counts["transactions of one partition"] += any(visible.values())
+            if any(visible.values()) and not all(visible.values()):
+                torn = [name for name, is_visible in visible.items() if not is_visible]
+                self._report.fail(
+                    torn[0],
+                    f"is one of {len(torn)} verdicts that cannot be seen, of {len(visible)} which the batch of {batch} "
+                    f"gave for partition {partition}",
+                )
 
     def _check_replays(self) -> None:
         for name, verdicts in self._verdicts.items():

@@ -8,12 +8,17 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import redis
 
+from tests import network
+from tests.network import Link
 from tests.processes import until
 from tests.torture.fleet import Fleet
 from tests.torture.world import World
+
+LINKS = ("kafka", "redis", "triton", "object store")
 
 
 @dataclass
@@ -104,12 +109,17 @@ class Nemesis(threading.Thread):
             "Triton is frozen": (1, self._freeze_triton),
             "redis is killed": (2, self._kill_redis),
             "redis is frozen": (1, self._freeze_redis),
-            "redis drops its connections": (2, self._drop_connections),
             "redis loses its data": (1, self._wipe_redis),
             "redis is flushed": (1, self._flush_redis),
-            "the object store is slow": (2, self._slow_store),
+            "redis cannot write to its disk": (2, self._fill_disk),
             "the object store answers errors": (1, self._broken_store),
             "the object store is away": (1, self._close_store),
+            "a consumer's clock jumps": (2, self._jump_clock),
+            **{
+                f"the link to {name} {fault}": (1, partial(self._hurt_link, name, harm))
+                for name in LINKS
+                for fault, harm in network.FAULTS.items()
+            },
         }
 
     # Consumers.
@@ -146,6 +156,33 @@ class Nemesis(threading.Thread):
         self._fleet.stop(number)
         time.sleep(dice.choice((0, 2)))
         self._fleet.restart(number)
+
+    def _jump_clock(self, dice: random.Random) -> None:
+        number = self._any_consumer(dice)
+        ahead_hours = dice.choice((-30, -3, 3, 30)) + dice.random()
+        self._set_clock(number, ahead_hours, back=ahead_hours < 0)
+        time.sleep(dice.uniform(1, 8))
+        self._set_clock(number, 0, back=ahead_hours > 0)
+
+    def _set_clock(self, number: int, ahead_hours: float, *, back: bool) -> None:
+        """Set a consumer's clock; librdkafka stands still when it is set back, and the liveness probe would kill it."""
+        self._world.set_clock(number, ahead_hours)
+        if back:
+            time.sleep(0.2)
+            self._fleet.kill(number)
+            self._fleet.restart(number)
+
+    # The network between consumers and servers.
+
+    def _hurt_link(self, name: str, harm: Callable[[Link], None], dice: random.Random) -> None:
+        links = self._world.links(name)
+        links = dice.sample(links, dice.choice((1, len(links))))
+        for _ in range(dice.choice((1, 1, 3))):
+            for link in links:
+                harm(link)
+            time.sleep(dice.choice((dice.uniform(0, 1), dice.uniform(1, 10))))
+            for link in links:
+                link.heal()
 
     # Brokers: one at a time, so that the others keep the quorum and every committed record.
 
@@ -202,12 +239,15 @@ class Nemesis(threading.Thread):
         time.sleep(dice.uniform(1, 6))
         self._world.triton.thaw()
 
-    # Redis.
+    # Redis. It is not killed while it cannot write: what it has then in its memory alone would be lost, in part.
+
+    _one_disk = threading.Lock()
 
     def _kill_redis(self, dice: random.Random) -> None:
-        self._world.redis.kill()
-        time.sleep(dice.uniform(0, 3))
-        self._world.redis.start()
+        with self._one_disk:
+            self._world.redis.kill()
+            time.sleep(dice.uniform(0, 3))
+            self._world.redis.start()
 
     def _freeze_redis(self, dice: random.Random) -> None:
         self._world.redis.freeze()
@@ -215,24 +255,20 @@ class Nemesis(threading.Thread):
         self._world.redis.thaw()
 
     def _wipe_redis(self, dice: random.Random) -> None:
-        self._world.wipe_redis()
+        with self._one_disk:
+            self._world.wipe_redis()
 
     def _flush_redis(self, dice: random.Random) -> None:
         with contextlib.suppress(redis.RedisError), self._world.redis_client() as client:
             client.flushall()
 
-    def _drop_connections(self, dice: random.Random) -> None:
-        for _ in range(dice.randrange(1, 6)):
-            with contextlib.suppress(redis.RedisError), self._world.redis_client() as client:
-                client.client_kill_filter(_type="normal", skipme=True)
-            time.sleep(dice.uniform(0, 0.3))
+    def _fill_disk(self, dice: random.Random) -> None:
+        with self._one_disk:
+            self._world.limit_disk(dice.choice((0, 1000, 100_000)))
+            time.sleep(dice.uniform(0.5, 6))
+            self._world.limit_disk(None)
 
     # The object store.
-
-    def _slow_store(self, dice: random.Random) -> None:
-        self._world.store.delay_s = dice.uniform(0.1, 1)
-        time.sleep(dice.uniform(1, 5))
-        self._world.store.delay_s = 0
 
     def _broken_store(self, dice: random.Random) -> None:
         self._world.store.error = dice.choice((500, 503))

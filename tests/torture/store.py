@@ -1,7 +1,6 @@
-"""An object store that has as much of S3's interface as reading takes, and can be slow, broken or away."""
+"""An object store that has as much of S3's interface as reading takes, and can be broken or away."""
 
 import threading
-import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from hashlib import md5
@@ -17,20 +16,14 @@ BUCKET = "pictures"
 class ObjectStore:
     """A bucket in memory, on a port that stays the same; a context manager.
 
-    It waits `delay_s` before each answer. If `error` is set, it answers with that status instead of the picture.
+    If `error` is set, it answers with that status instead of the picture.
     """
 
     def __init__(self) -> None:
         [self.port] = free_ports(1)
-        self.delay_s = 0.0
         self.error: int | None = None
         self._objects: dict[str, bytes] = {}
         self._server: ThreadingHTTPServer | None = None
-
-    @property
-    def url(self) -> str:
-        """The address of the S3 endpoint."""
-        return f"http://127.0.0.1:{self.port}"
 
     def put(self, name: str, data: bytes) -> str:
         """Store an object; return its address."""
@@ -51,8 +44,8 @@ class ObjectStore:
         self.stop()
 
     def start(self) -> None:
-        """Answer requests, without delay or error."""
-        self.delay_s, self.error = 0.0, None
+        """Answer requests, without error."""
+        self.error = None
         if self._server is None:
             self._server = ThreadingHTTPServer(("127.0.0.1", self.port), self._handler())
             self._server.daemon_threads = True
@@ -76,7 +69,6 @@ class ObjectStore:
                 self._answer(body=False)
 
             def _answer(self, *, body: bool) -> None:
-                time.sleep(store.delay_s)
                 data = objects.get(self.path.partition("?")[0])
                 if store.error is not None or data is None:
                     self.send_error(store.error or 404)

@@ -1,4 +1,7 @@
-"""Everything that the torture test runs: three brokers, Redis, Triton, an object store and consumers."""
+"""Everything that the torture test runs: three brokers, Redis, Triton, an object store and consumers.
+
+Consumers reach each server through a link; the harness asks it directly.
+"""
 
 import contextlib
 import json
@@ -8,7 +11,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,7 +22,9 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
 from consumer.local.binaries import find_binaries
+from tests import clocks
 from tests.kafka_cluster import KafkaCluster
+from tests.network import Link
 from tests.processes import Child, Reaper, free_ports, listens, until
 from tests.torture.encoder import MODEL, SIZE, write_repository
 from tests.torture.store import ObjectStore
@@ -37,13 +42,22 @@ class World:
         self.reaper = Reaper()
         self.kafka = KafkaCluster(brokers)
         self.store = ObjectStore()
-        redis_port, self._grpc_port, self._http_port, metrics_port = free_ports(4)
-        self.redis_url = f"redis://127.0.0.1:{redis_port}/0"
-        self.redis_port = redis_port
-        self.triton_url = f"127.0.0.1:{self._grpc_port}"
+        self.redis_port, self._grpc_port, self._http_port, metrics_port = free_ports(4)
+        servers = {"redis": self.redis_port, "triton": self._grpc_port, "object store": self.store.port}
+        self._links = {name: [Link(free_ports(1)[0], port)] for name, port in servers.items()}
+        self._links["kafka"] = [Link(broker.proxy_port, broker.proxied_port) for broker in self.kafka.brokers]
         self._shared_memory = f"seenit_torture_{os.getpid()}"
         self.redis = self._redis()
         self.triton = self._triton(metrics_port)
+
+    def links(self, name: str) -> list[Link]:
+        """Return the links to a dependency: "kafka" (one for each broker), "redis", "triton" or "object store"."""
+        return self._links[name]
+
+    def _each_link(self, do: Callable[[Link], None]) -> None:
+        for links in self._links.values():
+            for link in links:
+                do(link)
 
     @property
     def redis_data(self) -> Path:
@@ -58,6 +72,7 @@ class World:
             self.redis.start()
             self.triton.start()
             self.store.start()
+            self._each_link(Link.start)
             self.kafka.__enter__()
             self.heal()
         except BaseException:
@@ -72,6 +87,7 @@ class World:
 
     def close(self) -> None:
         """End everything and remove what it left behind."""
+        self._each_link(Link.close)
         self.kafka.close()
         self.redis.kill()
         self.kill_triton()
@@ -80,7 +96,9 @@ class World:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def heal(self) -> None:
-        """Start and thaw whatever was hurt, and wait until all of it answers."""
+        """Start, thaw and heal whatever was hurt, and wait until all of it answers."""
+        self._each_link(Link.heal)
+        self.limit_disk(None)
         for child in (self.redis, self.triton):
             child.thaw()
             child.start()
@@ -125,10 +143,10 @@ class World:
         self.scratch.mkdir(exist_ok=True)
         others = {name: value for name, value in os.environ.items() if not name.startswith("SEENIT_")}
         own = {
-            "SEENIT_KAFKA_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
-            "SEENIT_TRITON_URL": self.triton_url,
-            "SEENIT_REDIS_URL": self.redis_url,
-            "SEENIT_FETCH_S3_ENDPOINT": self.store.url,
+            "SEENIT_KAFKA_BOOTSTRAP_SERVERS": self.kafka.proxied_servers,
+            "SEENIT_TRITON_URL": f"127.0.0.1:{self._links['triton'][0].port}",
+            "SEENIT_REDIS_URL": f"redis://127.0.0.1:{self._links['redis'][0].port}/0",
+            "SEENIT_FETCH_S3_ENDPOINT": f"http://127.0.0.1:{self._links['object store'][0].port}",
             "AWS_ACCESS_KEY_ID": "torture",
             "AWS_SECRET_ACCESS_KEY": "torture",
             "SEENIT_HTTP_PORT": "0",
@@ -141,12 +159,12 @@ class World:
             [sys.executable, "-m", "consumer", "run"],
             self.folder / f"consumer-{number}.log",
             self.reaper,
-            {**others, **own, **environment},
+            {**others, **own, **clocks.environment(self._clock(number)), **environment},
         )
 
     def redis_client(self) -> redis.Redis:
         """Make a client of the harness, for faults and checks."""
-        return redis.Redis.from_url(self.redis_url, socket_timeout=5, socket_connect_timeout=5)
+        return redis.Redis(port=self.redis_port, socket_timeout=5, socket_connect_timeout=5)
 
     def wipe_redis(self) -> None:
         """Restart Redis without its data."""
@@ -154,6 +172,22 @@ class World:
         shutil.rmtree(self.redis_data)
         self.redis_data.mkdir()
         self.redis.start()
+
+    def limit_disk(self, room_bytes: int | None) -> None:
+        """Leave Redis so much room for its append-only file, and any room again with None.
+
+        It is a limit on the size of files, for which one need not be root: a write beyond it fails, as on a full disk
+        or one that has become read-only.
+        """
+        largest = max((path.stat().st_size for path in self.redis_data.rglob("*.aof")), default=0)
+        self.redis.limit_files(None if room_bytes is None else largest + room_bytes)
+
+    def set_clock(self, number: int, ahead_hours: float) -> None:
+        """Set the clock of a consumer; it goes on from there, within a second, whether it runs or starts later."""
+        clocks.set_clock(self._clock(number), ahead_hours)
+
+    def _clock(self, number: int) -> Path:
+        return self.folder / f"clock-{number}"
 
     # Triton and the process behind its model.
 
@@ -169,7 +203,7 @@ class World:
         """Tell whether a real inference succeeds; Triton calls the model ready even when its process has died."""
         images = InferInput("images", [1, SIZE, SIZE, 3], "UINT8")
         images.set_data_from_numpy(np.zeros((1, SIZE, SIZE, 3), np.uint8))
-        with contextlib.closing(InferenceServerClient(self.triton_url)) as client:
+        with contextlib.closing(InferenceServerClient(f"127.0.0.1:{self._grpc_port}")) as client:
             try:
                 client.infer(MODEL, [images], client_timeout=5)
             except InferenceServerException:

@@ -1,0 +1,73 @@
+"""A consumer under a steady stream of uploads, for tests that hurt what it depends on."""
+
+import json
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tests.processes import Child, free_ports, until
+from tests.torture.checker import Checker, Topics
+from tests.torture.seed import PARTITIONS, environment
+from tests.torture.workload import Uploader, plan
+from tests.torture.world import World
+
+RATE = 25
+
+
+def patience(seconds: float) -> float:
+    """Stretch a time for an idle machine to what the present load of this one makes of it."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+class Flow:
+    """A consumer with topics of its own, under a steady stream of uploads."""
+
+    def __init__(self, world: World, number: int, uploads: int) -> None:
+        self.world = world
+        topics = Topics(f"away-{number}", f"away-{number}-out", f"away-{number}-letters")
+        for topic in topics:
+            world.kafka.create_topic(topic, PARTITIONS)
+        self.workload = plan(number, uploads, PARTITIONS, world.store)
+        [self.port] = free_ports(1)
+        settings = environment(topics, number, 0, static=False)
+        self.consumer: Child = world.consumer(0, {**settings, "SEENIT_HTTP_PORT": str(self.port)})
+        self.checker = Checker(world.kafka.bootstrap_servers, topics, topics.uploads, self.workload, [])
+        self.uploader = Uploader(self.workload, world.kafka.bootstrap_servers, topics.uploads, RATE)
+        self.prefix = settings["SEENIT_REDIS_KEY_PREFIX"]
+
+    def probe(self, path: str) -> tuple[int, dict[str, str]]:
+        """Ask the service's HTTP server; return the status, 0 if there is no answer, and the problems it names."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"http://127.0.0.1:{self.port}{path}", timeout=8) as reply:
+                return reply.status, json.load(reply)["problems"]
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)["problems"]
+        except (urllib.error.URLError, OSError):
+            return 0, {}
+
+    def memory_mb(self) -> float:
+        """Return the resident memory of the consumer, in MiB."""
+        status = Path(f"/proc/{self.consumer.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+    def until_ready(self) -> None:
+        until(lambda: self.probe("/readyz")[0] == 200, patience(20), "the service is not ready")
+
+    def start(self) -> None:
+        """Start the consumer and the uploads, and wait until verdicts follow them."""
+        self.consumer.start()
+        self.until_ready()
+        self.uploader.start()
+        until(lambda: self.checker.decided() > RATE and self.checker.lag() < 2 * RATE, patience(15), "it does not flow")
+
+    def finish(self) -> None:
+        """Assert that every upload is decided, once, and that the consumer stops when it is asked to."""
+        self.uploader.join()
+        until(lambda: self.checker.lag() == 0, patience(30), "uploads wait for their verdicts")
+        self.until_ready()
+        assert self.consumer.stop() == 0
+        with self.world.redis_client() as window:
+            report = self.checker.check(window, self.prefix)
+        assert report.violations == []
