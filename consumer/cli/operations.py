@@ -23,7 +23,13 @@ from consumer.window.recovery import RecoveryProgress, recover_window
 from consumer.window.window import RedisWindow
 
 _OUTCOMES = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "failed": "[bold red]failed[/]"}
-_TOPIC_CONFIG = ("cleanup.policy", "retention.ms", "min.insync.replicas", "max.message.bytes")
+_TOPIC_CONFIG = (
+    "cleanup.policy",
+    "retention.ms",
+    "min.insync.replicas",
+    "max.message.bytes",
+    "message.timestamp.type",
+)
 
 
 def check() -> None:

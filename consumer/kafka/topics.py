@@ -33,6 +33,7 @@ class TopicSpec:
     replicas: int
     retention_ms: int
     max_message_bytes: int
+    dated_by_brokers: bool = True  # else by whoever sends a message
 
     @property
     def min_insync_replicas(self) -> int:
@@ -47,6 +48,8 @@ class TopicSpec:
             "retention.ms": str(self.retention_ms),
             "min.insync.replicas": str(self.min_insync_replicas),
             "max.message.bytes": str(self.max_message_bytes),
+            # Brokers refuse a message dated an hour ahead: a process whose clock is wrong could publish nothing.
+            **({"message.timestamp.type": "LogAppendTime"} if self.dated_by_brokers else {}),
         }
 
 
@@ -84,7 +87,8 @@ def required_topics(
     dead_letter_bytes = DEFAULT_MESSAGE_BYTES + DEAD_LETTER_HEADERS_BYTES
     embeddings_retention_ms = math.ceil(window_s * (1 + GRACE_SHARE) * 1000)
     topics = (
-        TopicSpec(settings.input_topic, partitions, replicas, retention_ms, DEFAULT_MESSAGE_BYTES),
+        # An upload's time, where it names none, is that of its message.
+        TopicSpec(settings.input_topic, partitions, replicas, retention_ms, DEFAULT_MESSAGE_BYTES, False),
         TopicSpec(settings.output_topic, partitions, replicas, retention_ms, DEFAULT_MESSAGE_BYTES),
         TopicSpec(settings.dead_letter_topic, 1, replicas, dead_letter_retention_ms, dead_letter_bytes),
     )
@@ -192,6 +196,11 @@ def _compare(topic: Topic, spec: TopicSpec) -> Iterator[Difference]:
     if "compact" in topic.config.get("cleanup.policy", ""):
         actual, remedy = topic.config["cleanup.policy"], _alter_command(name, "cleanup.policy", "delete")
         yield Difference(name, "cleanup.policy", actual, "delete", remedy, fatal=True)
+    dated = topic.config.get("message.timestamp.type", "LogAppendTime")
+    if spec.dated_by_brokers and dated != "LogAppendTime":
+        expected = "LogAppendTime, or a process whose clock is an hour ahead publishes nothing"
+        remedy = _alter_command(name, "message.timestamp.type", "LogAppendTime")
+        yield Difference(name, "message.timestamp.type", dated, expected, remedy)
     minimums = {
         "retention.ms": spec.retention_ms,
         "min.insync.replicas": spec.min_insync_replicas,

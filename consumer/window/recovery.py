@@ -160,7 +160,7 @@ class _Recovery:
         self._renewed_s = time.monotonic()
         self._tenants: dict[str, _StagedTenant] = {}
         self._progress = RecoveryProgress()
-        self._oldest_ms = round(time.time() * 1000) - store.retention_ms - store.grace_ms
+        self._oldest_ms = store.oldest_ms()
 
     def run(self, kafka: KafkaSettings) -> RecoveryProgress:
         changelog = ChangelogReader(kafka, self._oldest_ms - CLOCK_SKEW_MS, CHUNK_MESSAGES)

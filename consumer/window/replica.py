@@ -226,7 +226,7 @@ class Replicas:
 
     def _reset(self, tenant: str, replica: Replica) -> bool:
         """Reset the replica of a window that is no more; True if Redis lost it, False if only its time was over."""
-        lost = replica.is_newer_than(round(time.time() * 1000) - self._store.retention_ms - self._store.grace_ms)
+        lost = replica.is_newer_than(self._store.oldest_ms())
         if lost:
             now = datetime.now(UTC)
             level = logging.WARNING if self.lost_at is None or now - self.lost_at > SAME_LOSS else logging.DEBUG

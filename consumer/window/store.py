@@ -99,6 +99,12 @@ class WindowStore:
         pipeline.execute_command(*words)
         return self.execute(pipeline)[0]
 
+    def oldest_ms(self) -> int:
+        """Return the time before which a record no longer counts, by the server's clock, as positions are."""
+        # By way of a key, so that it is one server of a cluster that is asked.
+        seconds, microseconds = self.command("EVAL", "return redis.call('TIME')", 1, self.shared_key("time"))
+        return int(seconds) * 1000 + int(microseconds) // 1000 - self.retention_ms - self.grace_ms
+
     def delete_windows(self, tenants: Sequence[str]) -> None:
         """Delete all keys of these tenants."""
         pipeline = self.pipeline()

@@ -51,6 +51,14 @@ def test_one_property_that_differs_is_one_difference(changes: dict[str, str], ke
     assert f"--add-config {key}=" in difference.remedy
 
 
+def test_the_topics_that_the_service_writes_are_dated_by_the_brokers() -> None:
+    assert ["message.timestamp.type" in spec.config() for spec in SPECS] == [False, True, True]
+    differing = [make_topic(spec, message_timestamp_type="CreateTime") for spec in SPECS]
+    assert [(each.topic, each.property, each.fatal) for each in compare(*differing)] == [
+        (spec.name, "message.timestamp.type", False) for spec in SPECS[1:]
+    ]
+
+
 def test_more_than_wanted_is_no_difference() -> None:
     assert compare(make_topic(SPECS[0], retention_ms="-1"), make_topic(SPECS[1], max_message_bytes="99999999")) == []
 

@@ -13,6 +13,7 @@ from tests.torture.workload import Uploader, plan
 from tests.torture.world import World
 
 PARTITIONS = 6
+TOPIC_CONFIG = {"message.timestamp.type": "LogAppendTime"}  # as `seenit topics` wants those that the service writes
 SESSION_S = 6
 DRAIN_TIMEOUT_S = 180.0  # until all is decided, once every fault is over; the longest of 200 seeds took 38 s
 STANDSTILL_S = 90.0  # without any verdict, once every fault is over: twice what brokers wait for a member that hangs
@@ -45,7 +46,7 @@ def run_seed(world: World, seed: int, uploads: int, rate: float, logs: Path | No
     topics = Topics(f"uploads-{seed}", f"verdicts-{seed}", f"letters-{seed}")
     embeddings = f"embeddings-{seed}"
     for topic in (*topics, embeddings):
-        world.kafka.create_topic(topic, PARTITIONS)
+        world.kafka.create_topic(topic, PARTITIONS, TOPIC_CONFIG)
     workload = plan(seed, uploads, PARTITIONS, world.store)
     size, static, protocol = (
         dice.choice((2, 3, 4)),

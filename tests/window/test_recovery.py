@@ -219,6 +219,19 @@ def test_a_copy_stored_again_reaches_the_topic(redis: Redis, topic: Topic, monke
     assert (record.image_id, record.patches) == (b"copy", b"p")
 
 
+def test_the_clock_of_the_machine_that_recovers_does_not_matter(
+    redis: Redis, topic: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(redis, topic)
+    process.append(upload("a", 1))
+    process.publish()
+    redis.flushall()
+    now_s = time.time
+    monkeypatch.setattr(time, "time", lambda: now_s() + 30 * 3600)
+    topic.recover(open_window(redis))
+    assert [record.image_id for record in contents(redis, "t")] == [b"a"]
+
+
 def test_what_is_of_another_model_or_too_old_or_unreadable_is_left_out(redis: Redis, topic: Topic) -> None:
     process = Process(redis, topic)
     [result] = process.append(upload("a", 1))
