@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.processes import Child, free_ports, until
 from tests.torture.checker import Checker, Topics
-from tests.torture.seed import PARTITIONS, environment
+from tests.torture.seed import PARTITIONS, TOPIC_CONFIG, environment
 from tests.torture.workload import Uploader, plan
 from tests.torture.world import World
 
@@ -27,7 +27,7 @@ class Flow:
         self.world = world
         topics = Topics(f"away-{number}", f"away-{number}-out", f"away-{number}-letters")
         for topic in topics:
-            world.kafka.create_topic(topic, PARTITIONS)
+            world.kafka.create_topic(topic, PARTITIONS, TOPIC_CONFIG)
         self.workload = plan(number, uploads, PARTITIONS, world.store)
         [self.port] = free_ports(1)
         settings = environment(topics, number, 0, static=False)
@@ -61,6 +61,14 @@ class Flow:
         self.until_ready()
         self.uploader.start()
         until(lambda: self.checker.decided() > RATE and self.checker.lag() < 2 * RATE, patience(15), "it does not flow")
+
+    def goes_on(self, what: str, within_s: float = 10.0) -> None:
+        """Wait until a second's uploads, sent from now on, are decided; `what` is the complaint if they are not."""
+        sent = self.uploader.sent + RATE
+        try:
+            until(lambda: self.checker.decided() >= sent, patience(within_s), what)
+        except TimeoutError as error:
+            raise AssertionError(f"{error}; the consumer says: {self.consumer.output[-3000:]}") from None
 
     def finish(self) -> None:
         """Assert that every upload is decided, once, and that the consumer stops when it is asked to."""

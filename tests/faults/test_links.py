@@ -10,9 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.flow import RATE, Flow, patience
+from tests.faults.flow import RATE, Flow
 from tests.network import FAULTS
-from tests.processes import until
 from tests.torture.world import World
 
 LIKELY = {
@@ -38,18 +37,9 @@ def test_a_link_fails_in_mid_flow(world: World, flow: Callable[..., Flow], name:
             time.sleep(DROPS_FOR_S)
             assert running.consumer.alive
             link.heal()
-        _until_decided(running, f"the link to {name} {fault}: no verdicts")
+        running.goes_on(f"the link to {name} {fault}: no verdicts", RESUMES_WITHIN_S)
         link.heal()
-        _until_decided(running, f"the link to {name} {fault}, and is healed: no verdicts")
+        running.goes_on(f"the link to {name} {fault}, and is healed: no verdicts")
         assert running.probe("/livez")[0] == 200
     running.uploader.stop()
     running.finish()
-
-
-def _until_decided(flow: Flow, what: str) -> None:
-    """Wait until a second's uploads, sent from now on, are decided."""
-    sent = flow.uploader.sent + RATE
-    try:
-        until(lambda: flow.checker.decided() >= sent, patience(RESUMES_WITHIN_S), what)
-    except TimeoutError as error:
-        raise AssertionError(f"{error}; the consumer says: {flow.consumer.output[-3000:]}") from None

@@ -103,6 +103,7 @@ class Checker:
         self._harm = harm
         self._report = Report()
         self._uploads: list[StoredMessage] = []
+        self._sent_to: dict[str, set[int]] = defaultdict(set)
         self._verdicts: dict[str, list[Verdict]] = defaultdict(list)
 
     def lag(self) -> int:
@@ -117,6 +118,8 @@ class Checker:
     def check(self, window: redis.Redis, key_prefix: str) -> Report:
         """Read everything, and check every guarantee of the service on it."""
         self._uploads = self._read(self._topics.uploads, "read_committed")
+        for message in self._uploads:
+            self._sent_to[_text(message.key)].add(message.partition)
         committed_messages = self._read(self._topics.verdicts, "read_committed")
         all_messages = self._read(self._topics.verdicts, "read_uncommitted")
         letters = self._read(self._topics.dead_letters, "read_committed")
@@ -143,6 +146,11 @@ class Checker:
     def verdicts(self) -> list[Verdict]:
         """Return the verdicts that `check` has read."""
         return [verdict for verdicts in self._verdicts.values() for verdict in verdicts]
+
+    def partition(self, image_id: str) -> int | None:
+        """Return the partition that an image was sent to; None if it was sent to several."""
+        partitions = self._sent_to[image_id]
+        return next(iter(partitions)) if len(partitions) == 1 else None
 
     def history(self, image_id: str) -> str:
         """Describe all that is known of an image and its copies, a line for each event, in the order of time."""
@@ -203,16 +211,13 @@ class Checker:
         A batch is published in one transaction, less the partitions that went to another process meanwhile; if that is
         aborted, in a second one.
         """
-        sent_in: dict[str, set[int]] = defaultdict(set)
-        for message in self._uploads:
-            sent_in[_text(message.key)].add(message.partition)
         written: dict[tuple[str, int], dict[str, bool]] = defaultdict(dict)
         for name, verdicts in self._verdicts.items():
-            if len(sent_in[name]) != 1:  # sent twice: who knows which one this verdict is about
-                continue
-            for verdict in verdicts:
-                visible = written[verdict.batch, min(sent_in[name])]
-                visible[name] = visible.get(name, False) or verdict.committed
+            partition = self.partition(name)
+            if partition is not None:
+                for verdict in verdicts:
+                    visible = written[verdict.batch, partition]
+                    visible[name] = visible.get(name, False) or verdict.committed
         for (batch, partition), visible in written.items():
             self._report.counts["transactions of one partition"] += any(visible.values())
             if any(visible.values()) and not all(visible.values()):

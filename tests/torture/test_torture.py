@@ -1,6 +1,7 @@
 """A few seeds of the torture test, and proof that its checker notices wrong verdicts."""
 
 import ast
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -64,9 +65,23 @@ def test_kill_in_mid_flow_gives_each_upload_one_verdict_and_the_checker_sees_wha
         report = checker.check(window, "s1000")
         assert report.violations == []
         assert [*fleet.trouble, *leftovers(world)] == []
-        for complaint in _tamper(world, topics, checker):
+        for complaint in itertools.chain(_tear(world, topics, checker), _tamper(world, topics, checker)):
             report = Checker(world.kafka.bootstrap_servers, topics, topics.uploads, workload, []).check(window, "s1000")
             assert any(complaint in what for _, what in report.violations), f"not noticed: {complaint}"
+
+
+def _tear(world: World, topics: Topics, checker: Checker) -> Iterator[str]:
+    """Write a verdict as if it had been in the batch of others, and abort it; yield what the checker has to say."""
+    in_batch = Counter((v.batch, checker.partition(v.image_id)) for v in checker.verdicts())
+    (batch, partition), _ = in_batch.most_common(1)[0]
+    lost = next(v for v in checker.verdicts() if checker.partition(v.image_id) == partition and v.batch != batch)
+    producer = Producer({"bootstrap.servers": world.kafka.bootstrap_servers, "transactional.id": "tear"})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(topics.verdicts, json.dumps({**lost.data, "received_at": batch}), headers={"ce_id": lost.id})
+    producer.flush(30)
+    producer.abort_transaction(30)
+    yield "cannot be seen"
 
 
 def _tamper(world: World, topics: Topics, checker: Checker) -> Iterator[str]:
