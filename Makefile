@@ -34,7 +34,7 @@ test: setup ## all tests except those of the training
 
 SEEDS ?= 20
 START ?= 1
-torture: setup ## kill, freeze and cut off everything while uploads flow; SEEDS=200 for the long run
+torture: setup ## kill, freeze and cut off everything while uploads flow and the network fails; SEEDS=200 for the long run
 	$(BIN)/python -m tests.torture --seeds $(SEEDS) --start $(START) --results out/torture
 
 test-training: .venv-train/.ready ## tests of the training, in an environment of its own (PyTorch: several GB)

@@ -142,6 +142,7 @@ class World:
         """Make a consumer process, not started yet. What it leaves in its temporary folder stays for `leftovers`."""
         self.scratch.mkdir(exist_ok=True)
         others = {name: value for name, value in os.environ.items() if not name.startswith("SEENIT_")}
+        clock = clocks.environment(self._clock(number)) if clocks.COMPILER else {}
         own = {
             "SEENIT_KAFKA_BOOTSTRAP_SERVERS": self.kafka.proxied_servers,
             "SEENIT_TRITON_URL": f"127.0.0.1:{self._links['triton'][0].port}",
@@ -159,7 +160,7 @@ class World:
             [sys.executable, "-m", "consumer", "run"],
             self.folder / f"consumer-{number}.log",
             self.reaper,
-            {**others, **own, **clocks.environment(self._clock(number)), **environment},
+            {**others, **own, **clock, **environment},
         )
 
     def redis_client(self) -> redis.Redis:
