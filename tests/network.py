@@ -150,9 +150,10 @@ class _Side:
                 yield piece
 
     async def write(self, piece: bytes) -> None:
-        with contextlib.suppress(OSError):
-            self._writer.write(piece)
-            await self._writer.drain()
+        if not self._writer.is_closing():
+            with contextlib.suppress(OSError):
+                self._writer.write(piece)
+                await self._writer.drain()
 
     def end(self) -> None:
         """Send no more; bytes may come still."""
