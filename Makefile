@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGES ?=
 
-.PHONY: help setup demo test torture lint types test-training bench soak docs pictures lock clean
+.PHONY: help setup demo test torture model sbom audit lint types test-training bench soak docs pictures lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,6 +36,9 @@ SEEDS ?= 20
 START ?= 1
 torture: setup ## kill, freeze and cut off everything while uploads flow and the network fails; SEEDS=200 for the long run
 	$(BIN)/python -m tests.torture --seeds $(SEEDS) --start $(START) --results out/torture
+
+model: setup ## search the model of the protocol at depth (an hour); needs java and mvn
+	$(BIN)/python -m tests.model
 
 test-training: .venv-train/.ready ## tests of the training, in an environment of its own (PyTorch: several GB)
 	.venv-train/bin/python -m pytest --confcutdir tests/training tests/training

@@ -106,7 +106,7 @@ class Replicas:
         self._new_replica = new_replica
         self._on_page = on_page
         self._by_tenant: OrderedDict[str, Replica] = OrderedDict()  # the least recently used first
-        self._beginning: set[str] = set()  # tenants whose windows may begin, since the marker allowed it
+        self._leaves: dict[str, bytes] = {}  # tenants whose windows may begin, and the marker by whose leave
 
     def open(self, tenant: str) -> Replica:
         """The tenant's replica, begun if there is none, as the one used last."""
@@ -194,10 +194,10 @@ class Replicas:
         """
         while True:
             guarded = set(needed) if self._loss_guard.recovers else set()
-            begun = sorted(guarded & self._beginning)
-            guarded -= self._beginning
+            begun = {tenant: self._leaves[tenant] for tenant in guarded & self._leaves.keys()}
+            leaves = dict.fromkeys(guarded, b"1") | begun
             guarded_calls: list[Call] = [
-                (tenant, ["1" if tenant in guarded else "", *arguments]) for tenant, arguments in calls()
+                (tenant, [leaves.get(tenant, b""), *arguments]) for tenant, arguments in calls()
             ]
             try:
                 replies = self._store.run(name, guarded_calls)
@@ -207,7 +207,7 @@ class Replicas:
                 self._let_begin(gone.tenants)
             else:
                 if begun:
-                    self._beginning.clear()
+                    self._leaves.clear()
                     self._loss_guard.check_begun(begun)
                 return replies
 
@@ -222,7 +222,7 @@ class Replicas:
                 marker = None
         if marker is None:
             raise Unavailable("redis", RECOVERY_PENDING)
-        self._beginning.update(tenants)
+        self._leaves |= dict.fromkeys(tenants, marker)
 
     def _reset(self, tenant: str, replica: Replica) -> bool:
         """Reset the replica of a window that is no more; True if Redis lost it, False if only its time was over."""

@@ -1,5 +1,6 @@
 """The window's keys on a server, and the Lua scripts that work on them: one call a tenant, all in one round trip."""
 
+import re
 import uuid
 from collections.abc import Sequence
 from hashlib import sha1
@@ -71,6 +72,15 @@ class WindowStore:
     def shared_key(self, kind: str) -> str:
         """Name a key that all tenants of the model share."""
         return f"{self._prefix}:{self._model}:{kind}"
+
+    def key_beside(self, key: str, kind: str) -> str:
+        """Name a key that a cluster keeps on the same server as a shared key."""
+        # A name with a hash tag goes by that, any other by the whole of it.
+        return f"{key}:{kind}" if re.search(r"\{[^}]+\}", key) else f"{self._prefix}:{{{key}}}:{kind}"
+
+    def evaluate(self, script: str, keys: Sequence[str], *arguments: bytes | str | int) -> Any:
+        """Run a script of a line or two, and return its reply."""
+        return self.command("EVAL", script, len(keys), *keys, *arguments)
 
     def run(self, name: str, calls: Sequence[Call], epoch: str = "") -> list[Any]:
         """Call one script for each tenant, in one round trip, and return the replies.

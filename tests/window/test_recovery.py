@@ -545,24 +545,100 @@ class TestWhileOthersWork:
         redo_log.replay()
         assert not redo_log.batches
 
-    def test_a_window_begun_on_a_server_that_was_emptied_meanwhile_is_taken_back(
-        self, redis: Redis, topic: Topic, process: Process, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("recovered", [True, False])
+    def test_a_window_begun_on_a_server_that_was_emptied_meanwhile_counts_as_none(
+        self, redis: Redis, topic: Topic, process: Process, monkeypatch: pytest.MonkeyPatch, recovered: bool
     ) -> None:
-        process.append(upload("a", 1))
-        process.publish()
+        """Also where a recovery comes and goes before whoever began it looks again."""
         fresh = Process(redis, topic, on_loss="rebuild")
         run, emptied = fresh.window.store.run, []
 
         def run_on_an_empty_server(name: str, calls: Sequence[Any], epoch: str = "") -> list[Any]:
-            if calls[0][1][0] == "" and not emptied:  # by leave of the marker
-                emptied.append(1)
-                redis.flushall()
-            return run(name, calls, epoch)
+            if len(calls[0][1][0]) <= 1 or emptied:  # not by leave of the marker
+                return run(name, calls, epoch)
+            emptied.append(1)
+            process.append(upload("a", 1, tenant="u"))
+            process.publish()
+            redis.flushall()
+            replies = run(name, calls, epoch)
+            if recovered:
+                topic.recover(process.window)
+            return replies
 
         monkeypatch.setattr(fresh.window.store, "run", run_on_an_empty_server)
         with pytest.raises(Unavailable, match=RECOVERY_PENDING):
             fresh.append(upload("b", 1, 1, "u"))
         assert emptied
-        assert redis.keys("*:log") == []
-        topic.recover(fresh.window)
-        assert near(fresh.append(upload("b", 1, 1))[0]) == ["a"]
+        if not recovered:
+            with pytest.raises(Unavailable, match=RECOVERY_PENDING):
+                Process(redis, topic, on_loss="rebuild").append(upload("c", 1, 2, "u"))
+            assert topic.recover(process.window).in_use == []
+        assert near(fresh.append(upload("b", 1, 1, "u"))[0]) == ["a"]
+        assert redis.hget(keys("u")["meta"], "leave") is None
+
+    def test_a_window_that_nobody_confirmed_is_confirmed_by_the_next(
+        self, redis: Redis, topic: Topic, process: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def die(_: object) -> None:
+            raise Unavailable("redis", "the process dies")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(process.window.loss_guard, "confirm", die)
+            with pytest.raises(Unavailable, match="dies"):
+                process.append(upload("a", 1, tenant="u"))
+        assert redis.hget(keys("u")["meta"], "leave")
+        process.window.loss_guard.unmark(process.window.loss_guard.marker())
+        topic.recover(process.window)
+        assert near(process.append(upload("b", 1, 1, "u"))[0]) == ["a"]
+        assert redis.hget(keys("u")["meta"], "leave") is None
+
+    def test_leave_of_an_earlier_marker_undoes_no_recovery(
+        self, redis: Redis, topic: Topic, process: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A process that was about to begin a window finds the one that is recovered, but not yet marked."""
+        fresh = Process(redis, topic, on_loss="rebuild")
+
+        def cut_off(*_: object) -> None:
+            raise Unavailable("redis", "cut off")
+
+        def run_once(name: str, calls: Sequence[Any], epoch: str = "") -> list[Any]:
+            if len(calls[0][1][0]) > 1:
+                cut_off()
+            return run(name, calls, epoch)
+
+        run = fresh.window.store.run
+        with monkeypatch.context() as patched:
+            patched.setattr(fresh.window.store, "run", run_once)
+            with pytest.raises(Unavailable, match="cut off"):
+                fresh.append(upload("b", 1, 1, "u"))
+        process.append(upload("a", 1, tenant="u"))
+        process.publish()
+        redis.flushall()
+        with monkeypatch.context() as patched:
+            patched.setattr(process.window.loss_guard, "mark", cut_off)
+            with pytest.raises(Unavailable, match="cut off"):
+                topic.recover(process.window)
+        with pytest.raises(Unavailable, match=RECOVERY_PENDING):
+            fresh.append(upload("b", 1, 1, "u"))
+        assert contents(redis, "u")[0].image_id == b"a"
+
+    def test_a_server_that_was_emptied_at_the_very_end_is_not_marked(
+        self, redis: Redis, topic: Topic, process: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        process.append(upload("a", 1))
+        process.publish()
+        redis.flushall()
+        guard = process.window.loss_guard
+        mark = guard.mark
+
+        def mark_an_empty_server() -> None:
+            redis.flushall()
+            mark()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(guard, "mark", mark_an_empty_server)
+            with pytest.raises(Unavailable, match="emptied once more"):
+                topic.recover(process.window)
+        assert guard.marker() is None
+        topic.recover(process.window)
+        assert near(process.append(upload("b", 1, 1))[0]) == ["a"]

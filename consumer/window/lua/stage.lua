@@ -3,6 +3,9 @@
 --   ARGV  6.. for each record a name, its bytes and its patches
 --   out   1, or 0 where there is a window already
 
+if unconfirmed then
+  epoch = false
+end
 if epoch and not rebuilding then
   return 0
 end

@@ -11,7 +11,8 @@
 --   patches  hash: position -> local features and thumbnail, for pictures that have some
 --   deleted  hash: SHA-1 of an image id -> partition, offset, perhaps time, and position of its deletion. A process
 --            that was frozen with an upload in its hands may append it after others have carried out its deletion.
---   meta     hash: epoch, serial, ms, bytes; during a recovery also rebuilding, and how many entries are done
+--   meta     hash: epoch, serial, ms, bytes; during a recovery also rebuilding, and how many entries are done; until a
+--            window that was begun is confirmed also leave, the loss guard's marker by which it was begun
 --
 -- A record is `uploaded_us:int64 digest_len:uint8 id_len:uint16` (big endian), then digest, image id and vector.
 -- A record's position in both `ids` and `digests` makes its upload known: that is how an append is idempotent.
@@ -26,11 +27,12 @@ local VERSIONS = 16
 local TRIM_STEPS = 64
 
 local retention_ms, grace_ms, max_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
--- The epoch for a window that is begun here, and whether there has to be one already.
-local fresh_epoch, has_to_exist = ARGV[4], ARGV[5] == '1'
+-- The epoch for a window that is begun here; and '1' if there has to be one already, '' if not, or else the loss
+-- guard's marker by whose leave one may be begun.
+local fresh_epoch, has_to_exist, leave = ARGV[4], ARGV[5] == '1', #ARGV[5] > 1 and ARGV[5]
 
-local meta = redis.call('HMGET', META, 'epoch', 'serial', 'ms', 'bytes', 'rebuilding')
-local epoch, rebuilding = meta[1], meta[5]
+local meta = redis.call('HMGET', META, 'epoch', 'serial', 'ms', 'bytes', 'rebuilding', 'leave')
+local epoch, rebuilding, unconfirmed = meta[1], meta[5], meta[6]
 local serial, now_ms, bytes = tonumber(meta[2] or 0), tonumber(meta[3] or 0), tonumber(meta[4] or 0)
 -- A server short of memory may have evicted a part: what is left is of no use.
 if epoch and not rebuilding and (redis.call('EXISTS', LOG) == 0 or redis.call('EXISTS', ROWS, IDS, DIGESTS) % 3 > 0) then
@@ -45,8 +47,11 @@ local oldest_ms = now_ms - retention_ms - grace_ms
 if rebuilding and epoch ~= fresh_epoch then
   return {err = 'WINDOWREBUILDING the window is being rebuilt'}
 end
-if not epoch and has_to_exist then
+if (not epoch or unconfirmed) and has_to_exist then
   return {err = 'WINDOWGONE the window is not there'}
+end
+if unconfirmed and leave then
+  redis.call('HSET', META, 'leave', leave)
 end
 
 -- Begin anew where there is nothing, or only a part of something. A new epoch tells replicas to forget all they hold.
@@ -54,6 +59,9 @@ local function ensure()
   if not epoch then
     redis.call('DEL', unpack(KEYS))
     epoch, serial, bytes = fresh_epoch, 0, 0
+    if leave then
+      redis.call('HSET', META, 'leave', leave)
+    end
   end
 end
 
