@@ -50,6 +50,25 @@ test-training: .venv-train/.ready ## tests of the training, in an environment of
 	@.venv-train/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[train]'
 	@touch $@
 
+# What describes and checks the locks has an environment of its own, so that its packages are not among the described.
+.venv-supply/.ready: deploy/supply/requirements.lock
+	@$(PYTHON) -m venv .venv-supply
+	@.venv-supply/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@
+
+sbom: .venv-supply/.ready ## out/sbom.cdx.json: what the image's lock contains, as CycloneDX
+	@mkdir -p out
+	.venv-supply/bin/cyclonedx-py requirements --output-reproducible --spec-version 1.6 --output-format JSON \
+	  --pyproject pyproject.toml --output-file out/sbom.cdx.json deploy/docker/requirements.lock
+
+LOCKS = requirements.lock consumer/local/stack.lock deploy/docker/requirements.lock deploy/docker/triton.lock \
+  deploy/docker/build.lock deploy/supply/requirements.lock tests/deploy/requirements.lock
+audit: .venv-supply/.ready ## known vulnerabilities in every lock; fails too where the advisory database cannot be asked
+	@failed=; for lock in $(LOCKS); do echo "$$lock"; \
+	  .venv-supply/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off --requirement "$$lock" \
+	  || failed="$$failed $$lock"; done; \
+	  [ -z "$$failed" ] || { echo "vulnerable, or not asked about:$$failed" >&2; exit 1; }
+
 lint: setup ## ruff, as formatter and linter
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -82,7 +101,8 @@ lock: setup ## pin the newest allowed dependencies of the checkout, the images a
 	$(PIN) --upgrade --extra tracing --constraint requirements.lock --output-file deploy/docker/requirements.lock pyproject.toml
 	$(PIN) --upgrade --constraint requirements.lock --output-file deploy/docker/triton.lock deploy/docker/triton.in
 	$(PIN) --upgrade --output-file deploy/docker/build.lock deploy/docker/build.in
+	$(PIN) --upgrade --output-file deploy/supply/requirements.lock deploy/supply/requirements.in
 	$(PIN) --upgrade --output-file tests/deploy/requirements.lock tests/deploy/requirements.in
 
 clean: ## remove everything the other targets made
-	rm -rf $(VENV) .venv-train .stack .cache out build dist *.egg-info
+	rm -rf $(VENV) .venv-train .venv-supply .stack .cache out build dist *.egg-info

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,11 @@ import consumer
 from consumer import errors
 
 CLIENTS = ("grpc", "tritonclient", "redis", "confluent_kafka")
+# What a newcomer sees first: files for people, for git, and for the tools that look for them here.
+TOP_LEVEL = {
+    *("README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "Makefile", ".gitignore", ".ci"),
+    *("pyproject.toml", "requirements.lock", "consumer", "deploy", "tests", "triton_models"),
+}
 EXPORTED = ["ImageEncoder", "Misconfigured", "ModelInfo", "SeenitError", "Unavailable", "Unprocessable"]
 
 
@@ -45,3 +51,9 @@ def test_importing_the_package_loads_no_client() -> None:
 @pytest.mark.parametrize("module", ["contract", "patches"])
 def test_the_encoders_contract_loads_neither_a_client_nor_a_decoder(module: str) -> None:
     assert loaded(f"import consumer.encoder.{module}", (*CLIENTS, "PIL")) == "[]"
+
+
+def test_nothing_more_stands_at_the_top() -> None:
+    root = Path(__file__).parents[1]
+    tracked = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout  # noqa: S607
+    assert {path.partition("/")[0] for path in tracked.splitlines()} == TOP_LEVEL

@@ -32,8 +32,16 @@ def needed(program: str, package: str) -> str:
 
 def validators() -> Path:
     """Return the folder of the validators in Python (Dockerfiles, Compose, Kubernetes), installed by hash."""
-    lock = HERE / "requirements.lock"
-    folder = _folder("validators", lock)
+    return _packages("validators", HERE / "requirements.lock")
+
+
+def supply() -> Path:
+    """Return the folder of what describes and audits the locks, installed by hash."""
+    return _packages("supply", HERE.parents[1] / "deploy" / "supply" / "requirements.lock")
+
+
+def _packages(name: str, lock: Path) -> Path:
+    folder = _folder(name, lock)
     if not folder.exists():
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
         _fetch([*pip, "--target", str(_fresh(folder)), "--requirement", str(lock)], folder)
