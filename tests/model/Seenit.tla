@@ -48,7 +48,7 @@ Undecided == [kind |-> None, match |-> None, window |-> 0]
 NoRecovery == [step |-> None, cut |-> {}, read |-> {}, window |-> 0]
 
 Started == [
-    stage |-> "idle", upload |-> None, lease |-> 0, looked |-> FALSE, own |-> 0, decision |-> Undecided,
+    stage |-> "idle", upload |-> None, lease |-> 0, looked |-> FALSE, own |-> 0, exact |-> None, decision |-> Undecided,
     leases |-> [part \in Partitions |-> 0], next |-> [part \in Partitions |-> 0], generation |-> 0,
     producer |-> None, unconfirmed |-> FALSE, repeated |-> FALSE,
     replica |-> NoReplica, leave |-> 0, reading |-> 0, marker |-> 0, redo |-> {}, recovery |-> NoRecovery]
@@ -137,15 +137,16 @@ ExactCopies(u) == {e \in Range(store.entries) :
 Kept(redo, reading) == \* a reading after the commit shows whether the writes of a batch are safe
     {e \in redo : ~(e.done /\ e.marker = reading)}
 
-(* The decision of p; `at` is its own position, or 0 if it has no record. *)
-Decided(name, p, kind, match, at, changes) ==
+(* What p decides on its upload in a window; `at` is the position of its own record, or 0 if it has none. *)
+Decide(name, p, match, window, at) ==
     LET u == proc[p].upload
-        decision == [kind |-> kind, match |-> match, window |-> store.window]
+        decision == [kind |-> IF match = None THEN "unique" ELSE "duplicate", match |-> match, window |-> window]
         write == IF Rebuilds /\ at # 0 /\ "redo log" \notin Without
             THEN {[u |-> u, at |-> at, marker |-> proc[p].marker, done |-> FALSE]} ELSE {}
     IN
-    /\ Step(name, p, changes @@ [
-        stage |-> "decided", decision |-> decision, own |-> at, looked |-> FALSE, redo |-> proc[p].redo \cup write])
+    /\ Step(name, p, [
+        stage |-> "decided", decision |-> decision, own |-> at, exact |-> None, looked |-> FALSE,
+        redo |-> proc[p].redo \cup write])
     /\ decided' = [decided EXCEPT ![u] = @ \cup {decision}]
 
 (* @ consumer.window.window.RedisWindow.find_exact *)
@@ -173,7 +174,7 @@ Confirm(p) ==
     /\ IF copies = {}
        THEN Step("Confirm", p, [stage |-> "new", looked |-> FALSE]) /\ UNCHANGED decided
        ELSE LET own == OwnAt(proc[p].upload)
-            IN  Decided("Confirm", p, "duplicate", Earliest(copies).u, IF own = {} THEN 0 ELSE CHOOSE at \in own : TRUE, <<>>)
+            IN  Decide("Confirm", p, Earliest(copies).u, store.window, IF own = {} THEN 0 ELSE CHOOSE at \in own : TRUE)
     /\ UNCHANGED <<broker, store, left, fresh, excused>>
 
 (* @ consumer.window.replica.Replicas._let_begin *)
@@ -208,15 +209,12 @@ AppendUpload(p) == \* the script appends, and returns a page of the log; a repli
         !.window = window, !.entries = entries,
         !.leave = IF ~IsThere /\ "confirmation" \notin Without THEN proc[p].leave ELSE @]
     /\ fresh' = IF stores \/ begins THEN fresh + 1 ELSE fresh
-    /\ IF copies # {} /\ goes_on /\ proc[p].leave = 0
-       THEN Decided("AppendUpload", p, "duplicate", Earliest(copies).u, IF known THEN at ELSE 0, [
-                replica |-> [window |-> window, rows |-> rows]])
-       ELSE /\ Step("AppendUpload", p, [
-                stage |-> stage, own |-> IF copies = {} THEN at ELSE 0,
-                replica |-> IF "append first" \in Without THEN replica
-                    ELSE IF goes_on THEN [window |-> window, rows |-> rows] ELSE NoReplica])
-            /\ UNCHANGED decided
-    /\ UNCHANGED <<broker, left, excused>>
+    /\ Step("AppendUpload", p, [
+        stage |-> stage, own |-> IF known \/ stores THEN at ELSE 0,
+        exact |-> IF copies = {} THEN None ELSE Earliest(copies).u,
+        replica |-> IF "append first" \in Without THEN replica
+            ELSE IF goes_on THEN [window |-> window, rows |-> rows] ELSE NoReplica])
+    /\ UNCHANGED <<broker, left, decided, excused>>
 
 (* @ consumer.window.loss_guard.LossGuard.check_begun *)
 CheckBegun(p) == \* whether the marker that gave leave was still there when the window was
@@ -230,8 +228,7 @@ CheckBegun(p) == \* whether the marker that gave leave was still there when the 
 (* @ consumer.window.loss_guard.LossGuard.confirm *)
 ConfirmBegun(p) == \* with a script, which compares
     LET replica == proc[p].replica
-        stage == IF proc[p].own = 0 THEN "new"
-            ELSE IF Len(replica.rows) < PageEntries THEN "read" ELSE "reading"
+        stage == IF Len(replica.rows) < PageEntries THEN "read" ELSE "reading"
     IN
     /\ At(p, "checked")
     /\ Step("ConfirmBegun", p, [stage |-> stage, leave |-> 0])
@@ -246,27 +243,21 @@ ReadPage(p) ==
     /\ At(p, "reading")
     /\ ~store.half
     /\ IF replica.window # store.window
-       THEN Step("ReadPage", p, [stage |-> "new", own |-> 0, replica |-> NoReplica])
+       THEN Step("ReadPage", p, [stage |-> "new", own |-> 0, exact |-> None, replica |-> NoReplica])
        ELSE Step("ReadPage", p, [
                 stage |-> IF Len(rows) < Len(replica.rows) + PageEntries THEN "read" ELSE "reading",
                 replica |-> [window |-> store.window, rows |-> rows]])
     /\ Alone(p)
 
 (* @ consumer.decide.decide *)
-Compare(p) == \* with what stands before the upload in the replica
+Compare(p) == \* with what stands before the upload in the replica, unless the same bytes settle it
     LET u == proc[p].upload
         earlier == {e \in Range(proc[p].replica.rows) :
             e.u # u /\ Picture[e.u] = Picture[u] /\ ("append first" \in Without \/ e.at < proc[p].own)}
-        kind == IF earlier = {} THEN "unique" ELSE "duplicate"
-        decision == [
-            kind |-> kind, match |-> IF earlier = {} THEN None ELSE Earliest(earlier).u,
-            window |-> proc[p].replica.window]
-        write == IF Rebuilds /\ "redo log" \notin Without
-            THEN {[u |-> u, at |-> proc[p].own, marker |-> proc[p].marker, done |-> FALSE]} ELSE {}
+        match == IF proc[p].exact # None THEN proc[p].exact ELSE IF earlier = {} THEN None ELSE Earliest(earlier).u
     IN
     /\ At(p, "read")
-    /\ Step("Compare", p, [stage |-> "decided", decision |-> decision, redo |-> proc[p].redo \cup write])
-    /\ decided' = [decided EXCEPT ![u] = @ \cup {decision}]
+    /\ Decide("Compare", p, match, proc[p].replica.window, proc[p].own)
     /\ UNCHANGED <<broker, store, left, fresh, excused>>
 
 -----------------------------------------------------------------------------
@@ -349,7 +340,7 @@ SendOffsets(p) ==
     LET part == PartitionOf(proc[p].upload)
         offset == [part |-> part, next |-> OffsetOf(proc[p].upload), owned |-> broker.owner[part] = p]
         taken == IsCurrent(p) /\ ("generation" \in Without \/ proc[p].generation = broker.generation)
-        request == [kind |-> "offsets", p |-> p, offset |-> offset]
+        request == [kind |-> "offsets", p |-> p, offset |-> offset, generation |-> proc[p].generation]
     IN
     /\ At(p, "produced")
     /\ \/ /\ ~taken
@@ -412,7 +403,8 @@ Deliver == \* a request that was held back; within an epoch nothing tells the br
         /\ broker' =
             IF ~broker.transactions[p].open THEN released
             ELSE IF request.kind # "offsets" THEN Ended(released, p, request.kind = "commit")
-            ELSE IF broker.transactions[p].offsets = {} THEN released \* the group is no part of it yet
+            \* The group has to be part of it already, and takes offsets of its generation alone.
+            ELSE IF broker.transactions[p].offsets = {} \/ request.generation # broker.generation THEN released
             ELSE WithOffset(released, p, request.offset)
         /\ last' = <<"Deliver", p, request.kind>>
         /\ UNCHANGED <<store, proc, left, fresh, decided, excused>>

@@ -48,6 +48,14 @@ class Instance:
 # A late end needs two transactions of one producer, copies at one moment need two partitions, and a rebuild anything.
 ONE_UPLOAD, IN_TURN, AT_ONCE, THREE = "OneUpload", "OnePartition", "TwoPartitions", "ThreeCopies"
 
+# What stands in Instances.tla.
+TOPICS = {ONE_UPLOAD: ["a"], IN_TURN: ["ab"], AT_ONCE: ["a", "b"], THREE: ["ab", "c"]}
+CONTENT = {
+    "SameBytes": {"a": 1, "b": 1, "c": 1},
+    "OtherBytes": {"a": 1, "b": 2, "c": 3},
+    "SomeBytes": {"a": 1, "b": 2, "c": 1},
+}
+
 # Searched with every change, within a minute.
 QUICK = {
     "a connection that dies": Instance(IN_TURN, rebalances=2, repeats=1),
@@ -58,6 +66,9 @@ QUICK = {
     "a window that is rebuilt": Instance(ONE_UPLOAD, rebuilds=True, crashes=1, losses=1),
     "a window that is rebuilt twice": Instance(ONE_UPLOAD, rebuilds=True, losses=2),
 }
+
+# Those of them whose walks are replayed on the code: Redis is real there, and the changelog is not played.
+REPLAYED = [name for name, world in QUICK.items() if not world.rebuilds]
 
 # Searched by `make model`.
 DEEP = QUICK | {
