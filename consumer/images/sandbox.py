@@ -1,9 +1,9 @@
 """Fetching and decoding suspect pictures in a child process, which may die of them without harm.
 
 A result of the child is final: the service does not fetch or decode the picture once more, since a server could give
-other bytes, or a decoder fail only then. The child ends when its standard input does, and so with the service, however
-that ends. A kernel short of memory kills the child first; and the child may take no more than is free, since the kernel
-may also kill a control group as a whole.
+other bytes, or a decoder fail only then. The child gives up the rights that it does not need (`rights`). It ends when
+its standard input does, and so with the service, however that ends. A kernel short of memory kills the child first; and
+the child may take no more than is free, since the kernel may also kill a control group as a whole.
 
 Each message over the pipes is a line of JSON, followed by as many bytes as its field `bytes` says.
 """
@@ -30,6 +30,7 @@ from consumer.errors import Unavailable, Unprocessable
 from consumer.events import ImageUpload
 from consumer.images.decode import Picture, decode
 from consumer.images.fetch import Fetcher
+from consumer.images.rights import give_up
 from consumer.images.thumbnail import THUMBNAIL_BYTES, Thumbnail
 from consumer.settings import DecodeSettings, FetchSettings, Settings
 
@@ -137,6 +138,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     with suppress(OSError):  # where that may not be, the limit has to do
         Path("/proc/self/oom_score_adj").write_text("1000")
+    give_up()
     tasks, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no reply
     configuration, _ = _receive(tasks) or sys.exit()

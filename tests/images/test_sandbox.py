@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import landlockpy
 import numpy as np
 import pytest
 
@@ -52,6 +53,12 @@ def sandbox() -> Iterator[DecodeSandbox]:
 
 def upload(data: bytes, content_type: str | None = None) -> ImageUpload:
     return ImageUpload(image_id="a", data_base64=data, content_type=content_type)
+
+
+def read_mark(folder: Path) -> bytes:
+    """Return what deeds left in the mark."""
+    mark = folder / "mark"
+    return mark.read_bytes() if mark.exists() else b""
 
 
 def works(sandbox: DecodeSandbox) -> bool:
@@ -173,12 +180,21 @@ def test_nothing_is_left_after_closing(sandbox: DecodeSandbox) -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
+@pytest.mark.skipif(landlockpy.abi_version() < 6, reason="the kernel has no Landlock, or an old one")
+def test_code_in_a_decoder_can_do_hardly_anything(sandbox: DecodeSandbox, tmp_path: Path) -> None:
+    result = sandbox.decode(upload(deadly_picture("bold")))
+    assert result is not None
+    assert result.decoding.result().format == "BMP"
+    assert read_mark(tmp_path) == b""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mark"]
+
+
 def test_closing_does_not_disturb_it_at_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A stop that waits no longer must not make the upload at work count as poison."""
     monkeypatch.setattr(sandbox_module, "DECODE_TIMEOUT_S", 1)
     with opened(FetchSettings(timeout_s=0.5)) as sandbox, ThreadPoolExecutor() as pool:
         decoding = pool.submit(sandbox.decode, upload(deadly_picture("hang")))
-        until((tmp_path / "mark").exists, 20, "the child does not decode")
+        until(lambda: read_mark(tmp_path), 20, "the child does not decode")
         sandbox.close()
         assert decoding.result() is None
 
@@ -212,6 +228,6 @@ def test_it_ends_with_its_parent_however_that_ends(tmp_path: Path, busy: bool) -
         pid = child_of(parent.pid)
         assert runs(pid)
         if busy:
-            until((tmp_path / "mark").exists, 20, "the child does not decode")
+            until(lambda: read_mark(tmp_path), 20, "the child does not decode")
         parent.kill()
     until(lambda: not runs(pid), 10, "the child outlives its parent")
