@@ -80,8 +80,7 @@ DEEP = QUICK | {
     "three copies": Instance(THREE, "SomeBytes", crashes=1, repeats=1),
     "copies, a window that is rebuilt": Instance(AT_ONCE, rebuilds=True, losses=1),
     "uploads in turn, a window that is rebuilt": Instance(IN_TURN, rebuilds=True, rebalances=2, losses=1),
-    "copies, a process, a window that is rebuilt": Instance(AT_ONCE, rebuilds=True, crashes=1, losses=1),
-    "copies, a window that is rebuilt twice": Instance(IN_TURN, rebuilds=True, losses=2),
+    "uploads in turn, a window that is rebuilt twice": Instance(IN_TURN, rebuilds=True, losses=2),
 }
 
 # Each lacks one thing.

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 TOPIC = "image-uploads"
 # What the client waits before it sends a request again.
-RETRY_PAUSE_S = 1.1
+RETRY_PAUSE_S = 0.5
 
 
 def refuse(code: int) -> KafkaException:
