@@ -64,7 +64,7 @@ class Thumbnail(NamedTuple):
 
 def shrink(image: Image.Image) -> NDArray[np.uint8]:
     """Average an RGB picture to uint8 [48, 48, 3]."""
-    if image.width % SIDE == image.height % SIDE == 0:  # the same, and several times faster
+    if image.width % SIDE == image.height % SIDE == 0:  # the same but for rounding, and several times faster
         return np.asarray(image.reduce((image.width // SIDE, image.height // SIDE)))
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))
 
