@@ -6,20 +6,21 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from consumer.encoder.contract import VerificationRule
 from consumer.encoder.trees import BoostedTrees
 from consumer.verification.result import Verification
 from tests.training.drawings import draw_picture
 from triton_models.training import bench as bench_module
-from triton_models.training.bench import Bench, duplicates, make_bench, open_picture, vectors_of
+from triton_models.training.bench import Bench, duplicates, make_bench, vectors_of
 from triton_models.training.bench_report import Scored, ideal_verification, intersection_over_union, report
 from triton_models.training.edits import EDITS
 from triton_models.training.encoders import Encoder, OnnxEncoder, Pdq
 from triton_models.training.held_out_edits import HELD_OUT_EDITS
 from triton_models.training.parameters import MODEL_FOLDER
 from triton_models.training.scores import PairScores
+from triton_models.training.uploads import open_picture
 
 KINDS = ("zoom", "strong crop", "collage")
 
@@ -61,6 +62,17 @@ def test_what_was_encoded_is_kept_by_folder_whatever_the_metadata(
     assert vectors_of(again, encoders, tmp_path)["ours"].copies.vectors.shape == (len(HELD_OUT_EDITS), 2, 256)
     monkeypatch.setattr(bench_module, "_encode_copies", refuse)
     np.testing.assert_array_equal(vectors_of(bench, encoders, tmp_path)["ours"].references[1], made.references[1])
+
+
+def test_pictures_are_opened_upright(tmp_path: Path) -> None:
+    """As the service decodes them, whatever way a camera was held."""
+    turned = Image.new("RGB", (40, 20))
+    turned.getexif()[ExifTags.Base.Orientation] = 6
+    turned.save(tmp_path / "turned.jpg", exif=turned.getexif())
+    turned.resize((40, 40)).save(tmp_path / "square.jpg", exif=turned.getexif())
+    assert open_picture(tmp_path / "turned.jpg").size == (20, 40)
+    tall = open_picture(tmp_path / "square.jpg", {"square.jpg": 0.25})
+    assert tall.height > tall.width
 
 
 def test_duplicates_are_listed_both_ways() -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from rich.progress import track
 
 from consumer.images import decode, regions, thumbnail
@@ -23,6 +23,7 @@ from consumer.settings import DecodeSettings
 from triton_models.training.data import is_validation, list_pictures
 from triton_models.training.edits import EDITS, Edit, library_edits
 from triton_models.training.encoders import Encoder, Floats, OnnxEncoder, prepared
+from triton_models.training.uploads import open_picture
 
 PDQ_SAME = 31  # bits of 256 that may differ in the same picture, by the recommendation of PDQ's authors
 BATCH = 32
@@ -116,12 +117,6 @@ class Vectors(NamedTuple):
 
     references: References
     copies: Copies
-
-
-def open_picture(path: Path) -> Image.Image:
-    """Read a picture as RGB, upright."""
-    with Image.open(path) as image:
-        return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def _encode(encoder: Encoder, pictures: list[Image.Image], within: bool) -> Copies:

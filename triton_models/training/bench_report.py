@@ -13,9 +13,10 @@ from PIL import Image
 from consumer.encoder.contract import VerificationRule
 from consumer.events import Box
 from consumer.verification.result import Verification
-from triton_models.training.bench import Bench, open_picture
+from triton_models.training.bench import Bench
 from triton_models.training.edits import Edit
 from triton_models.training.scores import PairScores
+from triton_models.training.uploads import open_picture
 
 RATES = (1e-5, 1e-6, 1e-7)
 MEASURED_EDITS = ("zoom", "strong crop")  # whose boxes are compared with the true ones

@@ -27,6 +27,7 @@ from triton_models.training.edits import EDITS
 from triton_models.training.encoders import Encoder, Floats, ServedEncoder, make_encoder
 from triton_models.training.measure import Measured, measure
 from triton_models.training.parameters import CONFIGS, MODEL_FOLDER, model_of, set_parameters
+from triton_models.training.uploads import open_picture
 
 BATCH = 32
 THUMBNAIL = 16
@@ -63,11 +64,11 @@ def calibrate(
     mixed_in = np.empty(shape, np.int64)
     vectors: list[Floats] = []
     for place, original in enumerate(chosen):
-        picture = _open(paths[original])
+        picture = open_picture(paths[original])
         copies = []
         for kind, edit in enumerate(EDITS.values()):
             mixed_in[kind, place] = other = int(rng.integers(len(paths)))
-            copies.append(edit.apply(picture, float(rng.random()), rng, _open(paths[other])))
+            copies.append(edit.apply(picture, float(rng.random()), rng, open_picture(paths[other])))
         vectors.append(encoder(copies))
     same = [
         (int(original), int(other))
@@ -105,7 +106,7 @@ def _references(paths: list[Path], encoder: Encoder) -> tuple[Floats, Floats]:
     """Make vectors and thumbnails of unedited pictures, each [N, .] of unit length."""
     vectors, thumbnails = [], []
     for start in range(0, len(paths), BATCH):
-        pictures = [_open(path) for path in paths[start : start + BATCH]]
+        pictures = [open_picture(path) for path in paths[start : start + BATCH]]
         vectors.append(encoder(pictures))
         small = [
             np.asarray(p.convert("L").resize((THUMBNAIL,) * 2, Image.Resampling.BOX), np.float32) for p in pictures
@@ -115,11 +116,6 @@ def _references(paths: list[Path], encoder: Encoder) -> tuple[Floats, Floats]:
     flat -= flat.mean(axis=1, keepdims=True)
     flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1.0)
     return np.concatenate(vectors), flat
-
-
-def _open(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert("RGB")
 
 
 def write(calibration: Calibration, measured: Measured, output: Path, model: Path = MODEL_FOLDER) -> list[Path]:

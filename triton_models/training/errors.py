@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from triton_models.training.bench import Bench, open_picture
+from triton_models.training.bench import Bench
 from triton_models.training.sheets import PAIRS, sheet
+from triton_models.training.uploads import open_picture
 
 
 def false_positives(bench: Bench, copies: NDArray[np.int64], references: NDArray[np.int64]) -> Image.Image:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from triton_models.training import errors
-from triton_models.training.bench import PDQ_SAME, Bench, Vectors, duplicates, make_bench, open_picture, vectors_of
+from triton_models.training.bench import PDQ_SAME, Bench, Vectors, duplicates, make_bench, vectors_of
 from triton_models.training.bench_report import Scored
 from triton_models.training.bench_report import report as second_look_report
 from triton_models.training.edits import Edit, screenshot
@@ -30,6 +30,7 @@ from triton_models.training.held_out_edits import HELD_OUT_EDITS
 from triton_models.training.measure import Measured, measure
 from triton_models.training.parameters import CONFIGS, MODEL_FOLDER, model_of
 from triton_models.training.scores import score_pairs
+from triton_models.training.uploads import open_picture
 
 RATES = (1e-4, 1e-5, 1e-6, 1e-7)
 LOOK_ALIKES = 10  # nearest references of a picture that count as its look-alikes

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from triton_models.training.bench import open_picture
 from triton_models.training.data import is_validation, list_pictures
 from triton_models.training.encoders import squares
 from triton_models.training.network import MIN_DETAIL, TOKEN_STRIDE, Network, detail
 from triton_models.training.parameters import MODEL_FOLDER, set_second_look
+from triton_models.training.uploads import open_picture
 
 OPSET = 17
 MIN_COSINE = 0.9999

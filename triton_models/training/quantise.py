@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from triton_models.training.bench import open_picture
 from triton_models.training.data import is_validation, list_pictures
 from triton_models.training.edits import all_at_once
 from triton_models.training.encoders import squares
 from triton_models.training.parameters import MODEL_FOLDER
+from triton_models.training.uploads import open_picture
 
 PICTURES = 200  # on which ranges are observed; each once as it is and once edited
 BATCH = 8

@@ -17,10 +17,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from consumer.encoder.patches import ROTATIONS, encode_rotation_maps
-from triton_models.training.bench import BATCH, Patches, open_picture
 from triton_models.training.data import is_validation, list_pictures
 from triton_models.training.encoders import Floats, OnnxEncoder
 from triton_models.training.parameters import MODEL_FOLDER, set_metadata, set_parameters
+from triton_models.training.uploads import BATCH, open_picture
+
+Patches = NDArray[np.int8]
 
 QUARTERS = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
 PICTURES = 1500  # give some 95,000 spots, for 484 numbers a rotation

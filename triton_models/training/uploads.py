@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import track
 
@@ -146,9 +146,12 @@ def source_of(path: Path) -> str:
 
 
 def open_picture(path: Path, aspects: Mapping[str, float] | None = None) -> Image.Image:
-    """Open a picture as RGB. One whose width over height is in `aspects` is a square file, and gets its shape again."""
+    """Open a picture as RGB, upright.
+
+    One whose width over height is in `aspects` is a square file, and gets its shape again.
+    """
     with Image.open(path) as image:
-        picture = image.convert("RGB")
+        picture = ImageOps.exif_transpose(image).convert("RGB")
     aspect = (aspects or {}).get(path.name)
     if aspect is None or picture.width != picture.height:
         return picture
