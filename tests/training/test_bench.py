@@ -44,12 +44,10 @@ def test_what_was_encoded_is_kept_by_folder_whatever_the_metadata(
     encoders: dict[str, Encoder] = {"pdq": Pdq(), f"ours={model}": OnnxEncoder(model, "ours")}
     made = vectors_of(bench, encoders, tmp_path)["ours"]
     assert made.references.vectors.shape == (64, 256)
-    assert made.copies.vectors.shape == (3, 2, 256)
-    assert made.copies.features is not None
-    assert made.copies.region_copy is not None
-    assert np.isin(made.copies.region_copy, (4, 5)).any()  # of the collages
-    own = np.einsum("knd,nd->kn", made.copies.vectors, made.references.vectors[bench.originals])
-    assert own[0].min() > 0.6  # the zoomed copies
+    assert made.copies.wholes.vectors.shape == (3 * 2, 256)
+    assert np.isin(made.copies.region_of, (4, 5)).any()  # of the collages
+    own = np.einsum("nd,nd->n", made.copies.wholes.vectors[:2], made.references.vectors[bench.originals])
+    assert own.min() > 0.6  # the zoomed copies
 
     def refuse(*_: object) -> None:
         raise AssertionError("encoded again")
@@ -59,7 +57,7 @@ def test_what_was_encoded_is_kept_by_folder_whatever_the_metadata(
     onnx.save(changed, model)
     monkeypatch.setattr(bench_module, "_encode_references", refuse)
     again = replace(bench, edits=HELD_OUT_EDITS)  # for the same references
-    assert vectors_of(again, encoders, tmp_path)["ours"].copies.vectors.shape == (len(HELD_OUT_EDITS), 2, 256)
+    assert vectors_of(again, encoders, tmp_path)["ours"].copies.wholes.vectors.shape == (len(HELD_OUT_EDITS) * 2, 256)
     monkeypatch.setattr(bench_module, "_encode_copies", refuse)
     np.testing.assert_array_equal(vectors_of(bench, encoders, tmp_path)["ours"].references[1], made.references[1])
 

@@ -19,8 +19,9 @@ from consumer.verification.rerank import VerificationRequest, Verifier
 from consumer.verification.result import Verification
 from consumer.window.contract import Window
 from consumer.window.records import AppendResult, NearMatch, Position
-from triton_models.training.bench import Copies, References, Vectors
+from triton_models.training.bench import Vectors
 from triton_models.training.scores import PairScores, score_pairs
+from triton_models.training.uploads import Stored, Uploads
 
 DIM, SHAPE, REFERENCES, KINDS, MIN_SCORE = 6, (64, 24), 60, 30, 0.7
 ORIGINALS = np.array([7, 19])
@@ -51,35 +52,24 @@ def vectors(rng: np.random.Generator) -> Vectors:
         scaled: NDArray[np.float32] = (values / np.linalg.norm(values, axis=-1, keepdims=True)).astype(np.float32)
         return scaled
 
-    def features(numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def stored(vectors: NDArray[np.float32], first: int = 0) -> Stored:
         """Make features at random, with a number for the aspect, by which a picture is known."""
-        levels = np.zeros((48, 48), np.uint8)
-        made = [
-            Features(rng.integers(-128, 128, SHAPE, np.int8), Thumbnail(levels, WHOLE_IMAGE, float(number)))
-            for number in numbers.ravel()
-        ]
-        return np.stack([np.frombuffer(each.to_bytes(), np.uint8) for each in made]).reshape(*numbers.shape, -1)
+        levels, numbers = np.zeros((48, 48), np.uint8), range(first, first + len(vectors))
+        thumbnails = [Thumbnail(levels, WHOLE_IMAGE, float(number)).to_bytes() for number in numbers]
+        small_bytes = np.stack([np.frombuffer(each, np.uint8) for each in thumbnails])
+        return Stored(vectors, rng.integers(-128, 128, (len(vectors), *SHAPE), np.int8), small_bytes)
 
     references = unit(rng.normal(size=(REFERENCES, DIM)))
     noise = rng.normal(size=(2, KINDS, 2, DIM)) * rng.uniform(0.1, 0.6, (2, KINDS, 2, 1))
-    copies, regions = unit(references[ORIGINALS] + noise)
     count = KINDS * 2
-    return Vectors(
-        References(references, features(np.arange(REFERENCES))),
-        Copies(
-            copies,
-            features(np.arange(count).reshape(KINDS, 2)),
-            regions.reshape(count, DIM),
-            features(np.arange(count, 2 * count)),
-            np.arange(count),
-        ),
-    )
+    copies, regions = unit(references[ORIGINALS] + noise).reshape(2, count, DIM)
+    return Vectors(stored(references), Uploads(stored(copies), stored(regions, count), np.arange(count)))
 
 
 @pytest.fixture
 def model(vectors: Vectors) -> ModelInfo:
     """A model within whose radius are at most seven others of each copy, and within its threshold some of them."""
-    copies = np.concatenate([vectors.copies.vectors.reshape(-1, DIM), cast("NDArray[np.float32]", vectors.copies[2])])
+    copies = np.concatenate([vectors.copies.wholes.vectors, vectors.copies.regions.vectors])
     l2 = np.sort(np.linalg.norm(copies[:, None] - vectors.references.vectors, axis=2), axis=1)
     trees = BoostedTrees(np.zeros((1, 1), np.uint8), np.zeros((1, 1), np.float16), np.zeros((1, 2), np.float16), 0.0)
     rule = VerificationRule(
@@ -105,19 +95,9 @@ def score_table(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(f"{module}.verify", verify)
 
 
-def unpacked(packed: NDArray[np.uint8]) -> Features:
-    features = Features.from_bytes(packed.tobytes(), SHAPE)
-    assert features is not None
-    return features
-
-
 def accepted_by_service(vectors: Vectors, model: ModelInfo, copy: int, without: set[int]) -> set[int]:
     """Ask the service's own verifier which references it accepts of a copy, in a window without some of them."""
     references, copies = vectors
-    assert references.features is not None
-    assert copies.features is not None
-    assert copies.region_vectors is not None
-    assert copies.region_features is not None
     assert model.verification_rule is not None
     kept = [index for index in range(REFERENCES) if index not in without]
 
@@ -129,10 +109,9 @@ def accepted_by_service(vectors: Vectors, model: ModelInfo, copy: int, without: 
             if l2[index] <= model.match_radius_l2
         )
 
-    upload = unpacked(copies.features.reshape(KINDS * 2, -1)[copy])
-    region = unpacked(copies.region_features[copy])
-    whole_vector, region_vector = copies.vectors.reshape(-1, DIM)[copy], copies.region_vectors[copy]
-    stored = {index: unpacked(references.features[index]) for index in kept} | {UPLOAD.serial: upload}
+    (upload,), (region,) = copies.wholes.features([copy]), copies.regions.features([copy])
+    whole_vector, region_vector = copies.wholes.vectors[copy], copies.regions.vectors[copy]
+    stored = dict(zip(kept, references.features(kept), strict=True)) | {UPLOAD.serial: upload}
     appended = AppendResult(UPLOAD, near=near(whole_vector), region_matches=(near(region_vector),))
     views = EncodedViews([WHOLE_IMAGE, QUARTER], np.stack([whole_vector, region_vector]), [upload, region])
     verifier = Verifier(cast("Window", Storage(stored)), model, "balanced")
@@ -161,6 +140,30 @@ def test_the_bench_accepts_what_the_service_accepts(vectors: Vectors, model: Mod
     assert scores.pair_count == KINDS * (REFERENCES - 3 + REFERENCES - 2)
 
 
+def test_an_original_takes_the_place_of_the_farthest_of_the_others(vectors: Vectors, model: ModelInfo) -> None:
+    """Copies show less of their originals, which are about the eighth nearest, than of what is the ninth."""
+    assert model.verification_rule is not None
+    rule = replace(model.verification_rule, candidate_l2=2.0, min_scores={"balanced": 0.0})  # whatever gets a look
+    wide = replace(model, threshold_l2=0.1, verification_rule=rule)
+    references, wholes = vectors.references, vectors.copies.wholes
+    originals = np.argsort(-(references.vectors[ORIGINALS] @ references.vectors.T), axis=1)[:, 6]
+    ninth = np.argsort(-(wholes.vectors @ references.vectors.T), axis=1)[:, 8]
+    patches = np.concatenate(
+        [references.patches[np.tile(originals, KINDS), :24], references.patches[ninth, 24:]], axis=1
+    )
+    given = vectors._replace(copies=vectors.copies._replace(wholes=wholes._replace(patches=patches)))
+    scores = score_pairs(given, originals, {}, np.full((KINDS, 2), 3), wide)
+    detected, displaced = scores.detected(0.0).ravel(), set()
+    for copy in range(KINDS * 2):
+        original = int(originals[copy % 2])
+        with_original, without = (accepted_by_service(given, wide, copy, gone) for gone in ({3}, {3, original}))
+        assert detected[copy] == (original in with_original)
+        assert set(scores.others_reference[scores.others_copy == copy].tolist()) == without
+        displaced |= without - with_original
+    assert 0.2 < detected.mean() < 0.9
+    assert displaced
+
+
 def test_thresholds_let_through_the_rate_asked_for(vectors: Vectors, model: ModelInfo) -> None:
     scores = score_pairs(vectors, ORIGINALS, {}, np.full((KINDS, 2), 3), model)
     for rate in (0.002, 0.01):
@@ -176,9 +179,10 @@ def test_without_local_features_or_a_rule_there_is_nothing_to_look_at(vectors: V
     def score(vectors: Vectors, model: ModelInfo) -> PairScores:
         return score_pairs(vectors, ORIGINALS, {}, np.full((KINDS, 2), 3), model)
 
-    with pytest.raises(ValueError, match="no local features"):
-        score(vectors._replace(references=References(vectors.references.vectors)), model)
+    without = vectors.references._replace(patches=np.zeros((REFERENCES, 0, 0), np.int8))
+    with pytest.raises(ValueError, match=r"of shape \(0, 0\)"):
+        score(vectors._replace(references=without), model)
     with pytest.raises(ValueError, match="no rule"):
         score(vectors, replace(model, verification_rule=None))
-    with pytest.raises(ValueError, match="no features with"):
+    with pytest.raises(ValueError, match=r"of shape \(60, 24\)"):
         score(vectors, replace(model, patches=(60, 24)))

@@ -4,33 +4,22 @@ Copies are made of held-out pictures; all pictures of the folders are references
 distractors. Pairs of references that PDQ calls the same at its recommended distance are duplicates, no errors.
 """
 
-import hashlib
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-from consumer.images import decode, regions, thumbnail
-from consumer.images.region import WHOLE_IMAGE
-from consumer.images.regions import make_views
-from consumer.settings import DecodeSettings
 from triton_models.training.data import is_validation, list_pictures
 from triton_models.training.edits import EDITS, Edit, library_edits
-from triton_models.training.encoders import Encoder, Floats, OnnxEncoder, prepared
-from triton_models.training.uploads import open_picture
+from triton_models.training.encoders import Encoder, Floats, OnnxEncoder
+from triton_models.training.uploads import BATCH, Stored, Uploads, digest, encode_pictures, graph_bytes, open_picture
 
 PDQ_SAME = 31  # bits of 256 that may differ in the same picture, by the recommendation of PDQ's authors
-BATCH = 32
-
-Patches = NDArray[np.int8]
-Packed = NDArray[np.uint8]
-_Encoded = TypeVar("_Encoded", "References", "Copies")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,98 +77,46 @@ def make_bench(
     return Bench(paths, sizes, originals, dict(EDITS) | ({} if own_edits_only else library_edits()), seed)
 
 
-class References(NamedTuple):
-    """The vectors [R, D] that one encoder makes of references and, from one with local features, their features.
-
-    `features` [R, B] are packed as the window stores them; see `Features.to_bytes`.
-    """
-
-    vectors: Floats
-    features: Packed | None = None
-
-
-class Copies(NamedTuple):
-    """The vectors [K, N, D] that one encoder makes of copies and, from one with local features, their features.
-
-    The same encoders give those of the regions that seem to be pictures within copies: `region_vectors` [T, D] and
-    `region_features` [T, B]; `region_copy` [T] names the copy, by its place among K * N.
-    """
-
-    vectors: Floats
-    features: Packed | None = None
-    region_vectors: Floats | None = None
-    region_features: Packed | None = None
-    region_copy: NDArray[np.int64] | None = None
-
-
 class Vectors(NamedTuple):
-    """What one encoder makes of a bench."""
+    """What one encoder makes of a bench: of R references, and of K * N copies, those of one kind after the other."""
 
-    references: References
-    copies: Copies
-
-
-def _encode(encoder: Encoder, pictures: list[Image.Image], within: bool) -> Copies:
-    """Encode pictures as if they were one kind of copies, [1, N, D], with the pictures `within` them if wanted."""
-    if not isinstance(encoder, OnnxEncoder) or encoder.patches_shape is None:
-        return Copies(encoder(pictures)[None])
-    whole = [prepared(picture, encoder.size) for picture in pictures]
-    views = [
-        (place, view)
-        for place, of_picture in enumerate(make_views(whole, DecodeSettings().min_detail, within))
-        for view in of_picture
-    ]
-    encoded = encoder.encode_views([view for _, view in views])
-    assert encoded.features is not None  # noqa: S101 (the model has patches)
-    packed = np.stack([np.frombuffer(features.to_bytes(), np.uint8) for features in encoded.features])
-    is_region = np.array([region != WHOLE_IMAGE for region in encoded.regions])
-    place = np.array([place for place, _ in views])
-    vectors = encoded.embeddings
-    return Copies(
-        vectors[~is_region][None],
-        packed[~is_region][None],
-        vectors[is_region],
-        packed[is_region],
-        place[is_region],
-    )
+    references: Stored
+    copies: Uploads
 
 
-def _encode_references(paths: list[Path], encoders: list[Encoder]) -> list[References]:
+def _encode(encoder: Encoder, pictures: list[Image.Image], within: bool) -> Uploads:
+    """Encode pictures, and by an encoder with local features the pictures `within` them if wanted."""
+    if isinstance(encoder, OnnxEncoder) and encoder.patches_shape is not None:
+        return encode_pictures(encoder, pictures, within)
+    count, vectors = len(pictures), encoder(pictures)
+    wholes = Stored(vectors, np.zeros((count, 0, 0), np.int8), np.zeros((count, 0), np.uint8))
+    none = np.zeros(0, np.int64)
+    return Uploads(wholes, wholes.take(none), none)
+
+
+def _encode_references(paths: list[Path], encoders: list[Encoder]) -> list[Uploads]:
     """Encode the pictures of a folder by each encoder."""
-    batches: list[list[References]] = [[] for _ in encoders]
+    batches: list[list[Uploads]] = [[] for _ in encoders]
     for start in track(range(0, len(paths), BATCH), "references"):
         pictures = [open_picture(path) for path in paths[start : start + BATCH]]
         for encoder, of_encoder in zip(encoders, batches, strict=True):
-            encoded = _encode(encoder, pictures, within=False)
-            features = None if encoded.features is None else encoded.features[0]
-            of_encoder.append(References(encoded.vectors[0], features))
-    return [_concatenated(of_encoder) for of_encoder in batches]
+            of_encoder.append(_encode(encoder, pictures, within=False))
+    return [Uploads.concatenate(of_encoder) for of_encoder in batches]
 
 
-def _encode_copies(bench: Bench, encoders: list[Encoder]) -> list[Copies]:
+def _encode_copies(bench: Bench, encoders: list[Encoder]) -> list[Uploads]:
     """Encode the copies by each encoder. Each picture is read and edited once for all of them."""
-    count = len(bench.originals)
-    by_original: list[list[Copies]] = [[] for _ in encoders]
+    count, kinds = len(bench.originals), len(bench.edits)
+    by_original: list[list[Uploads]] = [[] for _ in encoders]
     for place in track(range(count), "copies"):
         pictures = bench.copies(place)
         for encoder, of_encoder in zip(encoders, by_original, strict=True):
-            encoded = _encode(encoder, pictures, within=True)
-            kind = encoded.region_copy
-            of_encoder.append(encoded._replace(region_copy=None if kind is None else kind * count + place))
-    joined = [_concatenated(of_encoder) for of_encoder in by_original]
+            of_encoder.append(_encode(encoder, pictures, within=True))
+    by_kind = np.arange(count * kinds).reshape(count, kinds).T.ravel()
     return [
-        each._replace(
-            vectors=each.vectors.swapaxes(0, 1),
-            features=None if each.features is None else each.features.swapaxes(0, 1),
-        )
-        for each in joined
+        Uploads(each.wholes.take(by_kind), each.regions, np.argsort(by_kind)[each.region_of])
+        for each in map(Uploads.concatenate, by_original)
     ]
-
-
-def _concatenated(parts: list[_Encoded]) -> _Encoded:
-    """Join arrays, field by field, that all of the parts have."""
-    joined: list[Any] = [None if fields[0] is None else np.concatenate(fields) for fields in zip(*parts, strict=True)]
-    return type(parts[0])(*joined)
 
 
 def vectors_of(bench: Bench, encoders: Mapping[str, Encoder], folder: Path) -> dict[str, Vectors]:
@@ -187,63 +124,40 @@ def vectors_of(bench: Bench, encoders: Mapping[str, Encoder], folder: Path) -> d
 
     `encoders` go by their specs.
     """
-    contents = {spec: _digest(_model_content(spec)) for spec in encoders}
+    contents = {spec: digest(_model_content(spec)) for spec in encoders}
     ends = np.cumsum(bench.folder_sizes).tolist()
-    references: dict[str, list[References]] = {encoder.name: [] for encoder in encoders.values()}
+    references: dict[str, list[Stored]] = {encoder.name: [] for encoder in encoders.values()}
     for start, end in zip([0, *ends], ends, strict=False):
         paths = bench.paths[start:end]
         names = [path.name for path in paths]
-        files = {spec: folder / f"references-{_digest(content, names)}.npz" for spec, content in contents.items()}
+        files = {spec: folder / f"references-{digest(content, names)}.npz" for spec, content in contents.items()}
 
-        def encode(missing: list[Encoder], paths: list[Path] = paths) -> list[References]:
+        def encode(missing: list[Encoder], paths: list[Path] = paths) -> list[Uploads]:
             return _encode_references(paths, missing)
 
-        for name, cached in _cached(files, encoders, References, encode).items():
-            references[name].append(cached)
+        for name, cached in _cached(files, encoders, encode).items():
+            references[name].append(cached.wholes)
     copies_of = (bench.seed, list(bench.edits), bench.originals.tolist(), [path.name for path in bench.paths])
-    files = {spec: folder / f"copies-{_digest(content, copies_of)}.npz" for spec, content in contents.items()}
-    copies = _cached(files, encoders, Copies, lambda missing: _encode_copies(bench, missing))
-    return {name: Vectors(_concatenated(parts), copies[name]) for name, parts in references.items()}
+    files = {spec: folder / f"copies-{digest(content, copies_of)}.npz" for spec, content in contents.items()}
+    copies = _cached(files, encoders, lambda missing: _encode_copies(bench, missing))
+    return {name: Vectors(Stored.concatenate(parts), copies[name]) for name, parts in references.items()}
 
 
 def _cached(
-    files: Mapping[str, Path],
-    encoders: Mapping[str, Encoder],
-    kind: type[_Encoded],
-    encode: Callable[[list[Encoder]], list[_Encoded]],
-) -> dict[str, _Encoded]:
+    files: Mapping[str, Path], encoders: Mapping[str, Encoder], encode: Callable[[list[Encoder]], list[Uploads]]
+) -> dict[str, Uploads]:
     """Read `files`, by the encoders' specs, after writing with `encode` those that are missing; by encoders' names."""
     missing = [spec for spec in encoders if not files[spec].exists()]
     if missing:
         for spec, encoded in zip(missing, encode([encoders[spec] for spec in missing]), strict=True):
-            np.savez(files[spec], **{key: value for key, value in encoded._asdict().items() if value is not None})
-    read = {}
-    for spec, file in files.items():
-        with np.load(file) as arrays:
-            read[encoders[spec].name] = kind(**arrays)
-    return read
+            encoded.save(files[spec])
+    return {encoders[spec].name: Uploads.load(file) for spec, file in files.items()}
 
 
 def _model_content(spec: str) -> bytes:
     """Return what vectors depend on of an encoder: of a model file all but its metadata, which thresholds stand in."""
     path = Path(spec.rpartition("=")[2])
-    if not path.is_file():
-        return spec.encode()
-    import onnx  # noqa: PLC0415 (the hashes do without)
-
-    model = onnx.load(path)
-    del model.metadata_props[:]
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content
-
-
-def _digest(*parts: object) -> str:
-    """Name what is made of `parts` by the code that pictures go through before they are encoded."""
-    code = (
-        *(Path(str(module.__file__)).read_bytes() for module in (regions, thumbnail)),
-        inspect.getsource(decode.prepare),
-    )
-    return hashlib.sha256(repr((parts, code, DecodeSettings().min_detail)).encode()).hexdigest()[:20]
+    return graph_bytes(path) if path.is_file() else spec.encode()
 
 
 def duplicates(hashes: Floats, originals: NDArray[np.int64]) -> dict[int, set[int]]:

@@ -4,7 +4,6 @@ Hashes are vectors too: bits as plus and minus one, so that the L2 distance grow
 """
 
 import base64
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,9 +14,7 @@ from PIL import Image
 from consumer.encoder.contract import Encoded
 from consumer.encoder.patches import decode_rotation_maps
 from consumer.encoder.triton import TritonEncoder
-from consumer.encoder.views import EncodedViews
 from consumer.images.decode import Picture, detail, prepare
-from consumer.images.regions import View
 from consumer.settings import TritonSettings
 
 Floats = NDArray[np.float32]
@@ -73,11 +70,6 @@ class OnnxEncoder:
         """Make the vectors and the local features int8 [N, P, C], or None from a model that gives none."""
         encoded = self.encode(squares(pictures, self.size))
         return encoded.embeddings, encoded.patches
-
-    def encode_views(self, views: Sequence[View]) -> EncodedViews:
-        """Encode views of pictures that were `prepared`, as the service does."""
-        encoded = self.encode(np.stack([view.pixels for view in views]))
-        return EncodedViews.of([view.region for view in views], [view.thumbnail for view in views], encoded)
 
     def encode(self, pixels: NDArray[np.uint8]) -> Encoded:
         """Encode uint8 [N, S, S, 3]."""

@@ -190,9 +190,8 @@ def main() -> None:
         if apart is not None:
             of_held_out = vectors_apart[encoder.name]
             held_out = Scored(apart, score_pairs(of_held_out, apart.originals, same, apart.mixed_in(), model))
-        features = vectors[encoder.name].references.features
-        bytes_a_picture = 0 if features is None else features.shape[1]
-        text = second_look_report(Scored(bench, scores), held_out, model.verification_rule, bytes_a_picture)
+        (features,) = vectors[encoder.name].references.features([0])
+        text = second_look_report(Scored(bench, scores), held_out, model.verification_rule, len(features.to_bytes()))
         (folder / f"second-look-{encoder.name}.md").write_text(text)
         print(text)
         min_score = scores.min_score(1e-6) if scores.can_tell(1e-6) else model.verification_rule.min_scores["balanced"]
@@ -217,7 +216,11 @@ def _compare(
     for encoder in encoders:
         references, copies = vectors[encoder.name]
         measured[encoder.name] = measure(
-            copies.vectors, held_out, references.vectors, excluded=pairs_of_same, mixed_in=mixed_in
+            copies.wholes.vectors.reshape(*mixed_in.shape, -1),
+            held_out,
+            references.vectors,
+            excluded=pairs_of_same,
+            mixed_in=mixed_in,
         )
     judge = arguments.look_alikes_by or encoders[-1].name
     pairs = np.array(look_alikes(vectors[judge].references.vectors, held_out, pairs_of_same))

@@ -14,21 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.encoder.contract import ModelInfo, VerificationRule
-from consumer.encoder.views import Features
-from consumer.verification.features import candidate_scores
 from consumer.verification.look import verify
-from consumer.verification.rerank import MAX_CANDIDATES, MAX_LOOKS
 from consumer.verification.result import Verification
-from triton_models.training.bench import Packed, Patches, Vectors
-from triton_models.training.encoders import Floats
+from triton_models.training.bench import Vectors
+from triton_models.training.looks import NO_RANK, Near, Pairs, find_near, gets_look, rank_candidates
 from triton_models.training.measure import distance
+from triton_models.training.uploads import Floats, Indexes, Stored
 
 Bools = NDArray[np.bool_]
-Indexes = NDArray[np.int64]
 
 MIN_FALSE_PAIRS = 5  # that a rate has to allow, to be read from the pairs
 AT_ONCE = 8192  # pairs that are unpacked together
-QUERIES_AT_ONCE = 256  # that are compared with all references together
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,91 +91,52 @@ def score_pairs(
     """Look at every copy and its original, and at the other references near it, where the service would.
 
     `originals` [N] are places among the references, `duplicates` those of each reference, `mixed_in` [K, N] the
-    references put into copies. Raises ValueError for vectors without local features, or a model without a rule.
+    references put into copies. Raises ValueError for local features other than the model's, or a model without a rule.
     """
     references, copies = vectors
-    if references.features is None or copies.features is None or copies.region_features is None:
-        raise ValueError("The encoder gives no local features, so there is nothing to look at twice")
-    assert copies.region_vectors is not None  # noqa: S101 (all regions' arrays come together)
-    assert copies.region_copy is not None  # noqa: S101
-    kinds, count, dim = copies.vectors.shape
-    owners, inside = np.tile(originals, kinds), mixed_in.ravel()
-    look = _Looks(model, references.features)
-    whole_copies = copies.vectors.reshape(-1, dim)
-    nearest = _nearest_references(references.vectors, whole_copies, owners, inside, duplicates)
-    whole = look(copies.features.reshape(len(owners), -1), owners, nearest, whole=True)
-    places = copies.region_copy
-    of_regions = _nearest_references(
-        references.vectors, copies.region_vectors, owners[places], inside[places], duplicates
-    )
-    region = look(copies.region_features, owners[places], of_regions, whole=False)
+    owners = np.tile(originals, len(mixed_in))
+    left_out = _left_out(owners, mixed_in.ravel(), duplicates)
+    look = _Looks(model, references)
+    whole = look(copies.wholes, owners, left_out, whole=True)
+    places = copies.region_of
+    region = look(copies.regions, owners[places], left_out[places], whole=False)
     region_score = np.full(len(owners), -np.inf, np.float32)
     np.maximum.at(region_score, places, region.original_score)
     return PairScores(
-        nearest.pair_count,
-        nearest.original_l2.reshape(kinds, count),
-        whole.original_score.reshape(kinds, count),
-        region_score.reshape(kinds, count),
+        len(owners) * len(references.vectors) - sum(len(set(row)) for row in left_out.tolist()),
+        whole.original_l2.reshape(mixed_in.shape),
+        whole.original_score.reshape(mixed_in.shape),
+        region_score.reshape(mixed_in.shape),
         np.concatenate([whole.other_score, region.other_score]),
         np.concatenate([whole.other_query, places[region.other_query]]),
         np.concatenate([whole.other_reference, region.other_reference]),
-        np.sort(nearest.l2, axis=None),
+        np.sort(whole.nearest_l2, axis=None),
         whole.verifications,
         look.count,
         look.spent_s * 1e3 / max(look.count, 1),
     )
 
 
-class _NearestReferences(NamedTuple):
-    """The references nearest to each of Q query vectors, its own original not among them.
+def _left_out(owners: Indexes, inside: Indexes, duplicates: Mapping[int, set[int]]) -> Indexes:
+    """List for each copy the references that are no others: [Q, L], some of them more than once.
 
-    `reference` and `l2` are [Q, MAX_CANDIDATES], nearest first. `original_l2` [Q] is the distance of the original and
-    `original_rank` [Q] the number of references nearer than it. `pair_count` is the number of pairs compared.
+    These are its original, `owners` [Q], what was mixed into it, `inside` [Q], and the duplicates of both.
     """
-
-    original_l2: Floats
-    original_rank: Indexes
-    reference: Indexes
-    l2: Floats
-    pair_count: int
-
-
-def _nearest_references(
-    references: Floats,
-    queries: Floats,
-    owners: Indexes,
-    inside: Indexes,
-    duplicates: Mapping[int, set[int]],
-) -> _NearestReferences:
-    """Find the references nearest to `queries` [Q, D].
-
-    Left out are the original of each, `owners` [Q], what was mixed into it, `inside` [Q], and the duplicates of both.
-    """
-    count = len(queries)
-    original_l2, original_rank, pair_count = np.empty(count, np.float32), np.empty(count, np.int64), 0
-    reference, l2 = np.empty((count, MAX_CANDIDATES), np.int64), np.empty((count, MAX_CANDIDATES), np.float32)
-    for query, (owner, other) in enumerate(zip(owners.tolist(), inside.tolist(), strict=True)):
-        if query % QUERIES_AT_ONCE == 0:
-            of_queries = queries[query : query + QUERIES_AT_ONCE] @ references.T
-        cosines = of_queries[query % QUERIES_AT_ONCE]
-        original_cosine = cosines[owner]
-        left_out = [owner, other, *duplicates.get(owner, ()), *duplicates.get(other, ())]
-        cosines[left_out] = -2.0
-        pair_count += len(cosines) - len(set(left_out))
-        original_rank[query] = (cosines > original_cosine).sum()
-        nearest = np.argpartition(-cosines, MAX_CANDIDATES)[:MAX_CANDIDATES]
-        reference[query] = nearest[np.argsort(-cosines[nearest], kind="stable")]
-        original_l2[query], l2[query] = distance(original_cosine), distance(cosines[reference[query]])
-    return _NearestReferences(original_l2, original_rank, reference, l2, pair_count)
+    pairs = zip(owners.tolist(), inside.tolist(), strict=True)
+    rows = [[*pair, *(each for one in pair for each in duplicates.get(one, ()))] for pair in pairs]
+    most = max(map(len, rows))
+    return np.array([row + row[:1] * (most - len(row)) for row in rows])
 
 
 class _Looked(NamedTuple):
-    """Scores of Q queries with their originals, [Q], and of looks at other references, [T], as in `PairScores`.
+    """Distances and scores of Q queries with their originals, [Q], and of looks at other references, [T].
 
-    `other_query` [T] are the queries. `verifications` are the looks at originals, by query.
+    `nearest_l2` [Q, C] are the distances of the nearest other references. The rest is as in `PairScores`, by query.
     """
 
+    original_l2: Floats
     original_score: Floats
+    nearest_l2: Floats
     other_score: Floats
     other_query: Indexes
     other_reference: Indexes
@@ -189,87 +146,77 @@ class _Looked(NamedTuple):
 class _Looks:
     """Looks at queries, whole copies or regions, and what is near them; counts looks and the time that they take."""
 
-    def __init__(self, model: ModelInfo, references: Packed) -> None:
-        if model.verification_rule is None or model.patches is None:
+    def __init__(self, model: ModelInfo, references: Stored) -> None:
+        if model.verification_rule is None:
             raise ValueError(f"Model {model.name!r} has no rule for a second look")
+        if references.patches.shape[1:] != model.patches:
+            raise ValueError(
+                f"The encoder gives local features of shape {references.patches.shape[1:]}, and model {model.name!r} "
+                f"compares those of shape {model.patches}"
+            )
         self.count, self.spent_s = 0, 0.0
         self._rule: VerificationRule = model.verification_rule
-        self._shape, self._threshold_l2 = model.patches, model.threshold_l2
+        self._threshold_l2 = model.threshold_l2
         self._references = references
 
-    def __call__(self, queries: Packed, owners: Indexes, nearest: _NearestReferences, whole: bool) -> _Looked:
-        """Look at what is near Q queries, packed features [Q, B]: at 2 candidates of whole copies, at 1 of regions.
+    def __call__(self, queries: Stored, owners: Indexes, left_out: Indexes, whole: bool) -> _Looked:
+        """Look at what is near Q queries: at the candidates of each that promise most.
 
         Of whole copies the rest within the threshold is looked at as well once one is accepted: its score then is the
         lower one of its own and the highest of those looked at first. Other references are looked at as if the original
         were not in the window.
         """
+        original_l2 = distance(np.einsum("qd,qd->q", queries.vectors, self._references.vectors[owners]))
+        nearest = find_near(queries.vectors, self._references.vectors, self._threshold_l2, left_out=left_out)
+        nearest = Near(nearest.place[:, :-1], nearest.l2[:, :-1])  # without the earliest
         started_s = time.process_time()
-        q, looks = np.arange(len(queries)), MAX_LOOKS
-        is_candidate = nearest.l2 <= self._rule.candidate_l2
-        promise = np.full(nearest.l2.shape, -np.inf, np.float32)
-        query, rank = np.nonzero(is_candidate)
-        promise[query, rank] = self._promise(queries, query, nearest.reference[query, rank], nearest.l2[query, rank])
-        original_promise = self._promise(queries, q, owners, nearest.original_l2)
-        # An original among the nearest takes the place of the farthest of the others, and is behind the nearer ones.
-        nearer = np.arange(MAX_CANDIDATES - 1) < nearest.original_rank[:, None]
-        of_others, of_original = promise[:, :-1], original_promise[:, None]
-        ahead = ((of_others > of_original) | ((of_others == of_original) & nearer)).sum(axis=1)
-        found = (nearest.original_rank < MAX_CANDIDATES) & (nearest.original_l2 <= self._rule.candidate_l2)
-        found_first, found_later = found & (ahead < looks), found & (ahead >= looks)
-        place = np.argsort(np.argsort(-promise, axis=1, kind="stable"), axis=1)
-        first, later = is_candidate & (place < looks), is_candidate & (place >= looks)
-        found_later &= whole & (nearest.original_l2 <= self._threshold_l2)
-        later &= whole & (nearest.l2 <= self._threshold_l2)
-
-        looked = np.flatnonzero(found_first | found_later)
-        of_originals = self._verify(queries, looked, owners[looked], nearest.original_l2[looked])
-        original_score = np.full(len(q), -np.inf, np.float32)
-        original_score[looked] = [each.score for each in of_originals]
-        query, rank = np.nonzero(first | later)
-        reference = nearest.reference[query, rank]
-        scores = np.full(promise.shape, -np.inf, np.float32)
-        of_others_looked = self._verify(queries, query, reference, nearest.l2[query, rank])
-        scores[query, rank] = [each.score for each in of_others_looked]
-        best = np.where(first, scores, -np.inf).max(axis=1)
-        original_score[found_later] = np.minimum(original_score, best)[found_later]
-        accepted = np.maximum(best, original_score)[:, None]
-        scores = np.where(later, np.minimum(scores, accepted), scores)
-        self.spent_s += time.process_time() - started_s
-        return _Looked(
-            original_score,
-            scores[query, rank],
-            query,
-            reference,
-            dict(zip(looked.tolist(), of_originals, strict=True)),
+        own, others = (
+            pairs.take(gets_look(pairs.rank) | (whole & (pairs.l2 <= self._threshold_l2)))
+            for pairs in self._candidates(queries, owners, original_l2, nearest)
         )
+        of_originals = self._verify(queries, own)
+        scores = np.array([each.score for each in self._verify(queries, others)], np.float32)
+        first, own_later = gets_look(others.rank), own.query[~gets_look(own.rank)]
+        best, original_score = np.full((2, len(owners)), -np.inf, np.float32)
+        np.maximum.at(best, others.query[first], scores[first])
+        original_score[own.query] = [each.score for each in of_originals]
+        original_score[own_later] = np.minimum(original_score, best)[own_later]
+        accepted = np.maximum(best, original_score)[others.query]
+        scores = np.where(first, scores, np.minimum(scores, accepted))
+        self.spent_s += time.process_time() - started_s
+        verifications = dict(zip(own.query.tolist(), of_originals, strict=True))
+        return _Looked(original_l2, original_score, nearest.l2, scores, others.query, others.place, verifications)
 
-    def _promise(self, queries: Packed, query: Indexes, reference: Indexes, l2: Floats) -> Floats:
-        """Compute the candidate scores of pairs, [M], by indexes of the query and of the reference."""
-        promise = np.empty(len(query), np.float32)
-        for start in range(0, len(query), AT_ONCE):
-            part = slice(start, start + AT_ONCE)
-            pair = self._patches(queries[query[part]]), self._patches(self._references[reference[part]])
-            promise[part] = candidate_scores(*pair, l2[part])
-        return promise
+    def _candidates(self, queries: Stored, owners: Indexes, original_l2: Floats, nearest: Near) -> tuple[Pairs, Pairs]:
+        """Rank the pairs with originals among the nearest others, and those with others as if it were not there.
 
-    def _patches(self, packed: Packed) -> Patches:
-        """Read the local features [M, P, C] of packed features [M, B]."""
-        count, channels = self._shape
-        return packed[:, : count * channels].view(np.int8).reshape(-1, count, channels)
+        An original takes the place of the farthest of the others.
+        """
+        farthest, farthest_l2 = nearest.place[:, -1], nearest.l2[:, -1]
+        place = np.column_stack([owners, nearest.place])
+        l2 = np.column_stack([np.where(original_l2 <= farthest_l2, original_l2, np.inf), nearest.l2])
+        order = np.argsort(l2, axis=1, kind="stable")
+        near = Near(np.take_along_axis(place, order, 1), np.take_along_axis(l2, order, 1))
+        pairs = rank_candidates(queries, self._references, near, self._rule.candidate_l2)
+        is_own = pairs.place == owners[pairs.query]
+        others = _without(pairs, is_own)
+        own = _without(pairs, ~is_own & (pairs.place == farthest[pairs.query]))
+        return own.take(own.place == owners[own.query]), others
 
-    def _verify(self, queries: Packed, query: Indexes, reference: Indexes, l2: Floats) -> list[Verification]:
-        """Look at pairs, by indexes of the query and of the reference."""
-        self.count += len(query)
+    def _verify(self, queries: Stored, pairs: Pairs) -> list[Verification]:
+        """Look at pairs."""
+        self.count += len(pairs.query)
         verifications: list[Verification] = []
-        for start in range(0, len(query), AT_ONCE):
+        for start in range(0, len(pairs.query), AT_ONCE):
             part = slice(start, start + AT_ONCE)
-            uploads, candidates = self._unpack(queries[query[part]]), self._unpack(self._references[reference[part]])
-            verifications += verify(uploads, candidates, l2[part], self._rule)
+            uploads, candidates = queries.features(pairs.query[part]), self._references.features(pairs.place[part])
+            verifications += verify(uploads, candidates, pairs.l2[part], self._rule)
         return verifications
 
-    def _unpack(self, packed: Packed) -> list[Features]:
-        unpacked = [Features.from_bytes(row.tobytes(), self._shape) for row in packed]
-        if None in unpacked:
-            raise ValueError(f"{packed.shape[1]} bytes are no features with local ones of shape {self._shape}")
-        return [features for features in unpacked if features is not None]
+
+def _without(pairs: Pairs, gone: Bools) -> Pairs:
+    """Take the pairs that are not `gone`, of which there is at most one of each query, and close up the ranks."""
+    gone_rank = np.full(pairs.query.max(initial=-1) + 1, NO_RANK)
+    gone_rank[pairs.query[gone]] = pairs.rank[gone]
+    rest = pairs.take(~gone)
+    return rest._replace(rank=rest.rank - (gone_rank[rest.query] < rest.rank))

@@ -4,6 +4,7 @@ What is kept of each is what the window stores: the vector, the local features, 
 """
 
 import hashlib
+import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from rich.progress import track
 
 from consumer.encoder.contract import Encoded
 from consumer.encoder.views import Features
-from consumer.images import regions, thumbnail
+from consumer.images import decode, regions, thumbnail
 from consumer.images.region import WHOLE_IMAGE
 from consumer.images.regions import make_views
 from consumer.images.thumbnail import Thumbnail
@@ -51,7 +52,8 @@ class PixelEncoder(Protocol):
 class Stored(NamedTuple):
     """What the window stores of N pictures.
 
-    `vectors` float32 [N, D], `patches` int8 [N, P, C], and `thumbnails` uint8 [N, THUMBNAIL_BYTES].
+    `vectors` float32 [N, D], `patches` int8 [N, P, C], and `thumbnails` uint8 [N, THUMBNAIL_BYTES]. Of an encoder
+    without local features the latter two hold nothing of each picture.
     """
 
     vectors: Floats
@@ -83,6 +85,24 @@ class Uploads(NamedTuple):
         place[rows] = np.arange(len(rows))
         chosen = np.flatnonzero(place[self.region_of] >= 0)
         return Uploads(self.wholes.take(rows), self.regions.take(chosen), place[self.region_of[chosen]])
+
+    def save(self, file: Path) -> None:
+        np.savez(file, *self.wholes, *self.regions, self.region_of)
+
+    @staticmethod
+    def load(file: Path) -> "Uploads":
+        with np.load(file) as saved:
+            arrays = [saved[key] for key in saved.files]
+        return Uploads(Stored(*arrays[:3]), Stored(*arrays[3:6]), arrays[6])
+
+    @staticmethod
+    def concatenate(parts: Sequence["Uploads"]) -> "Uploads":
+        starts = np.cumsum([0, *(len(part.wholes.vectors) for part in parts)])
+        return Uploads(
+            Stored.concatenate([part.wholes for part in parts]),
+            Stored.concatenate([part.regions for part in parts]),
+            np.concatenate([part.region_of + start for part, start in zip(parts, starts[:-1], strict=True)]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,15 +209,8 @@ def encode_all(
 
     An ONNX file is loaded by each of `workers` processes, from two on; an encoder is used as it is.
     """
-    parts: list[Uploads] = []
     with _encoded(encoder, jobs, within, workers) as results:
-        parts += with_progress(results, what, len(jobs))
-    starts = np.cumsum([0, *(len(part.wholes.vectors) for part in parts)])
-    return Uploads(
-        Stored.concatenate([part.wholes for part in parts]),
-        Stored.concatenate([part.regions for part in parts]),
-        np.concatenate([part.region_of + start for part, start in zip(parts, starts[:-1], strict=True)]),
-    )
+        return Uploads.concatenate(list(with_progress(results, what, len(jobs))))
 
 
 def with_progress(results: Iterable[_Result], what: str, total: int) -> Iterator[_Result]:
@@ -275,9 +288,10 @@ def encode_set(
     for original, others in zip(originals.tolist(), mixed_in.tolist(), strict=True):
         used = (paths[original], *(paths[other] for other in others))
         copies.append(Copies(used[0], used[1:], kinds, seed * 1_000_003 + original, _shapes(used, given)))
-    digest = _digest(encoder, within, paths, originals, kinds, seed)
+    graph = graph_bytes(encoder) if isinstance(encoder, Path) else b""
+    name = digest(graph, within, paths, originals.tolist(), kinds, seed)
     stream, edited = (
-        _cached(cache_folder, f"{digest}-{what}", encoder, jobs, within, workers, what)
+        _cached(cache_folder, f"{name}-{what}", encoder, jobs, within, workers, what)
         for what, jobs in (("stream", in_batches(paths, given)), ("copies", copies))
     )
     return Set(paths, stream, kinds, originals, mixed_in, edited, copies)
@@ -293,20 +307,21 @@ def _shapes(paths: Sequence[Path], aspects: Mapping[str, float]) -> dict[str, fl
     return {path.name: aspects[path.name] for path in paths if path.name in aspects}
 
 
-def _digest(encoder: PixelEncoder | Path, *parts: object) -> str:
-    content = graph_bytes(encoder) if isinstance(encoder, Path) else b""
-    code = [Path(str(module.__file__)).read_bytes() for module in (regions, thumbnail)]
-    described = (code, [part.tolist() if isinstance(part, np.ndarray) else part for part in parts])
-    return hashlib.sha256(content + repr(described).encode()).hexdigest()[:20]
+def digest(*parts: object) -> str:
+    """Name what is made of `parts` by the code that pictures go through before they are encoded."""
+    modules = [Path(str(module.__file__)).read_bytes() for module in (regions, thumbnail)]
+    functions = [inspect.getsource(function) for function in (decode.prepare, open_picture, encode_pictures)]
+    code = (modules, functions, DecodeSettings().min_detail)
+    return hashlib.sha256(repr((parts, code)).encode()).hexdigest()[:20]
 
 
 def graph_bytes(path: Path) -> bytes:
     """Read what an ONNX file computes, without its metadata, which a rule is written into."""
-    import onnx  # noqa: PLC0415 (calibration does without)
+    import onnx  # noqa: PLC0415 (calibration and the hashes do without)
 
     model = onnx.load(path)
     del model.metadata_props[:]
-    return bytes(model.SerializeToString())
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def _cached(
@@ -320,11 +335,9 @@ def _cached(
 ) -> Uploads:
     file = None if folder is None or not isinstance(encoder, Path) else folder / f"{name}.npz"
     if file is not None and file.exists():
-        with np.load(file) as cached:
-            arrays = [cached[key] for key in cached.files]
-        return Uploads(Stored(*arrays[:3]), Stored(*arrays[3:6]), arrays[6])
+        return Uploads.load(file)
     made = encode_all(encoder, jobs, within, workers, what)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(file, *made.wholes, *made.regions, made.region_of)
+        made.save(file)
     return made
