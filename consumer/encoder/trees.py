@@ -8,6 +8,7 @@ import math
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ MAX_DEPTH, MAX_TREES = 8, 4096
 _HEADER = struct.Struct("<HBf")  # trees, depth, sum to begin with
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)  # without slots, which a cached property cannot live with
 class BoostedTrees:
     """T trees of depth D. Their sum over all trees is the log odds of what they were fitted to tell.
 
@@ -44,17 +45,22 @@ class BoostedTrees:
     def __hash__(self) -> int:
         return hash((self.base, self.leaves.tobytes()))
 
+    @cached_property
+    def _widened(self) -> tuple[Floats, Floats]:
+        """Thresholds and leaves in 32 bits, made once: to do so costs as much as to walk one row."""
+        return self.thresholds.ravel().astype(np.float32), self.leaves.astype(np.float32)
+
     def log_odds(self, rows: Floats) -> Floats:
         """Sum up the trees' values for `rows` [M, F]: [M]."""
         trees = np.arange(len(self.columns))
         inner = self.columns.shape[1]
-        columns, thresholds = self.columns.ravel(), self.thresholds.ravel().astype(np.float32)
+        columns, (thresholds, leaves) = self.columns.ravel(), self._widened
         node = np.zeros((len(rows), len(trees)), np.intp)
         m = np.arange(len(rows))[:, None]
         for _ in range(inner.bit_length()):
             place = node + trees * inner
             node = 2 * node + 1 + (rows[m, columns[place]] > thresholds[place])
-        total: Floats = self.leaves.astype(np.float32)[trees, node - inner].sum(axis=1)
+        total: Floats = leaves[trees, node - inner].sum(axis=1)
         total += np.float32(self.base)
         return total
 

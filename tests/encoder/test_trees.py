@@ -3,6 +3,7 @@
 import math
 import struct
 import zlib
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -89,6 +90,17 @@ def test_trees_are_equal_by_what_they_hold() -> None:
     assert hash(one) == hash(same)
     assert one != other
     assert one != one.to_bytes()
+
+
+def test_trees_that_were_walked_are_still_the_same() -> None:
+    """Of what is kept for the next rows, nothing is packed, and nothing counts in comparisons."""
+    walked, fresh = one_tree(), one_tree()
+    walked.scores(np.zeros((2, 3), np.float32))
+    assert walked == fresh
+    assert hash(walked) == hash(fresh)
+    assert walked.to_bytes() == fresh.to_bytes()
+    with pytest.raises(FrozenInstanceError):
+        walked.base = 1.0  # type: ignore[misc]
 
 
 def test_a_value_on_the_threshold_goes_to_the_left() -> None:
