@@ -64,25 +64,38 @@ class Publisher:
         self._commit_unconfirmed = False
         self._delivery_errors: dict[int, KafkaError] = {}
 
-    def publish(self, messages: Iterable[OutgoingMessage], offsets: Sequence[TopicPartition]) -> None:
+    def publish(
+        self,
+        messages: Iterable[OutgoingMessage],
+        offsets: Sequence[TopicPartition],
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         """Publish the messages and commit the offsets; returns when both are done.
 
-        To be called while the leases are known to hold. Raises Unavailable when the brokers did not confirm it; the
+        To be called while the leases are known to hold. `check` is called when the brokers have the messages, and
+        nothing is committed if it raises Unavailable. Raises Unavailable also when the brokers did not confirm it; the
         same call may be repeated while the leases hold.
         """
         # The generation of now, not of when the offsets are sent: a partition may go to another process meanwhile.
-        self._publish(list(messages), offsets, self._consumer.generation)
+        self._publish(list(messages), offsets, check, self._consumer.generation)
 
-    def _publish(self, messages: list[OutgoingMessage], offsets: Sequence[TopicPartition], generation: Any) -> None:
+    def _publish(
+        self,
+        messages: list[OutgoingMessage],
+        offsets: Sequence[TopicPartition],
+        check: Callable[[], None],
+        generation: Any,
+    ) -> None:
         try:
             producer = self._ready_producer()
             if self._commit_unconfirmed and self._are_committed(offsets):
                 self._commit_unconfirmed = False
                 return
             if self._transactional:
-                self._publish_in_transaction(producer, messages, offsets, generation)
+                self._publish_in_transaction(producer, messages, offsets, check, generation)
             else:
                 self._deliver(producer, messages)
+                check()
                 self._consumer.commit(offsets)
         except _Undelivered as undelivered:
             # The client miscounts after a refusal, so that what it sends next would fail too: make a new producer.
@@ -92,7 +105,7 @@ class Publisher:
             if smaller == messages:
                 index, error = min(undelivered.errors.items())
                 raise Unavailable("kafka", f"topic {messages[index].topic!r}: {error.str()}") from None
-            self._publish(smaller, offsets, generation)
+            self._publish(smaller, offsets, check, generation)
         except _ClientHangs:
             self._producer = None  # a new one under the same name aborts the transaction that this one has begun
             raise Unavailable("kafka", "the client does not come back from the group's coordinator") from None
@@ -144,12 +157,18 @@ class Publisher:
         producer: Producer,
         messages: Sequence[OutgoingMessage],
         offsets: Sequence[TopicPartition],
+        check: Callable[[], None],
         generation: Any,
     ) -> None:
         if not messages:
             time.sleep(MARKERS_S)
         producer.begin_transaction()
         self._deliver(producer, messages)  # brokers recognize a message that was sent twice
+        try:
+            check()
+        except Unavailable:
+            self._abort()
+            raise
         began_s = time.monotonic()
         _retry_unless_hung(lambda: producer.send_offsets_to_transaction(list(offsets), generation, BROKER_TIMEOUT_S))
         # From here until the brokers answer, the transaction may be committed or not: the group's offsets show which.

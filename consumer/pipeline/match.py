@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 
 import numpy as np
@@ -16,7 +17,7 @@ from consumer.pipeline.encode import Encode
 from consumer.verification.rerank import VerificationRequest, Verifier
 from consumer.window.contract import Window
 from consumer.window.records import AppendResult, NewRecord, Position
-from consumer.window.redo_log import RedoLog, Write
+from consumer.window.redo_log import BatchWrites, RedoLog, Write
 
 
 class Match:
@@ -44,19 +45,25 @@ class Match:
         """Give each item its outcome, in the order of the batch: a copy behind a deletion finds nothing."""
         self._encode.await_encoded(batch)
         self._redo_log.replay()
-        self._redo_log.record(batch.writes)
-        undecided = (
-            item for item in batch.items if item.failure is None and item.outcome is None and not item.is_ignored
-        )
-        for deletions, segment in groupby(undecided, lambda item: item.is_deletion):
-            items = list(segment)
-            outcomes = self._delete(items) if deletions else self._decide(items)
-            for item, outcome in zip(items, outcomes, strict=True):
-                item.outcome = outcome
+        self._redo_log.record(batch.writes, partial(self._match_again, batch))
+        undecided = [item for item in batch.items if item.outcome is None and not item.is_ignored]
+        self._match(undecided, batch.writes, 0)
+
+    def _match_again(self, batch: Batch, recovered_ms: int) -> None:
+        """Decide again what was decided in a window that was lost; what was recovered is of `recovered_ms` or older."""
+        batch.writes.writes.clear()
+        self._match([item for item in batch.items if item.outcome is not None], batch.writes, recovered_ms)
+
+    def _match(self, items: list[Item], writes: BatchWrites, recovered_ms: int) -> None:
+        processable = (item for item in items if item.failure is None)
+        for deletions, segment in groupby(processable, lambda item: item.is_deletion):
+            alike = list(segment)
+            outcomes = self._delete(alike) if deletions else self._decide(alike)
+            for item, outcome in zip(alike, outcomes, strict=True):
+                item.outcome = _keep_unique(item.outcome, outcome, recovered_ms)
                 if outcome.stored_record is not None or deletions:
                     event = item.event
-                    write = Write(event.tenant, event.image_id, item.source, outcome.stored_record)
-                    batch.writes.writes.append(write)
+                    writes.writes.append(Write(event.tenant, event.image_id, item.source, outcome.stored_record))
 
     def refresh(self) -> None:
         """Keep the window current while no batch comes: deletions and other processes' rows reach an idle one too."""
@@ -123,6 +130,21 @@ class Match:
             item.source,
             tuple(region_vectors),
         )
+
+
+def _keep_unique(before: Outcome | None, now: Outcome, recovered_ms: int) -> Outcome:
+    """Keep an upload unique that was so in the lost window, where it now matches a picture from there.
+
+    That one came later and was compared with it, and is called its copy: each would be the other's.
+    """
+    if before is None or before.decision is None or before.decision.verdict != "unique":
+        return now
+    decision = now.decision
+    if decision is None or decision.match is None:
+        return now
+    if any(match.position[0] <= recovered_ms for match in (decision.match, *decision.others)):
+        return replace(now, decision=before.decision, evidence={})
+    return now
 
 
 def _requests(items: list[Item], appended: list[AppendResult]) -> list[VerificationRequest]:

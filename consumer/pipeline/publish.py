@@ -41,8 +41,11 @@ class Publish:
         self._named_model = Model(name=model.name, version=model.version)
 
     def run(self, batch: Batch) -> None:
-        """Publish verdicts, dead letters and changes of the window, and commit; only for partitions still held."""
-        with self._consumer.commit_lock:
+        """Publish verdicts, dead letters and changes of the window, and commit; only for partitions still held.
+
+        Raises Unavailable also while the window that was matched with is lost: see `consumer.window.redo_log`.
+        """
+        with batch.writes.lock, self._consumer.commit_lock:
             items = [item for item in batch.items if self._consumer.holds(item.lease)]
             if not items:
                 batch.writes.commit()
@@ -50,8 +53,10 @@ class Publish:
             next_offsets = {item.record.partition: item.record.offset + 1 for item in items}
             topic = self._settings.input_topic
             offsets = [TopicPartition(topic, partition, offset) for partition, offset in next_offsets.items()]
-            self._publisher.publish(list(self.messages(items, batch.received_at)), offsets)
-        batch.writes.commit()
+            batch.writes.check()
+            messages = list(self.messages(items, batch.received_at))
+            self._publisher.publish(messages, offsets, batch.writes.check)
+            batch.writes.commit()
         self._count(items)
         batch.trace.published(items)
 

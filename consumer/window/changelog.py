@@ -115,12 +115,12 @@ class ChangelogReader:
             }
         )
         # Transactions that are open now may commit messages that the recovery needs, so that their end is waited for.
-        # Only a client that reads uncommitted messages is told where the partition ends behind them.
+        # Only a client that reads uncommitted messages is told where they begin and where a partition ends behind them.
         uncommitted = Consumer({**options, "isolation.level": "read_uncommitted"})
         try:
             ends = self._query_ends(uncommitted)
             times = [TopicPartition(self._topic, partition, from_ms) for partition in ends]
-            starts = self._consumer.offsets_for_times(times, REQUEST_TIMEOUT_S)
+            starts = uncommitted.offsets_for_times(times, REQUEST_TIMEOUT_S)
             starts = [start for start in starts if 0 <= start.offset < ends[start.partition]]
             self._ends = {start.partition: ends[start.partition] for start in starts}  # of partitions still to be read
             self.messages = sum(self._ends[start.partition] - start.offset for start in starts)

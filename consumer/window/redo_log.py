@@ -1,21 +1,25 @@
 """A redo log of the last batches' writes to the window, which a window that was recovered meanwhile may lack.
 
-A recovery reads the changelog up to where it ends at that moment. A batch that was matched in the lost window and
-commits after that moment is on the changelog, but not in the recovered window: its pictures would be forgotten, and
-what it deleted would be back. So the writes of each batch are logged until the loss guard's marker, read after the
-commit, is still the one that they were made under. When it is another one, they are made again, which is harmless where
-they were not lost.
+A recovery reads the changelog up to where it ends at that moment, and waits for transactions that are open then. A
+batch that was matched in the lost window must not commit later: others cannot know its pictures by then. So between its
+messages and their commit the loss guard's marker is read. Where it is another one than the batch was matched under, the
+batch is matched again. Where it is the same, a recovery of what is lost from now on will find the messages.
+
+The writes of each batch are logged until the marker, read after the commit, is still the one that they were made under.
+When it is another one, they are made again, which is harmless where they were not lost.
 """
 
 import math
+import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from consumer.errors import Unavailable
-from consumer.window.loss_guard import RECOVERY_PENDING
+from consumer.window.loss_guard import RECOVERY_PENDING, LossGuard, MarkerReading
 from consumer.window.records import NewRecord, Source, StoredRecord, decode_record, to_datetime
 from consumer.window.window import RedisWindow
 
@@ -44,12 +48,24 @@ class Write:
 
 @dataclass(slots=True)
 class BatchWrites:
-    """The writes of one batch, the marker that they were made under, and when the batch was committed."""
+    """The writes of one batch, the marker that they were made under, and when the batch was committed.
+
+    Whoever publishes the batch holds the lock meanwhile: then it is not matched again.
+    """
 
     writes: list[Write] = field(default_factory=list)
-    recorded: bool = False
+    guard: LossGuard | None = None
+    match_again: Callable[[int], None] | None = None
     marker: bytes | None = None
     committed_s: float = math.inf
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def check(self) -> None:
+        """Check that the batch's window is not lost. Raises Unavailable if it is, until the batch is matched again."""
+        if self.guard is not None:
+            marker = self.guard.marker()
+            if marker is None or marker != self.marker:
+                raise Unavailable("redis", RECOVERY_PENDING)
 
     def commit(self) -> None:
         """Note that the batch is committed, or left to another process. May be called from any thread."""
@@ -63,14 +79,18 @@ class RedoLog:
         self.batches: deque[BatchWrites] = deque()
         self._window = window
 
-    def record(self, batch: BatchWrites) -> None:
-        """Log a batch, before its first write. Nothing is logged for a window that is never recovered."""
-        if self._window.loss_guard.recovers and not batch.recorded:
-            batch.recorded, batch.marker = True, self._window.loss_guard.last_reading.marker
+    def record(self, batch: BatchWrites, match_again: Callable[[int], None]) -> None:
+        """Log a batch, before its first write. Nothing is logged for a window that is never recovered.
+
+        `match_again(recovered_ms)` matches it in a window recovered since; what is younger was not in the lost one.
+        """
+        guard = self._window.loss_guard
+        if guard.recovers and batch.guard is None:
+            batch.guard, batch.match_again, batch.marker = guard, match_again, guard.last_reading.marker
             self.batches.append(batch)
 
     def replay(self) -> None:
-        """Make the writes again that a recovered window may lack, and drop batches that are safe.
+        """Repeat batches that a recovered window may lack, and drop those that are safe.
 
         To be called before anything later is written, so that the order stays. Raises Unavailable when the window
         cannot be asked, or when a recovery has been waited for so long that no more batches are logged.
@@ -84,11 +104,19 @@ class RedoLog:
             return
         for batch in self.batches:
             if batch.marker != reading.marker:
-                for write in batch.writes:
-                    if write.stored is None:
-                        self._window.delete(write.tenant, write.image_id, write.source)
-                    else:
-                        self._window.append([write.new_record()])
-                batch.marker = reading.marker
+                with batch.lock:
+                    self._repeat(batch, reading)
         while self.batches and self.batches[0].committed_s < reading.read_at_s:
             self.batches.popleft()
+
+    def _repeat(self, batch: BatchWrites, reading: MarkerReading) -> None:
+        """Match a batch again, or only make its writes again if it is committed."""
+        if batch.committed_s == math.inf and batch.match_again is not None:
+            batch.match_again(reading.recovered_ms)
+        else:
+            for write in batch.writes:
+                if write.stored is None:
+                    self._window.delete(write.tenant, write.image_id, write.source)
+                else:
+                    self._window.append([write.new_record()])
+        batch.marker = reading.marker

@@ -39,3 +39,21 @@ def test_a_client_that_breaks_down_is_replaced() -> None:
     with pytest.raises(Unavailable, match="gave up"):
         publisher.publish([], [TopicPartition("in", 0, 1)])
     assert publisher._producer is None
+
+
+@pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
+def test_nothing_is_committed_that_does_not_pass_the_check(delivery: Any) -> None:
+    client, consumer = MagicMock(spec=Producer), MagicMock()
+    client.flush.return_value = 0
+
+    def check() -> None:
+        assert client.flush.called
+        raise Unavailable("redis", "lost")
+
+    publisher = publisher_module.Publisher(KafkaSettings(delivery=delivery), cast(Any, consumer))
+    publisher._producer = client
+    with pytest.raises(Unavailable, match="lost"):
+        publisher.publish([], [TopicPartition("in", 0, 1)], check)
+    client.commit_transaction.assert_not_called()
+    consumer.commit.assert_not_called()
+    assert client.abort_transaction.called == (publisher._producer is None) == (delivery == "exactly-once")

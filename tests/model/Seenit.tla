@@ -24,11 +24,10 @@ VARIABLES
     left,     \* how many more faults there may be
     fresh,    \* the next number of a window, a marker or a position
     decided,  \* upload -> the decisions on it so far, each with the window that it rests on
-    excused,  \* uploads that stood in the redo log of a process that died, for a window lost meanwhile
     last      \* the action that led here; no part of the state
 
-vars == <<broker, store, proc, left, fresh, decided, excused, last>>
-View == <<broker, store, proc, left, fresh, decided, excused>>
+vars == <<broker, store, proc, left, fresh, decided, last>>
+View == <<broker, store, proc, left, fresh, decided>>
 
 None == "none"
 Partitions == DOMAIN Topic
@@ -49,6 +48,7 @@ NoRecovery == [step |-> None, cut |-> {}, read |-> {}, window |-> 0]
 
 Started == [
     stage |-> "idle", upload |-> None, lease |-> 0, looked |-> FALSE, own |-> 0, exact |-> None, decision |-> Undecided,
+    first |-> 0, \* the newest entry that it was compared with before, if it stood first in a window that was lost
     leases |-> [part \in Partitions |-> 0], next |-> [part \in Partitions |-> 0], generation |-> 0,
     producer |-> None, unconfirmed |-> FALSE, repeated |-> FALSE,
     replica |-> NoReplica, leave |-> 0, reading |-> 0, marker |-> 0, redo |-> {}, recovery |-> NoRecovery]
@@ -59,12 +59,11 @@ Init ==
         transactions |-> [p \in Procs |-> NoTransaction],
         ends |-> [p \in Procs |-> None], awaited |-> [p \in Procs |-> {}],
         held |-> {}, visible |-> [u \in Uploads |-> <<>>], changelog |-> {}]
-    /\ store = NoWindow @@ [marker |-> 0, lock |-> None]
+    /\ store = NoWindow @@ [marker |-> 0, newest |-> 0, lock |-> None]
     /\ proc = [p \in Procs |-> Started]
     /\ left = [rebalances |-> Rebalances, crashes |-> Crashes, losses |-> Losses, repeats |-> Repeats]
     /\ fresh = 1
     /\ decided = [u \in Uploads |-> {}]
-    /\ excused = {}
     /\ last = <<"Init">>
 
 -----------------------------------------------------------------------------
@@ -74,8 +73,8 @@ NoFault == UNCHANGED left
 At(p, stage) == proc[p].stage = stage
 Holds(p) == proc[p].leases[PartitionOf(proc[p].upload)] = proc[p].lease
 
-Same(p) == UNCHANGED <<store, left, fresh, decided, excused>>          \* only the broker and p change
-Alone(p) == UNCHANGED <<broker, store, left, fresh, decided, excused>> \* only p changes
+Same(p) == UNCHANGED <<store, left, fresh, decided>>          \* only the broker and p change
+Alone(p) == UNCHANGED <<broker, store, left, fresh, decided>> \* only p changes
 
 -----------------------------------------------------------------------------
 (* The group. *)
@@ -86,7 +85,7 @@ Rebalance == \* the coordinator distributes the partitions anew: a member came, 
         /\ owner # broker.owner
         /\ broker' = [broker EXCEPT !.generation = @ + 1, !.owner = owner]
         /\ last' = <<"Rebalance", owner>>
-    /\ UNCHANGED <<store, proc, fresh, decided, excused>>
+    /\ UNCHANGED <<store, proc, fresh, decided>>
 
 (* @ consumer.kafka.consumer.UploadsConsumer._withdraw *)
 Withdraw(p) == \* a publish that hangs is not waited for: the brokers refuse it
@@ -102,7 +101,7 @@ Assign(p) ==
     IN
     /\ proc[p].generation # broker.generation
     /\ \A part \in Partitions : proc[p].leases[part] = 0
-    /\ proc[p].stage \notin {"publish", "produced", "offered", "failed"} \* these hold the commit lock
+    /\ proc[p].stage \notin {"publish", "produced", "sure", "offered", "failed"} \* these hold the commit lock
     \* The coordinator does not tell offsets over which a transaction is open.
     /\ "stable offsets" \in Without \/ \A o \in pending : o.part \notin mine
     /\ Step("Assign", p, [
@@ -141,11 +140,11 @@ Kept(redo, reading) == \* a reading after the commit shows whether the writes of
 Decide(name, p, match, window, at) ==
     LET u == proc[p].upload
         decision == [kind |-> IF match = None THEN "unique" ELSE "duplicate", match |-> match, window |-> window]
-        write == IF Rebuilds /\ at # 0 /\ "redo log" \notin Without
+        write == IF Rebuilds /\ at # 0
             THEN {[u |-> u, at |-> at, marker |-> proc[p].marker, done |-> FALSE]} ELSE {}
     IN
     /\ Step(name, p, [
-        stage |-> "decided", decision |-> decision, own |-> at, exact |-> None, looked |-> FALSE,
+        stage |-> "decided", decision |-> decision, own |-> at, exact |-> None, looked |-> FALSE, first |-> 0,
         redo |-> proc[p].redo \cup write])
     /\ decided' = [decided EXCEPT ![u] = @ \cup {decision}]
 
@@ -175,7 +174,7 @@ Confirm(p) ==
        THEN Step("Confirm", p, [stage |-> "new", looked |-> FALSE]) /\ UNCHANGED decided
        ELSE LET own == OwnAt(proc[p].upload)
             IN  Decide("Confirm", p, Earliest(copies).u, store.window, IF own = {} THEN 0 ELSE CHOOSE at \in own : TRUE)
-    /\ UNCHANGED <<broker, store, left, fresh, excused>>
+    /\ UNCHANGED <<broker, store, left, fresh>>
 
 (* @ consumer.window.replica.Replicas._let_begin *)
 LetBegin(p) == \* the window is not there, and the marker says that it was not lost
@@ -214,7 +213,7 @@ AppendUpload(p) == \* the script appends, and returns a page of the log; a repli
         exact |-> IF copies = {} THEN None ELSE Earliest(copies).u,
         replica |-> IF "append first" \in Without THEN replica
             ELSE IF goes_on THEN [window |-> window, rows |-> rows] ELSE NoReplica])
-    /\ UNCHANGED <<broker, left, decided, excused>>
+    /\ UNCHANGED <<broker, left, decided>>
 
 (* @ consumer.window.loss_guard.LossGuard.check_begun *)
 CheckBegun(p) == \* whether the marker that gave leave was still there when the window was
@@ -233,7 +232,7 @@ ConfirmBegun(p) == \* with a script, which compares
     /\ At(p, "checked")
     /\ Step("ConfirmBegun", p, [stage |-> stage, leave |-> 0])
     /\ store' = IF store.leave = proc[p].leave THEN [store EXCEPT !.leave = 0] ELSE store
-    /\ UNCHANGED <<broker, left, fresh, decided, excused>>
+    /\ UNCHANGED <<broker, left, fresh, decided>>
 
 (* @ consumer.window.replica.Replica.precedes *)
 ReadPage(p) ==
@@ -255,10 +254,12 @@ Compare(p) == \* with what stands before the upload in the replica, unless the s
         earlier == {e \in Range(proc[p].replica.rows) :
             e.u # u /\ Picture[e.u] = Picture[u] /\ ("append first" \in Without \/ e.at < proc[p].own)}
         match == IF proc[p].exact # None THEN proc[p].exact ELSE IF earlier = {} THEN None ELSE Earliest(earlier).u
+        \* What an upload was compared with in the lost window, after it was found to be unique there, is its copy.
+        stays == \E e \in Range(proc[p].replica.rows) : e.u = match /\ e.at <= proc[p].first
     IN
     /\ At(p, "read")
-    /\ Decide("Compare", p, match, proc[p].replica.window, proc[p].own)
-    /\ UNCHANGED <<broker, store, left, fresh, excused>>
+    /\ Decide("Compare", p, IF stays THEN None ELSE match, proc[p].replica.window, proc[p].own)
+    /\ UNCHANGED <<broker, store, left, fresh>>
 
 -----------------------------------------------------------------------------
 (* The verdict, and the offset behind its upload, in one transaction. *)
@@ -330,6 +331,30 @@ Produce(p) ==
        ELSE Step("Produce", p, Refused(p)) /\ UNCHANGED broker
     /\ Same(p)
 
+(* @ consumer.window.redo_log.BatchWrites.check *)
+CheckWindow(p) == \* before the end: a recovery that begins later waits for it
+    LET lost == store.marker = 0 \/ store.marker # proc[p].marker IN
+    /\ Rebuilds
+    /\ At(p, "produced")
+    /\ Step("CheckWindow", p, [
+        stage |-> IF lost /\ "window check" \notin Without THEN "failed" ELSE "sure", reading |-> store.marker,
+        redo |-> IF store.marker = 0 THEN proc[p].redo ELSE Kept(proc[p].redo, store.marker)])
+    /\ Alone(p)
+
+(* @ consumer.pipeline.match.Match._match_again *)
+MatchAgain(p) == \* in a window that was recovered since
+    LET u == proc[p].upload
+        others == {e \in proc[p].redo : e.u # u}
+    IN
+    /\ Rebuilds /\ "window check" \notin Without
+    /\ At(p, "decided")
+    /\ proc[p].reading # 0 /\ proc[p].marker # proc[p].reading
+    /\ \A e \in others : e.marker = proc[p].reading \* else Replay comes first
+    /\ Step("MatchAgain", p, [
+        stage |-> "new", first |-> IF proc[p].decision.kind = "unique" THEN store.newest ELSE 0, decision |-> Undecided, own |-> 0,
+        marker |-> proc[p].reading, redo |-> others])
+    /\ Alone(p)
+
 (* The group takes offsets from members of its generation alone; whether the member holds the partition it cannot see. *)
 WithOffset(b, p, offset) == [b EXCEPT
     !.transactions[p].open = TRUE,
@@ -342,7 +367,7 @@ SendOffsets(p) ==
         taken == IsCurrent(p) /\ ("generation" \in Without \/ proc[p].generation = broker.generation)
         request == [kind |-> "offsets", p |-> p, offset |-> offset, generation |-> proc[p].generation]
     IN
-    /\ At(p, "produced")
+    /\ At(p, IF Rebuilds THEN "sure" ELSE "produced")
     /\ \/ /\ ~taken
           /\ Step("SendOffsets", p, [stage |-> "failed"])
           /\ UNCHANGED <<broker, left>>
@@ -354,7 +379,7 @@ SendOffsets(p) ==
           /\ Fault("repeats") \* the connection dies, the client sends it again, and the first one comes later
           /\ Step("SendOffsetsTwice", p, [stage |-> "offered", repeated |-> "new epoch after offsets" \notin Without])
           /\ broker' = [WithOffset(broker, p, offset) EXCEPT !.held = @ \cup {request}]
-    /\ UNCHANGED <<store, fresh, decided, excused>>
+    /\ UNCHANGED <<store, fresh, decided>>
 
 (* How a transaction coordinator answers the end of a transaction that is not open: as it answered the last time. *)
 Accepts(p, end) == IsCurrent(p) /\ (broker.transactions[p].open \/ broker.ends[p] = end)
@@ -381,7 +406,7 @@ Commit(p) ==
        \/ /\ Fault("repeats") \* nobody has it yet
           /\ broker' = holding(broker)
           /\ Step("CommitHeld", p, unanswered)
-    /\ UNCHANGED <<store, fresh, decided, excused>>
+    /\ UNCHANGED <<store, fresh, decided>>
 
 (* @ consumer.kafka.publisher.Publisher._abort *)
 Abort(p) ==
@@ -393,7 +418,7 @@ Abort(p) ==
        \/ /\ Fault("repeats") /\ Accepts(p, "abort")
           /\ broker' = [AfterEnd(p, "abort") EXCEPT !.held = @ \cup {EndRequest(p, "abort")}]
           /\ Step("AbortTwice", p, aborted)
-    /\ UNCHANGED <<store, fresh, decided, excused>>
+    /\ UNCHANGED <<store, fresh, decided>>
 
 Deliver == \* a request that was held back; within an epoch nothing tells the broker that it is late
     \E request \in broker.held :
@@ -407,16 +432,16 @@ Deliver == \* a request that was held back; within an epoch nothing tells the br
             ELSE IF broker.transactions[p].offsets = {} \/ request.generation # broker.generation THEN released
             ELSE WithOffset(released, p, request.offset)
         /\ last' = <<"Deliver", p, request.kind>>
-        /\ UNCHANGED <<store, proc, left, fresh, decided, excused>>
+        /\ UNCHANGED <<store, proc, left, fresh, decided>>
 
 -----------------------------------------------------------------------------
 (* The loss of Redis, and the rebuild. *)
 
 Lose ==
     /\ Fault("losses")
-    /\ store' = NoWindow @@ [marker |-> 0, lock |-> None]
+    /\ store' = NoWindow @@ [marker |-> 0, newest |-> 0, lock |-> None]
     /\ last' = <<"Lose">>
-    /\ UNCHANGED <<broker, proc, fresh, decided, excused>>
+    /\ UNCHANGED <<broker, proc, fresh, decided>>
 
 (* @ consumer.window.loss_guard.LossGuard.marker *)
 ReadMarker(p) == \* a thread of its own asks for it every second
@@ -430,17 +455,17 @@ ReadMarker(p) == \* a thread of its own asks for it every second
 (* @ consumer.window.redo_log.RedoLog.replay *)
 Replay(p) ==
     LET reading == proc[p].reading
-        again == {e \in proc[p].redo : e.marker # reading}
+        again == {e \in proc[p].redo : e.marker # reading /\ e.u # proc[p].upload}
         missing == {e \in again : OwnAt(e.u) = {} /\ ExactCopies(e.u) = {}}
         order == InOrder(missing)
         appended == [i \in DOMAIN order |-> [u |-> order[i].u, at |-> fresh + i - 1]]
     IN
-    /\ proc[p].stage \in {"idle", "looked"}
+    /\ proc[p].stage \in {"idle", "looked", "decided"}
     /\ reading # 0 /\ again # {} /\ Usable /\ IsThere
     /\ store' = [store EXCEPT !.entries = @ \o appended]
     /\ fresh' = fresh + Len(appended)
-    /\ Step("Replay", p, [redo |-> {[e EXCEPT !.marker = reading] : e \in proc[p].redo}])
-    /\ UNCHANGED <<broker, left, decided, excused>>
+    /\ Step("Replay", p, [redo |-> (proc[p].redo \ again) \cup {[e EXCEPT !.marker = reading] : e \in again}])
+    /\ UNCHANGED <<broker, left, decided>>
 
 (* @ consumer.window.loss_guard.LossGuard.lock *)
 BeginRecovery(p) == \* and find where the changelog ends: transactions open now may yet commit what stands before it
@@ -453,7 +478,7 @@ BeginRecovery(p) == \* and find where the changelog ends: transactions open now 
     /\ Step("BeginRecovery", p, [recovery |-> [
         step |-> "read", window |-> 0, read |-> {},
         cut |-> broker.changelog \cup UNION {broker.transactions[q].upserts : q \in open}]])
-    /\ UNCHANGED <<left, fresh, decided, excused>>
+    /\ UNCHANGED <<left, fresh, decided>>
 
 (* @ consumer.window.recovery._Recovery._take *)
 Stage(p) == \* the records go to Redis, where the window is half recovered until they are all in order
@@ -470,7 +495,7 @@ Stage(p) == \* the records go to Redis, where the window is half recovered until
     /\ Step("Stage", p, [recovery |-> [
         step |-> IF stages THEN "staged" ELSE "restored", cut |-> proc[p].recovery.cut, read |-> read,
         window |-> IF stages THEN fresh ELSE 0]])
-    /\ UNCHANGED <<broker, left, decided, excused>>
+    /\ UNCHANGED <<broker, left, decided>>
 
 (* @ consumer.window.recovery._Recovery._restore *)
 Restore(p) ==
@@ -482,22 +507,25 @@ Restore(p) ==
     /\ recovery.step = "staged"
     /\ store' = IF is_there THEN [store EXCEPT !.entries = InOrder(firsts), !.half = FALSE] ELSE store
     /\ Step("Restore", p, [recovery |-> IF is_there THEN [recovery EXCEPT !.step = "restored"] ELSE NoRecovery])
-    /\ UNCHANGED <<broker, left, fresh, decided, excused>>
+    /\ UNCHANGED <<broker, left, fresh, decided>>
 
 (* @ consumer.window.loss_guard.LossGuard.mark *)
 Mark(p) ==
+    LET read == {change.at : change \in proc[p].recovery.read}
+        newest == IF read = {} THEN 0 ELSE CHOOSE at \in read : \A other \in read : other <= at
+    IN
     /\ proc[p].recovery.step = "restored"
     /\ store' = IF store.lock = p \/ "marked under the lock" \in Without
-        THEN [store EXCEPT !.marker = fresh, !.lock = IF @ = p THEN None ELSE @] ELSE store
+        THEN [store EXCEPT !.marker = fresh, !.newest = newest, !.lock = IF @ = p THEN None ELSE @] ELSE store
     /\ fresh' = fresh + 1
     /\ Step("Mark", p, [recovery |-> NoRecovery])
-    /\ UNCHANGED <<broker, left, decided, excused>>
+    /\ UNCHANGED <<broker, left, decided>>
 
 LockExpires == \* that of a process that died
     /\ store.lock # None /\ proc[store.lock].recovery.step = None
     /\ store' = [store EXCEPT !.lock = None]
     /\ last' = <<"LockExpires">>
-    /\ UNCHANGED <<broker, proc, left, fresh, decided, excused>>
+    /\ UNCHANGED <<broker, proc, left, fresh, decided>>
 
 -----------------------------------------------------------------------------
 Crash(p) == \* its transaction stays open until the name has a new producer
@@ -505,10 +533,6 @@ Crash(p) == \* its transaction stays open until the name has a new producer
     /\ proc' = [proc EXCEPT ![p] = Started]
     /\ last' = <<"Crash", p>>
     /\ broker' = [broker EXCEPT !.awaited[p] = {}]
-    /\ excused' = excused \cup {e.u : e \in {e \in proc[p].redo :
-        \* A recovery under way promises to find what was on the changelog, or in an open transaction, when it began.
-        /\ e.marker = 0 \/ e.marker # store.marker
-        /\ \A q \in Procs : \A change \in proc[q].recovery.cut : change.u # e.u}}
     /\ UNCHANGED <<store, fresh, decided>>
 
 TimeOut(p) == \* the coordinator ends a transaction that nobody goes on with
@@ -516,7 +540,7 @@ TimeOut(p) == \* the coordinator ends a transaction that nobody goes on with
     /\ IF proc[p].producer = "current" THEN Fault("crashes") ELSE NoFault \* it stands still, or is gone
     /\ broker' = NewEpoch(p)
     /\ Step("TimeOut", p, [producer |-> IF IsCurrent(p) THEN "fenced" ELSE proc[p].producer])
-    /\ UNCHANGED <<store, fresh, decided, excused>>
+    /\ UNCHANGED <<store, fresh, decided>>
 
 (* What a process does by itself, with what nobody else sees, is done at once: no other order of it means anything. *)
 Next == IF \E p \in Procs : At(p, "read") THEN \E p \in Procs : Compare(p) ELSE
@@ -524,7 +548,7 @@ Next == IF \E p \in Procs : At(p, "read") THEN \E p \in Procs : Compare(p) ELSE
     \/ \E p \in Procs :
         \/ Withdraw(p) \/ Assign(p) \/ Poll(p)
         \/ LookUp(p) \/ Record(p) \/ Confirm(p) \/ LetBegin(p) \/ AppendUpload(p) \/ CheckBegun(p) \/ ConfirmBegun(p) \/ ReadPage(p)
-        \/ CheckLease(p) \/ TakeProducer(p) \/ AskOutcome(p) \/ Produce(p) \/ SendOffsets(p) \/ Commit(p) \/ Abort(p)
+        \/ CheckLease(p) \/ TakeProducer(p) \/ AskOutcome(p) \/ Produce(p) \/ CheckWindow(p) \/ MatchAgain(p) \/ SendOffsets(p) \/ Commit(p) \/ Abort(p)
         \/ ReadMarker(p) \/ Replay(p) \/ BeginRecovery(p) \/ Stage(p) \/ Restore(p) \/ Mark(p)
         \/ Crash(p) \/ TimeOut(p)
 
@@ -542,11 +566,13 @@ NothingCommittedUnowned ==
     \A p \in Procs : \A o \in broker.transactions[p].offsets : o.owned
 
 Verdicts == UNION {Range(broker.visible[u]) : u \in Uploads}
+(* A window was lost once, and no process with it: each matches again what it has not committed. *)
+Survives == Rebuilds /\ left.losses + 1 >= Losses /\ left.crashes = Crashes /\ left.rebalances + 1 >= Rebalances
 OneUnique == \* of the copies in one window; and there is one, once all are answered, unless it was lost meanwhile
     \A picture \in {Picture[u] : u \in Uploads} :
         LET copies == {v \in Verdicts : Picture[v.u] = picture}
             uniques == {v \in copies : v.kind = "unique"}
-        IN  /\ \A v, w \in uniques : v.window = w.window => v.u = w.u
+        IN  /\ \A v, w \in uniques : v.window = w.window \/ Survives => v.u = w.u
             /\ (\A u \in Uploads : Picture[u] = picture => broker.visible[u] # <<>>) /\ left.losses = Losses
                 => uniques # {}
 
@@ -558,6 +584,4 @@ ReplaysEqual == \* whoever decides on an upload again, in the same window, decid
 Remembered == \* what is published is in the window, as soon as the marker says that it is whole
     Rebuilds /\ store.marker # 0 => \A change \in broker.changelog :
         \/ OwnAt(change.u) # {} \/ ExactCopies(change.u) # {}
-        \/ \E p \in Procs : \E e \in proc[p].redo : e.u = change.u
-        \/ change.u \in excused
 =============================================================================

@@ -101,7 +101,12 @@ MUTANTS = {
     "late offsets": Instance(IN_TURN, rebalances=2, repeats=1).lacking(
         "new epoch after offsets", noticed_by="OneVerdict"
     ),
-    "no redo log": Instance(ONE_UPLOAD, rebuilds=True, losses=1).lacking("redo log", noticed_by="Remembered"),
+    "a commit when the window is lost": Instance(AT_ONCE, rebuilds=True, losses=1).lacking(
+        "window check", noticed_by="OneUnique"
+    ),
+    "a commit when the window is lost, and a process that dies": Instance(
+        ONE_UPLOAD, rebuilds=True, crashes=1, losses=1
+    ).lacking("window check", noticed_by="Remembered"),
     "a rebuild that awaits nobody": Instance(ONE_UPLOAD, rebuilds=True, crashes=1, losses=1).lacking(
         "open transactions", noticed_by="Remembered"
     ),

@@ -284,6 +284,22 @@ def test_what_was_not_committed_is_left_out_and_what_is_about_to_be_is_waited_fo
     assert [entry.image_id for entry in contents(redis, "t")] == [b"b"]
 
 
+def test_the_first_transaction_of_a_partition_is_waited_for(redis: Redis, topic: Topic) -> None:
+    [result] = open_window(redis).append([upload("a", 1)])
+    redis.flushall()
+    options = {"bootstrap.servers": topic.settings.bootstrap_servers, "transactional.id": uuid.uuid4().hex}
+    producer = Producer(options)
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    send(producer, topic.upsert_message("t", result.own_record))
+    producer.flush(30)
+    commits = threading.Timer(1.5, lambda: producer.commit_transaction(30))
+    commits.start()
+    topic.recover(open_window(redis))
+    commits.join()
+    assert [entry.image_id for entry in contents(redis, "t")] == [b"a"]
+
+
 def test_an_interrupted_recovery_is_begun_anew(redis: Redis, topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovery, "CHUNK_MESSAGES", 7)
     monkeypatch.setattr(recovery, "RESTORE_ENTRIES", 7)
@@ -514,7 +530,7 @@ class TestWhileOthersWork:
         process.window.loss_guard.marker()
         redo_log, early, late = RedoLog(process.window), BatchWrites(), BatchWrites()
         source = Source(0, 7)
-        redo_log.record(early)
+        redo_log.record(early, lambda _: None)
         late_upload = upload("late", 4, patches=b"p")
         early.writes.append(Write("t", "late", source, process.append(late_upload)[0].own_record))
         for name in ("deleted", "deleted and uploaded again"):
@@ -531,7 +547,7 @@ class TestWhileOthersWork:
             ]
         early.commit()
         redo_log.replay()  # as before each batch
-        redo_log.record(late)
+        redo_log.record(late, lambda _: None)
         again = upload("deleted and uploaded again", 3)._replace(source=Source(0, 8))
         late.writes.append(Write("t", "deleted and uploaded again", Source(0, 8), process.append(again)[0].own_record))
         redo_log.replay()
@@ -631,9 +647,9 @@ class TestWhileOthersWork:
         guard = process.window.loss_guard
         mark = guard.mark
 
-        def mark_an_empty_server() -> None:
+        def mark_an_empty_server(recovered_ms: int) -> None:
             redis.flushall()
-            mark()
+            mark(recovered_ms)
 
         with monkeypatch.context() as patched:
             patched.setattr(guard, "mark", mark_an_empty_server)
