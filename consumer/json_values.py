@@ -10,20 +10,30 @@ REGISTRY_PREFIX_BYTES = 5
 MAX_WRAPPINGS = 3
 
 
+def load_json(text: bytes | str) -> Any:
+    """Parse JSON, and nothing else. Raises Unprocessable."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise Unprocessable("malformed-event", "the JSON is nested too deeply") from None
+    except ValueError as error:
+        raise Unprocessable("malformed-event", f"not JSON: {short(error)}") from None
+
+
 def parse_json(value: bytes) -> Any:
     """Parse JSON, and take off what serialisers put around it: a schema's number, a schema, a string.
 
     Raises Unprocessable.
     """
     try:
-        document = _loads(value)
+        document = load_json(value)
     except Unprocessable:
         if value[:1] != b"\0":
             raise
-        document = _loads(value[REGISTRY_PREFIX_BYTES:])
+        document = load_json(value[REGISTRY_PREFIX_BYTES:])
     for _ in range(MAX_WRAPPINGS):
         if isinstance(document, str):
-            document = _loads(document)
+            document = load_json(document)
         elif isinstance(document, dict) and document.keys() == {"schema", "payload"}:
             document = document["payload"]
     return document
@@ -35,15 +45,6 @@ def parse_json_or_none(data: bytes | str) -> Any:
         return parse_json(data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass"))
     except Unprocessable:
         return None
-
-
-def _loads(text: bytes | str) -> Any:
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise Unprocessable("malformed-event", "the JSON is nested too deeply") from None
-    except ValueError as error:
-        raise Unprocessable("malformed-event", f"not JSON: {short(error)}") from None
 
 
 def short(error: BaseException) -> str:

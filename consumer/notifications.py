@@ -10,7 +10,6 @@ Each store has a form of its own, and each way into Kafka may wrap it once more:
 SeaweedFS writes no JSON: see `consumer.filer_events`.
 """
 
-import json
 import re
 from collections.abc import Callable
 from datetime import datetime
@@ -18,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote, unquote_plus, urlsplit
 
 from consumer.errors import Unprocessable
+from consumer.json_values import load_json
 
 Document = dict[str, Any]
 
@@ -41,8 +41,8 @@ class Change(NamedTuple):
         return f"{self.address}?versionId={self.version}" if self.version else self.address
 
 
-# Reads an entry of a notification; None where nothing is to be done. Raises Unprocessable, and KeyError, TypeError,
-# ValueError or AttributeError for what is not of its form.
+# Reads an entry of a notification; None where nothing is to be done. Raises Unprocessable, and anything (KeyError,
+# TypeError, RecursionError and others) for what is not of its form.
 Reader = Callable[[Document], Change | None]
 
 # Names of S3 events, without `s3:`. What follows ObjectCreated: may also be no upload: MinIO names changes of tags,
@@ -66,11 +66,10 @@ NO_CONTENT = re.compile(
 def find_entries(document: Document) -> tuple[Reader, list[Any]] | None:
     """Find the entries of a notification, and what reads them; None for a document that is none.
 
-    Raises ValueError for one that wraps what is not JSON.
+    Raises Unprocessable for one that wraps what is not JSON.
     """
-    wrapped = _unwrap(document)
-    if wrapped is not None:
-        return find_entries(wrapped)
+    while (wrapped := _unwrap(document)) is not None:
+        document = wrapped
     if isinstance(document.get("Records"), list):
         return _s3_record, document["Records"]
     name = document.get("eventType") or document.get("type")
@@ -84,9 +83,9 @@ def find_entries(document: Document) -> tuple[Reader, list[Any]] | None:
 
 
 def _unwrap(document: Document) -> Document | None:
-    """Take out of the document what SNS, or Pub/Sub where it pushes, have put into it."""
+    """Take out of the document what SNS, or Pub/Sub where it pushes, have put into it. Raises Unprocessable."""
     if document.get("Type") == "Notification" and isinstance(document.get("Message"), str):
-        inner = json.loads(document["Message"])
+        inner = load_json(document["Message"])
         return inner if isinstance(inner, dict) else {}
     message = document.get("message")
     if isinstance(message, dict) and isinstance(message.get("attributes"), dict):

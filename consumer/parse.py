@@ -95,10 +95,8 @@ def parse(record: Record) -> list[Event]:
     message = _Message.of(record)
     try:
         return list(_events(message)) or [message.event(Ignored())]
-    except Unprocessable as error:
-        return [message.event(error)]
-    except ValidationError as error:
-        return [message.event(_malformed(error))]
+    except Exception as error:
+        return [message.event(_refusal(error))]
 
 
 def _events(message: _Message) -> Iterator[Event]:
@@ -135,7 +133,11 @@ def _by_value(value: bytes, message: _Message) -> Iterator[Event]:
         except ValueError as error:
             raise Unprocessable("malformed-event", f"neither JSON nor SeaweedFS's: {short(error)}") from None
         for index, change in enumerate(changes):
-            yield _changed(change, message, index)
+            try:
+                event = _changed(change, message, index)
+            except Exception as error:
+                event = _of_entry(_refusal(error), message, index)
+            yield event
         return
     yield from _structured(document, message)
 
@@ -149,10 +151,8 @@ def _structured(document: Any, message: _Message) -> Iterator[Event]:
         part = message if len(documents) == 1 else message.part(index)
         try:
             yield from list(_document(each, part))
-        except Unprocessable as error:
-            yield part.event(error)
-        except ValidationError as error:
-            yield part.event(_malformed(error))
+        except Exception as error:
+            yield part.event(_refusal(error))
 
 
 def _document(document: Any, message: _Message) -> Iterator[Event]:
@@ -225,10 +225,7 @@ def _store_event(attributes: dict[str, Any], data: Any) -> dict[str, Any] | None
 
 def _notification(document: dict[str, Any], message: _Message) -> Iterator[Event]:
     """Parse the notification of a store, each entry by itself. Raises Unprocessable for a document that is none."""
-    try:
-        found = find_entries(document)
-    except (ValueError, RecursionError) as error:
-        raise Unprocessable("malformed-event", f"not JSON within JSON: {short(error)}") from None
+    found = find_entries(document)
     if found is None or not found[1]:
         raise Unprocessable(
             "unknown-event", "neither a CloudEvent, a bucket notification, nor a picture with content-type"
@@ -240,13 +237,8 @@ def _notification(document: dict[str, Any], message: _Message) -> Iterator[Event
         try:
             change = read(entry)
             event = _changed(change, message, index) if change else None
-        except Unprocessable as error:
-            event = _of_entry(error, message, index)
-        except ValidationError as error:
-            event = _of_entry(_malformed(error), message, index)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            reason = Unprocessable("malformed-event", f"not a bucket notification: {short(error)}")
-            event = _of_entry(reason, message, index)
+        except Exception as error:
+            event = _of_entry(_refusal(error), message, index)
         yield event or _of_entry(Ignored(), message, index)
 
 
@@ -293,6 +285,20 @@ def _name(value: object, default: str) -> str:
         if isinstance(value, str) and value
         else default
     )
+
+
+def _refusal(error: Exception) -> Unprocessable:
+    """The reason for whatever was raised while a message, or a part of it, was parsed.
+
+    Parsing depends on the message alone: what fails fails each time, and would hold up its partition for good.
+    """
+    if isinstance(error, MemoryError):  # which says nothing of the message
+        raise error
+    if isinstance(error, Unprocessable):
+        return error
+    if isinstance(error, ValidationError):
+        return _malformed(error)
+    return Unprocessable("malformed-event", f"not of the form that it seems to have: {short(error)}")
 
 
 def _malformed(error: ValidationError) -> Unprocessable:

@@ -533,6 +533,13 @@ class TestSeaweedFS:
         assert new.image_id == "s3://other/b.jpg"
         assert old.id != new.id
 
+    def test_renamed_to_a_name_that_is_too_long(self) -> None:
+        long = b"\x80\x20" + b"n" * 4096  # the length in two bytes
+        value = field(1, entry("a.jpg")) + b"\x12\x83\x20\x0a" + long + field(4, b"/buckets/pics/dir")
+        old, new = parse(record(value, key=self.PATH.encode()))
+        assert old.body == ImageDeleted(image_id="s3://pics/dir/a.jpg")
+        assert isinstance(new.body, Unprocessable)
+
     @pytest.mark.parametrize(
         "path", ["/etc/a.jpg", "/buckets/pics", "/buckets/pics/.uploads/1/0001.part", "/topics/.system/log"]
     )

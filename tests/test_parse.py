@@ -14,6 +14,7 @@ from consumer.events import NAME_LENGTH, Event, ImageDeleted, ImageUpload, Recor
 from consumer.parse import parse
 
 CLOUD_EVENT = {"specversion": "1.0", "id": "1", "source": "/app", "type": "image.uploaded"}
+DATA = {"image_id": "a", "url": "s3://b/c"}
 
 
 def record(value: bytes | None, key: bytes | None = b"key", **headers: bytes) -> Record:
@@ -132,13 +133,30 @@ def test_the_picture_itself_without_a_key_is_named_by_its_position() -> None:
         (record(b"{}", ce_type=b"image.uploaded", ce_time=b"yesterday"), "malformed-event", "CloudEvent"),
         (record(b"{}", ce_type=b"\xff"), "malformed-event", "CloudEvent"),
         (record(notification("s3:ObjectCreated:Put", key="%FF")), "malformed-event", "UnicodeDecodeError"),
-        (record(notification("s3:ObjectCreated:Put", s3=None)), "malformed-event", "not a bucket notification"),
+        (record(notification("s3:ObjectCreated:Put", s3=None)), "malformed-event", "not of the form"),
     ],
 )
 def test_what_cannot_be_understood_says_why(message: Record, reason: str, says: str) -> None:
     error = refused(message)
     assert error.reason == reason
     assert says in error.detail
+
+
+@pytest.mark.parametrize("wrapped", ["no json", "[" * 100_000])
+def test_a_cloud_event_around_what_is_not_json(wrapped: str) -> None:
+    event = parsed(structured({"image_id": "a", "Type": "Notification", "Message": wrapped}, type="order.placed"))
+    assert isinstance(event.body, Unprocessable)
+    assert (event.body.reason, event.image_id) == ("malformed-event", "a")
+
+
+def test_a_fault_in_parsing_is_the_messages_own_and_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_entries(document: Any) -> None:
+        raise LookupError(document)
+
+    monkeypatch.setattr("consumer.parse.find_entries", find_entries)
+    first, second = parse(record(json.dumps([{"Records": []}, {**CLOUD_EVENT, "data": DATA}]).encode()))
+    assert isinstance(first.body, Unprocessable)
+    assert isinstance(second.body, ImageUpload)
 
 
 def test_names_survive_an_otherwise_broken_event() -> None:
