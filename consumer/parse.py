@@ -200,7 +200,8 @@ def _cloud_event(attributes: dict[str, Any], data: Any, message: _Message) -> It
         body = BODIES[kind].model_validate(data)
     except ValidationError as error:
         body = _malformed(error)
-    yield message.event(body, image_id, tenant, identity, to_time(attributes.get("time")))
+    # A key that stands in for the subject may be of any length.
+    yield message.event(body, image_id[:NAME_LENGTH], tenant, identity, to_time(attributes.get("time")))
 
 
 def _identity(attributes: dict[str, Any]) -> tuple[str, str]:

@@ -164,7 +164,10 @@ def test_names_survive_an_otherwise_broken_event() -> None:
     assert (event.image_id, event.tenant) == ("a", "t")
 
 
-@pytest.mark.parametrize("headers", [{}, {"content_type": b"image/png"}])
+PICTURE_EVENT = {"ce_id": b"1", "ce_source": b"/app", "ce_type": b"image.uploaded", "content_type": b"image/png"}
+
+
+@pytest.mark.parametrize("headers", [{}, {"content_type": b"image/png"}, PICTURE_EVENT])
 def test_a_key_of_any_length_gives_a_verdict_that_its_topic_takes(headers: dict[str, bytes]) -> None:
     event = parsed(record(b"not JSON", key=b"\xff" * 500_000, **headers))
     assert isinstance(event.body, Unprocessable)
