@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from cloudevents.core.bindings.common import get_event_factory_for_version
@@ -35,7 +36,7 @@ from consumer.notifications import Change, find_entries, to_time
 
 # Verdict ids are UUIDs of the input event's identity under this namespace: the same event always gives the same id.
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "seenit:image.verdict")
-# Entries of one message. Stores put one into each; many would be many pictures in memory at once.
+# Events of one message, however it wraps them. Stores put one into each; many would be many pictures in memory at once.
 MAX_ENTRIES = 100
 # The last moment that a calendar has.
 LAST_MS = int(datetime.max.replace(tzinfo=UTC).timestamp() * 1000)
@@ -94,7 +95,10 @@ def parse(record: Record) -> list[Event]:
     """Parse a record into events, at least one. What cannot be understood is an event whose body says why."""
     message = _Message.of(record)
     try:
-        return list(_events(message)) or [message.event(Ignored())]
+        events = list(islice(_events(message), MAX_ENTRIES + 1))
+        if len(events) > MAX_ENTRIES:
+            raise Unprocessable("malformed-event", f"too many events in one message; at most {MAX_ENTRIES}")
+        return events or [message.event(Ignored())]
     except Exception as error:
         return [message.event(_refusal(error))]
 
@@ -145,12 +149,10 @@ def _by_value(value: bytes, message: _Message) -> Iterator[Event]:
 def _structured(document: Any, message: _Message) -> Iterator[Event]:
     """Parse a document, or a list of such, each by itself. Raises Unprocessable for what holds none."""
     documents = document if isinstance(document, list) and document else [document]
-    if len(documents) > MAX_ENTRIES:
-        raise Unprocessable("malformed-event", f"{len(documents)} events in one message; at most {MAX_ENTRIES}")
     for index, each in enumerate(documents):
         part = message if len(documents) == 1 else message.part(index)
         try:
-            yield from list(_document(each, part))
+            yield from _document(each, part)
         except Exception as error:
             yield part.event(_refusal(error))
 
@@ -232,8 +234,6 @@ def _notification(document: dict[str, Any], message: _Message) -> Iterator[Event
             "unknown-event", "neither a CloudEvent, a bucket notification, nor a picture with content-type"
         )
     read, entries = found
-    if len(entries) > MAX_ENTRIES:
-        raise Unprocessable("malformed-event", f"{len(entries)} records in one notification; at most {MAX_ENTRIES}")
     for index, entry in enumerate(entries):
         try:
             change = read(entry)

@@ -222,6 +222,13 @@ def test_a_flood_of_records_in_one_notification_is_refused_whole() -> None:
     assert (error.reason, "at most" in error.detail) == ("malformed-event", True)
 
 
+def test_a_flood_in_a_list_of_notifications_is_refused_whole() -> None:
+    one = json.loads(notification("s3:ObjectCreated:Put", "s3:ObjectRemoved:Delete"))
+    assert len(parse(record(json.dumps([one] * 50).encode()))) == 100
+    error = refused(record(json.dumps([one] * 51).encode()))
+    assert (error.reason, "at most 100" in error.detail) == ("malformed-event", True)
+
+
 def test_nothing_of_an_event_is_repeated_at_length() -> None:
     error = refused(structured({"image_id": "a", "url": "s3://b/c"}, type="x" * 1_000_000))
     assert len(error.detail) < 300
