@@ -116,7 +116,10 @@ class ImageUpload(Body):
     url: Annotated[
         Annotated[str, Field(min_length=1, max_length=8192)] | None, BeforeValidator(lambda url: url or None)
     ] = None
-    version_id: Annotated[str, Field(min_length=1, max_length=VERSION_LENGTH)] | None = None
+    version_id: Annotated[
+        Annotated[str, Field(min_length=1, max_length=VERSION_LENGTH)] | None,
+        BeforeValidator(lambda version: None if version == "" else version),
+    ] = None
     data_base64: Annotated[Base64 | None, BeforeValidator(_from_base64)] = None
     content_type: Annotated[str | None, WrapValidator(_or_none)] = None
     uploaded_at: Annotated[AwareDatetime | None, WrapValidator(_or_none)] = None

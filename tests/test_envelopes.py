@@ -63,6 +63,7 @@ def test_optional_attributes_that_cannot_be_read_are_absent(name: str, value: An
         ({"url": None}, {"url": None}),
         ({"url": ""}, {"url": None}),
         ({"version_id": None}, {"version_id": None}),
+        ({"version_id": ""}, {"version_id": None}),
         ({"url": "s3://b/k", "data_base64": ""}, {"data_base64": None}),
         ({"url": "s3://b/k", "data_base64": None}, {"data_base64": None}),
     ],
@@ -72,8 +73,9 @@ def test_optional_fields_that_cannot_be_read_are_absent(changes: dict[str, Any],
     assert body.model_dump(include=set(expected)) == expected
 
 
-def test_a_tenant_that_is_too_long_is_refused_not_put_among_others() -> None:
-    [event] = parse(structured({**DATA, "tenant": "t" * 257}))
+@pytest.mark.parametrize("changes", [{"tenant": "t" * 257}, {"version_id": 5}])
+def test_a_tenant_or_version_that_cannot_be_read_is_refused_not_taken_for_another(changes: dict[str, Any]) -> None:
+    [event] = parse(structured({**DATA, **changes}))
     assert isinstance(event.body, Unprocessable)
 
 
