@@ -4,6 +4,7 @@ S3 takes any name, and clients that join paths carelessly make such. botocore si
 and is loaded when the first one is asked for.
 """
 
+import os
 import re
 import threading
 import time
@@ -16,6 +17,9 @@ from consumer.settings import FetchSettings
 
 READ_BYTES = 1 << 20
 MAX_ERROR_BYTES = 64 << 10
+# With this variable the other client sends requests unsigned, for public buckets; how it may say yes.
+UNSIGNED_VARIABLE = "AWS_SKIP_SIGNATURE"
+YES = frozenset({"1", "true", "on", "yes", "y"})
 
 
 class S3NameFetcher:
@@ -30,7 +34,7 @@ class S3NameFetcher:
 
     def fetch(self, url: str, bucket: str, key: str, version: str | None) -> bytes:
         """Return an object, in one version if that is named. Raises Unprocessable and Unavailable."""
-        from botocore.exceptions import BotoCoreError  # noqa: PLC0415 (see above)
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 (see above)
         from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
         deadline = time.monotonic() + 2 * self._settings.timeout_s
@@ -48,11 +52,12 @@ class S3NameFetcher:
                     raise Unavailable("object-store", f"{redacted(url)} was not read in time")
                 parts.append(part)
             return b"".join(parts)
-        except (BotoCoreError, HTTPError, ValueError) as error:
+        # The last two also come from what asks for credentials: of another service, or in a file that is not there.
+        except (BotoCoreError, HTTPError, ValueError, ClientError, OSError) as error:
             raise Unavailable("object-store", f"{redacted(url)}: {printable_line(error)}") from None
 
     def _get(self, bucket: str, key: str, version: str | None) -> Any:
-        """Ask for an object; return the answer, of which only the headers are read. Raises BotoCoreError."""
+        """Ask for an object; return the answer, of which only the headers are read. Raises as `_open` does."""
         from botocore.auth import S3SigV4Auth  # noqa: PLC0415 (see above)
         from botocore.awsrequest import AWSRequest  # noqa: PLC0415
 
@@ -60,11 +65,16 @@ class S3NameFetcher:
         if version is not None:
             address += f"?versionId={quote(version, safe='')}"
         request = AWSRequest("GET", address, stream_output=True)
-        S3SigV4Auth(self._open(), "s3", self._settings.s3_region).add_auth(request)
+        credentials = self._open()
+        if credentials is not None:
+            S3SigV4Auth(credentials, "s3", self._settings.s3_region).add_auth(request)
         return self._session.send(request.prepare())
 
     def _open(self) -> Any:
-        """Find the credentials, once; return those of the moment. Raises BotoCoreError."""
+        """Find the credentials, once; return those of the moment, or None where requests are not signed.
+
+        Raises BotoCoreError, ClientError and OSError.
+        """
         from botocore.exceptions import NoCredentialsError  # noqa: PLC0415 (see above)
         from botocore.httpsession import URLLib3Session  # noqa: PLC0415
         from botocore.session import Session  # noqa: PLC0415
@@ -74,6 +84,8 @@ class S3NameFetcher:
                 self._session = URLLib3Session(
                     timeout=self._settings.timeout_s, max_pool_connections=self._settings.concurrency
                 )
+            if os.environ.get(UNSIGNED_VARIABLE, "").lower() in YES:
+                return None
             self._credentials = self._credentials or Session().get_credentials()
             if self._credentials is None:
                 raise NoCredentialsError

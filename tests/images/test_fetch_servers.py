@@ -291,6 +291,36 @@ class TestS3:
     def test_keys_that_no_path_could_have(self, store: Fetcher, key: str) -> None:
         assert store.fetch(f"s3://pictures/{key}") == key.encode()
 
+    @pytest.mark.parametrize("key", ["a.jpg", "/lead.jpg"])
+    def test_a_public_bucket_needs_no_credentials(
+        self, bucket: str, store: Fetcher, key: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client = boto3.client("s3", endpoint_url=bucket, region_name="us-east-1")
+        client.create_bucket(Bucket="public")
+        client.put_object(Bucket="public", Key=key, Body=key.encode(), ACL="public-read")
+        client.close()
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        monkeypatch.setenv("AWS_SKIP_SIGNATURE", "True")
+        assert store.fetch(f"s3://public/{key}") == key.encode()
+
+    def test_credentials_that_cannot_be_had_are_waited_for(
+        self, store: Fetcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/reader")
+        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+        with pytest.raises(Unavailable, match="No such file"):
+            store.fetch("s3://pictures//lead.jpg")
+        # The service that gives credentials refuses.
+        (tmp_path / "token").write_text("a token")
+        with serve(lambda _, connection: answer(connection, b"<no/>", "403 Forbidden", keep=False)) as server:
+            monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{server.port}")
+            with pytest.raises(Unavailable, match="AssumeRoleWithWebIdentity"):
+                store.fetch("s3://pictures//lead.jpg")
+
     @pytest.mark.parametrize("key", ["../pictures/a.jpg", "a/..", "a/../a.jpg"])
     def test_no_way_leads_out_of_the_bucket(self, store: Fetcher, key: str) -> None:
         assert refused(store, f"s3://pictures/{key}").reason == "not-supported"
