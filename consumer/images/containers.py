@@ -22,6 +22,7 @@ JPEG_RESTARTS = tuple(bytes((0xFF, 0xD0 + number)) for number in range(8))
 # Frames that are coded in other ways than the decoder knows: hierarchical ones.
 HIERARCHICAL_FRAMES = frozenset(bytes((0xFF, code)) for code in (0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF))
 FRAMES = HIERARCHICAL_FRAMES | {bytes((0xFF, code)) for code in (0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA, 0xCB)}
+PROGRESSIVE_FRAMES = frozenset({b"\xff\xc2", b"\xff\xca"})
 JPEG_METADATA = frozenset({0xE1, *range(0xE2, 0xEE), 0xEF, 0xFE})  # but for EXIF, which is an E1 too
 FILLING_BYTES = 64 << 10
 
@@ -45,26 +46,35 @@ HEIF_HEADER_BYTES = 64 << 10
 
 
 class Jpeg(NamedTuple):
-    """What the markers of a JPEG say: scans, whether its end is there, and whether a decoder here knows its kind."""
+    """What the markers of a JPEG say: scans, whether its end is there, and whether a decoder here knows its kind.
+
+    One that is not `streamed` is held whole while it is decoded: progressive, or with components left to later scans,
+    which need not be there.
+    """
 
     scans: int
     ended: bool
     supported: bool
+    streamed: bool
 
 
 def read_jpeg(data: bytes) -> Jpeg:
     """Read the markers up to the end of the first image; what follows it (pictures, a video) may hold any bytes."""
-    scans, offset, supported = 0, 2, True
+    scans, offset, supported, streamed = 0, 2, True, False
+    sequential, components = False, b""
     for _ in range(MAX_JPEG_SEGMENTS):
         marker = JPEG_SEGMENT.search(data, offset)
         if marker is None or marker[0] == END_OF_IMAGE:
-            return Jpeg(scans, marker is not None, supported)
+            return Jpeg(scans, marker is not None, supported, streamed)
         scans += marker[0] == START_OF_SCAN
         if scans > MAX_JPEG_SCANS:
             break
+        if marker[0] == START_OF_SCAN and scans == 1:
+            streamed = sequential and data[marker.end() + 2 : marker.end() + 3] == components
         if marker[0] in FRAMES:
             bits = data[marker.end() + 2 : marker.end() + 3]
             supported = marker[0] not in HIERARCHICAL_FRAMES and bits == b"\x08"
+            sequential, components = marker[0] not in PROGRESSIVE_FRAMES, data[marker.end() + 7 : marker.end() + 8]
         offset = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
     raise Unprocessable("broken-image", "The JPEG has far too many scans or segments; save it again.")
 

@@ -133,8 +133,8 @@ def _decode(data: bytes, size: int, settings: DecodeSettings) -> Picture:
             held_pixels = width * height
             if jpeg is not None:
                 image.draft(None, (size, size))  # the smallest of 1, 1/2, 1/4, 1/8 that still covers the square
-                if jpeg.scans == 1:
-                    held_pixels = image.width * image.height  # a progressive one is held whole
+                if jpeg.streamed:
+                    held_pixels = image.width * image.height  # of one that is not, all coefficients are held
             with _one_large_picture if held_pixels > LARGE_PIXELS else nullcontext():
                 pixels, thumbnail = prepare(image, size, width / height)
     except UnidentifiedImageError:

@@ -6,7 +6,9 @@ import sys
 import threading
 import time
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import BytesIO
 
 import numpy as np
@@ -290,6 +292,11 @@ def tiff(width: int, height: int, **tags: int) -> bytes:
     return struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<H", len(entries)) + directory + bytes(104)
 
 
+def first_scan(data: bytes) -> bytes:
+    """End a JPEG with its first scan."""
+    return data[: data.index(b"\xff\xc4", data.index(b"\xff\xda"))] + b"\xff\xd9"
+
+
 class TestBombs:
     @pytest.mark.parametrize(
         "data",
@@ -441,6 +448,37 @@ class TestBombs:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(pixels, [encoded(PHOTO, "PNG")] * 8))
         assert most_inside == 1
+
+    @pytest.mark.parametrize(
+        ("options", "change", "alone"),
+        [
+            ({}, lambda data: data, False),
+            ({"progressive": True}, lambda data: data, True),
+            ({"progressive": True}, first_scan, True),
+            ({}, lambda data: data.replace(b"\xff\xda\0\x0c\3\1\0\2\x11\3\x11", b"\xff\xda\0\x08\1\1\0"), True),
+        ],
+        ids=["sequential", "progressive", "cut to its first scan", "without two components"],
+    )
+    def test_a_jpeg_that_is_held_whole_is_large_whatever_it_is_decoded_to(
+        self,
+        options: dict[str, object],
+        change: Callable[[bytes], bytes],
+        alone: bool,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(decode_module, "LARGE_PIXELS", 1_000_000)
+        held = []
+        real = decode_module.prepare
+
+        def noticed(image: Image.Image, size: int, aspect: float) -> tuple[NDArray[np.uint8], Thumbnail]:
+            held.append(decode_module._one_large_picture.locked())
+            return real(image, size, aspect)
+
+        monkeypatch.setattr(decode_module, "prepare", noticed)
+        data = change(encoded(PHOTO.resize((1600, 1200)), "JPEG", **options))
+        with suppress(Unprocessable):
+            decode(data, SIDE_PX, SETTINGS)
+        assert held == [alone]
 
     def test_the_worst_bomb_stays_within_its_memory(self) -> None:
         """Six threads at once unpack some 100 bytes to 17 megapixels each, in a process of their own."""
