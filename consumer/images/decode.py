@@ -5,12 +5,14 @@ anything is decoded; JPEGs are decoded at a fraction of their size where that is
 before it is converted, composed or turned, so that those steps cost next to nothing.
 """
 
+import math
 import re
 import threading
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from io import BytesIO
+from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
@@ -259,8 +261,6 @@ def _resizable(image: Image.Image) -> Image.Image:
     """Convert to a mode that can be resized: no palette, no 16 bits, transparency only as RGBA."""
     if image.mode.startswith("I;16"):  # Pillow resizes some of these wrongly, and clips at 255 when it converts them
         return _eight_bits(image)
-    if image.mode == "LAB":
-        return ImageCms.profileToProfile(image, *LAB_TO_SRGB, outputMode="RGB") or image
     if image.mode == "RGBA":
         return image
     if image.has_transparency_data:
@@ -278,8 +278,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """
     values, tags = np.asarray(image), getattr(image, "tag_v2", {})
     white, brightest = FULL_16_BITS, int(values.max(initial=0))
-    said = [tags.get(TIFF_MAX_SAMPLE_VALUE), tags.get(TIFF_SMAX_SAMPLE_VALUE)]
-    said = [int(value[0]) for value in said if value] + [(1 << bits) - 1 for bits in tags.get(TIFF_BITS, ())]
+    said = [value for tag in (TIFF_MAX_SAMPLE_VALUE, TIFF_SMAX_SAMPLE_VALUE) for value in tags.get(tag, ())[:1]]
+    said = [int(float(value)) for value in said if isinstance(value, Real) and math.isfinite(value)]
+    said += [(1 << bits) - 1 for bits in tags.get(TIFF_BITS, ())]
     known = [top for top in (*said, *USUAL_WHITES) if brightest <= top < FULL_16_BITS]
     white = known[0] if known else FULL_16_BITS
     table = np.minimum(np.arange(FULL_16_BITS + 1) * 255 // white, 255).astype(np.uint8)
@@ -292,6 +293,8 @@ def _rgb(image: Image.Image) -> Image.Image:
     """Convert to RGB, transparent parts on white."""
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    elif image.mode == "LAB":
+        image = ImageCms.profileToProfile(image, *LAB_TO_SRGB, outputMode="RGB") or image
     elif image.mode in ("I", "F"):  # no range is agreed upon: stretch the picture's own
         values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
         values -= values.min()

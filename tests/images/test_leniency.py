@@ -8,6 +8,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 from skimage import data as samples
 
 from consumer.errors import Unprocessable
@@ -122,6 +123,20 @@ class TestDepth:
         wrong = encoded(Image.fromarray(GREY.astype(np.uint16) * 257), "TIFF", tiffinfo={281: 4095})
         assert difference(wrong, self.EIGHT_BITS) < 1
 
+    @pytest.mark.parametrize(
+        ("tag", "kind", "value"),
+        [
+            *((281, 2, "x"), (281, 3, (0,)), (281, 5, (IFDRational(1, 0),)), (281, 7, b"")),
+            *((341, 12, (float("nan"),)), (341, 12, (float("inf"),)), (341, 12, (-1e300,))),
+        ],
+    )
+    def test_what_a_tiff_says_of_its_range_may_be_no_number(self, tag: int, kind: int, value: object) -> None:
+        tags = ImageFileDirectory_v2()
+        tags.tagtype[tag] = kind
+        tags[tag] = value
+        data = encoded(Image.fromarray(GREY.astype(np.uint16) * 257), "TIFF", tiffinfo=tags)
+        assert difference(data, self.EIGHT_BITS) < 1
+
     def test_white_is_zero_in_16_bits(self) -> None:
         data = encoded(Image.fromarray((255 - GREY).astype(np.uint16) * 257), "TIFF")
         entry = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
@@ -133,6 +148,16 @@ class TestDepth:
         lab = ImageCms.profileToProfile(PHOTO, *to_lab, outputMode="LAB")
         assert lab is not None
         assert difference(encoded(lab, "TIFF"), encoded(PHOTO, "PNG")) < 2
+
+    def test_lab_is_converted_once_it_is_small(self) -> None:
+        """So that it costs little more than another picture of that size."""
+        large, seconds = PHOTO.resize((4000, 4000)), []
+        for image in (large, Image.frombytes("LAB", large.size, large.tobytes())):
+            data = encoded(image, "TIFF")
+            began = time.thread_time()
+            decode(data, SIDE_PX, SETTINGS)
+            seconds.append(time.thread_time() - began)
+        assert seconds[1] < 2 * seconds[0] + 0.1
 
     def test_a_picture_of_one_value(self) -> None:
         for value in (0, 1, 65_535):
