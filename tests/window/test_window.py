@@ -349,6 +349,30 @@ def test_an_upload_that_comes_after_its_deletion_is_not_stored_if_it_is_older(
     assert (look_up(window, upload("probe", 1)) is not None) == stored
 
 
+@pytest.mark.parametrize(
+    ("deletions", "offset", "second"),
+    [
+        ([(0, 1, 10), (0, 2, 5)], 3, 7),
+        ([(0, 1, 10), (0, 2, None)], 3, 7),
+        ([(0, 2, None), (0, 3, 5)], 1, 7),  # in the hands of a frozen process
+        ([(0, 1, 5), (0, 3, None)], 2, 7),  # as well
+        ([(0, 2, 10), (1, 9, 5)], 1, 7),
+    ],
+)
+def test_of_several_deletions_each_counts(
+    process: Open, redis: Redis, deletions: list[tuple[int, int, int | None]], offset: int, second: int
+) -> None:
+    window = process()
+    window.append([upload("other", 9)])
+    for partition, number, time_s in deletions:
+        window.delete("t", "a", Source(partition, number, None if time_s is None else to_us(at(time_s))))
+    window.append([upload("a", 1)._replace(uploaded_at=at(second), source=Source(0, offset))])
+    assert look_up(window, upload("probe", 1)) is None
+    window.append([upload("a", 1)._replace(uploaded_at=at(11), source=Source(0, 12))])
+    assert look_up(window, upload("probe", 1)) is not None
+    assert_coherent(redis)
+
+
 def test_an_object_overwritten_for_ever_has_a_bounded_list_of_versions(process: Open, redis: Redis) -> None:
     window = process()
     window.append([upload(f"s3://b/k?versionId={number}", number) for number in range(40)])

@@ -12,8 +12,9 @@ if not epoch then
 end
 local image_id, source = ARGV[6], ARGV[7]
 -- A deletion that a frozen process carries out late, or a second time, deletes nothing that came after it.
-if is_marked(image_id, source) then
-  return {0, string.match(redis.call('HGET', DELETED, redis.sha1hex(image_id)), '%S+$')}
+local done = mark_after(image_id, source)
+if done then
+  return {0, string.match(done, '%S+$')}
 end
 local positions = records_of(image_id, source)
 for _, position in ipairs(positions) do

@@ -28,7 +28,7 @@ for index = 9, #ARGV, 4 do
       store(record, patches or '')
       added = added + 1
     end
-  elseif not is_marked(image_id, source) then
+  elseif not mark_after(image_id, source) then
     for _, position in ipairs(records_of(image_id, source)) do
       erase(position)
       redis.call('XDEL', LOG, position)

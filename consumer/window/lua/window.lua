@@ -1,7 +1,7 @@
 -- One tenant's window for one model: the code that the scripts beside this file share. It is put before each of them.
 --
 --   log      stream; its order is the order of uploads. Entry `ms-serial` (a position): {row, ''}, {gone, position}
---            or {deleted, SHA-1 of an image id}.
+--            or {deleted, field of `deleted`}.
 --            ms is the server's clock and never falls; serial counts up, over rows and tombstones alike.
 --   rows     hash: position -> record. Not in the stream, because XDEL only marks an entry: its bytes stay in memory
 --            and in snapshots until all entries of its node are gone, and a deleted picture has to be gone at once.
@@ -9,8 +9,9 @@
 --            Also \255 and the image id of an object -> positions of its versions, `object?versionId=version`
 --   digests  hash: content hash -> positions, in order
 --   patches  hash: position -> local features and thumbnail, for pictures that have some
---   deleted  hash: SHA-1 of an image id -> partition, offset, perhaps time, and position of its deletion. A process
---            that was frozen with an upload in its hands may append it after others have carried out its deletion.
+--   deleted  hash: SHA-1 of an image id -> partition, offset and position of its last deletion that told no time; with
+--            `@` behind it, partition, offset, time and position of the latest one that did. A process that was frozen
+--            with an upload in its hands may append it after others have carried out its deletion.
 --   meta     hash: epoch, serial, ms, bytes; during a recovery also rebuilding, and how many entries are done; until a
 --            window that was begun is confirmed also leave, the loss guard's marker by which it was begun
 --
@@ -182,9 +183,15 @@ local function forget(position)
   redis.call('XADD', LOG, next_position(), 'gone', position)
 end
 
--- Mark an image id as deleted by the event at `source`, a partition and an offset.
+-- Mark an image id as deleted by the event at `source`, a partition, an offset and perhaps a time. Of two deletions that
+-- tell their times the later rules out all that the earlier does: if it came first its mark stays, and lives on.
 local function mark(image_id, source)
-  local name, position = redis.sha1hex(image_id), next_position()
+  local position, time = next_position(), deleted_us(source)
+  local name = redis.sha1hex(image_id) .. (time and '@' or '')
+  local before = time and redis.call('HGET', DELETED, name)
+  if before and deleted_us(before) > time then
+    source = string.match(before, '^(.*) %S+$')
+  end
   redis.call('XADD', LOG, position, 'deleted', name)
   redis.call('HSET', DELETED, name, source .. ' ' .. position)
   bytes = bytes + MARK_BYTES
@@ -197,33 +204,46 @@ local function unmark(name, position)
   end
 end
 
--- Whether the event at `source` comes before a deletion of this image id, or is that deletion again. Events of one
--- partition are in order. Of an upload and a deletion that both tell their time, that counts first.
-local function is_marked(image_id, source, uploaded)
-  local deletion = source ~= '' and redis.call('HGET', DELETED, redis.sha1hex(image_id))
-  if not deletion then
-    return false
-  end
+-- The marks of an image id: of its last deletion that told no time, and of the latest that did; false for none.
+local function marks_of(image_id)
+  local name = redis.sha1hex(image_id)
+  return unpack(redis.call('HMGET', DELETED, name, name .. '@'))
+end
+
+-- The mark of a deletion of this image id that the event at `source` comes before, or is again; false if there is none.
+-- Events of one partition are in order. Of an upload and a deletion that both tell their time, that counts first.
+local function mark_after(image_id, source, uploaded)
   local partition, offset = string.match(source, '^(%d+) (%d+)')
-  local deleted_in, deleted_at = string.match(deletion, '^(%d+) (%d+) ')
-  local time = uploaded and deleted_us(string.match(deletion, '^(.*) %S+$'))
-  if time and uploaded ~= time then
-    return uploaded < time
+  local function is_after(mark)
+    local deleted_in, deleted_at = string.match(mark, '^(%d+) (%d+) ')
+    return partition == deleted_in and tonumber(offset) <= tonumber(deleted_at)
   end
-  return partition == deleted_in and tonumber(offset) <= tonumber(deleted_at)
+  local undated, dated = marks_of(image_id)
+  if not partition then
+    return false
+  elseif undated and is_after(undated) then
+    return undated
+  elseif dated and uploaded and uploaded ~= deleted_us(dated) then
+    return uploaded < deleted_us(dated) and dated
+  end
+  return dated and is_after(dated) and dated
 end
 
 -- Whether the upload at `source` comes before a deletion of its image id, or of the object that it is a version of.
 local function is_deleted(image_id, source, uploaded)
   local object = object_of(image_id)
-  return is_marked(image_id, source, uploaded) or object and is_marked(object, source, uploaded) or false
+  return mark_after(image_id, source, uploaded) or object and mark_after(object, source, uploaded) or false
 end
 
 -- Whether an image id, or its object, was deleted lately, by whichever event.
 local function was_deleted(image_id)
-  local object = object_of(image_id)
-  return redis.call('HEXISTS', DELETED, redis.sha1hex(image_id)) == 1
-    or object ~= nil and redis.call('HEXISTS', DELETED, redis.sha1hex(object)) == 1
+  for _, name in ipairs({image_id, object_of(image_id)}) do
+    local undated, dated = marks_of(name)
+    if undated or dated then
+      return true
+    end
+  end
+  return false
 end
 
 -- Drop the oldest entries that are past their time or over the bound on memory, at most `steps` of them.
