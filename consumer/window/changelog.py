@@ -2,8 +2,9 @@
 
 The key is the JSON list of tenant and image id, so that all messages about one picture stand in one partition, in
 order. The value of an upsert is the vector, float16 little endian, or empty for a picture that matches only exactly. A
-message without a value is a tombstone: all records of this image id at or before its position are deleted. The rest is
-in headers.
+message without a value is a tombstone: all records of this image id at or before its position are deleted. That of an
+object also deletes the records of its versions, whose messages may stand in other partitions. If it tells a time,
+records of later uploads stay. The rest is in headers.
 """
 
 import json
@@ -47,9 +48,10 @@ class Upsert(NamedTuple):
 
 
 class Tombstone(NamedTuple):
-    """All records of an image at or before a position were deleted.
+    """All records of an image, and of its versions if it is an object, at or before a position were deleted.
 
-    `source` is the partition, the offset and perhaps the time of the deletion's event, or "" where it had none.
+    `source` is the partition, the offset and perhaps the time of the deletion's event, or "" where it had none. With a
+    time only what was uploaded until then was deleted.
     """
 
     tenant: str
