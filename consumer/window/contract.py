@@ -52,7 +52,7 @@ class Window(Protocol):
         ...
 
     def delete(self, tenant: str, image_id: str, source: Source | None = None) -> DeleteResult:
-        """Delete all records of an image id, and of the versions of an object: `image_id?versionId=version`.
+        """Delete all records of an image id, and of the versions of an object (s3, gs): `image_id?versionId=version`.
 
         `source` is where the event stands that asks for it: uploads of this image id from before it in the same
         partition are not stored any more, even when they are appended later. If it tells its time, that counts.

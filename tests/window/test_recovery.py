@@ -148,7 +148,7 @@ def test_a_recovered_window_is_as_it_was(redis: Redis, topic: Topic) -> None:
     tenants = ["t", "", "{x}", "\ud800 日本"]
     for number in range(300):
         process, tenant = chance.choice(processes), chance.choice(tenants)
-        image_id = f"image {chance.randrange(20)}" + chance.choice(["", "", "?versionId=1", "?versionId=2"])
+        image_id = f"gs://image {chance.randrange(20)}" + chance.choice(["", "", "?versionId=1", "?versionId=2"])
         match chance.randrange(10):
             case 0:
                 time_us = chance.choice([None, to_us(UPLOADED_AT) + chance.randrange(-1, 3)])

@@ -56,7 +56,7 @@ class TestAgainstAModel:
         deleted: bool = False
 
     _tenants = count()
-    _names = ("a", "a?versionId=1", "a?versionId=2", "b", "c", "d")
+    _names = ("s3://a", "s3://a?versionId=1", "s3://a?versionId=2", "b", "c", "d")
     _upload = st.tuples(st.sampled_from(_names), st.integers(0, 8))
     _step = st.tuples(
         st.integers(0, 2),
@@ -283,17 +283,23 @@ def test_an_upload_from_before_its_deletion_is_not_stored_again(process: Open, r
     assert b"a" in redis.hkeys(keys()["ids"])
 
 
-VERSIONS = ("s3://b/k", "s3://b/k?versionId=1", "s3://b/k?versionId=2", "s3://b/k2?versionId=1", "s3://b/k?versionId=")
+VERSIONS = (
+    *("s3://b/k", "s3://b/k?versionId=1", "s3://b/k?versionId=2", "s3://b/k2?versionId=1", "s3://b/k?versionId="),
+    *("gs://b/k?versionId=1", "https://b/k?versionId=1", "az://b/k?versionId=1"),
+)
 
 
 @pytest.mark.parametrize(
     ("deleted", "left"),
     [
-        ("s3://b/k", [3, 4]),
-        ("s3://b/k?versionId=1", [0, 2, 3, 4]),
-        ("s3://b/k?versionId=3", [0, 1, 2, 3, 4]),
-        ("s3://b/k?versionId=", [0, 1, 2, 3]),
-        ("s3://b", [0, 1, 2, 3, 4]),
+        ("s3://b/k", [3, 4, 5, 6, 7]),
+        ("s3://b/k?versionId=1", [0, 2, 3, 4, 5, 6, 7]),
+        ("s3://b/k?versionId=3", [0, 1, 2, 3, 4, 5, 6, 7]),
+        ("s3://b/k?versionId=", [0, 1, 2, 3, 5, 6, 7]),
+        ("s3://b", [0, 1, 2, 3, 4, 5, 6, 7]),
+        ("gs://b/k", [0, 1, 2, 3, 4, 6, 7]),
+        ("https://b/k", [0, 1, 2, 3, 4, 5, 6, 7]),
+        ("az://b/k", [0, 1, 2, 3, 4, 5, 6, 7]),
     ],
 )
 def test_an_object_is_deleted_with_its_versions_and_a_version_by_itself(

@@ -119,9 +119,10 @@ local function unlist(map, key, position)
   end
 end
 
--- The object that a picture is a version of, if it is one.
+-- The object that a picture is a version of, if it is one: only of the stores whose notifications name versions, since
+-- any other address may have such a query.
 local function object_of(image_id)
-  return string.match(image_id, '^(.+)%?versionId=.')
+  return string.match(image_id, '^(s3://.+)%?versionId=.') or string.match(image_id, '^(gs://.+)%?versionId=.')
 end
 
 -- Where `ids` lists the versions of an object. No image id begins with this byte, since all are UTF-8.
