@@ -8,6 +8,7 @@ import os
 import re
 import threading
 import time
+from contextlib import closing
 from typing import Any
 from urllib.parse import quote
 
@@ -40,21 +41,26 @@ class S3NameFetcher:
         deadline = time.monotonic() + 2 * self._settings.timeout_s
         try:
             answer = self._get(bucket, key, version)
-            if answer.status_code != 200:
-                code = re.search(rb"<Code>(\w{1,60})</Code>", answer.raw.read1(MAX_ERROR_BYTES))
-                raise store_error(url, str(answer.status_code), code[1].decode() if code else "")
-            check_length(url, int(answer.headers.get("Content-Length", 0)), self._settings.max_bytes)
-            parts, received = [], 0
-            while part := answer.raw.read1(READ_BYTES):  # what has arrived: a store that drips is noticed
-                received += len(part)
-                check_length(url, received, self._settings.max_bytes)
-                if time.monotonic() > deadline:
-                    raise Unavailable("object-store", f"{redacted(url)} was not read in time")
-                parts.append(part)
-            return b"".join(parts)
+            with closing(answer.raw):  # a connection on which not all was read is of no further use
+                return self._read(url, answer, deadline)
         # The last two also come from what asks for credentials: of another service, or in a file that is not there.
         except (BotoCoreError, HTTPError, ValueError, ClientError, OSError) as error:
             raise Unavailable("object-store", f"{redacted(url)}: {printable_line(error)}") from None
+
+    def _read(self, url: str, answer: Any, deadline: float) -> bytes:
+        """Read an answer. Raises Unprocessable, Unavailable, HTTPError and ValueError."""
+        if answer.status_code != 200:
+            code = re.search(rb"<Code>(\w{1,60})</Code>", answer.raw.read1(MAX_ERROR_BYTES))
+            raise store_error(url, str(answer.status_code), code[1].decode() if code else "")
+        check_length(url, int(answer.headers.get("Content-Length", 0)), self._settings.max_bytes)
+        parts, received = [], 0
+        while part := answer.raw.read1(READ_BYTES):  # what has arrived: a store that drips is noticed
+            received += len(part)
+            check_length(url, received, self._settings.max_bytes)
+            if time.monotonic() > deadline:
+                raise Unavailable("object-store", f"{redacted(url)} was not read in time")
+            parts.append(part)
+        return b"".join(parts)
 
     def _get(self, bucket: str, key: str, version: str | None) -> Any:
         """Ask for an object; return the answer, of which only the headers are read. Raises as `_open` does."""

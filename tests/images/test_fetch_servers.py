@@ -348,6 +348,23 @@ class TestS3:
         assert refused(store, "s3://pictures/large").reason == "too-large"
         assert refused(store, "s3://pictures/large//large").reason == "too-large"
 
+    def test_a_connection_that_was_not_read_to_its_end_is_closed(self) -> None:
+        closed = threading.Event()
+
+        def handle(_: str, connection: socket.socket) -> bool:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n")
+            with suppress(ConnectionError):
+                assert connection.recv(1) == b""
+            closed.set()
+            return False
+
+        with serve(handle) as server:
+            settings = FetchSettings(s3_endpoint=f"http://127.0.0.1:{server.port}", max_bytes=100_000, timeout_s=5)
+            with Fetcher(settings) as fetcher, pytest.raises(Unprocessable) as caught:
+                fetcher.fetch("s3://pictures/large//large")
+            assert closed.wait(3)
+            assert caught.value.reason == "too-large"
+
     def test_many_threads(self, store: Fetcher) -> None:
         with ThreadPoolExecutor(8) as pool:
             assert set(pool.map(store.fetch, ["s3://pictures/a.jpg"] * 100)) == {b"a.jpg"}
