@@ -44,6 +44,8 @@ START_TIMEOUT_S = 30
 DECODE_TIMEOUT_S = 60
 # Share of the free memory that a child may take: the service goes on meanwhile.
 MEMORY_SHARE = 0.9
+# Libraries of linear algebra begin threads when they are loaded, before rights are given up; decoding needs none.
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # With less, everyday pictures would fail too, and no failure would make a picture poison.
 MIN_FREE_BYTES = 256 << 20
 
@@ -117,7 +119,10 @@ class DecodeSandbox:
         """Start a child and wait until it is ready; None where there can be none."""
         try:
             child = self._child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "consumer.images.sandbox"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                [sys.executable, "-P", "-m", "consumer.images.sandbox"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, **ONE_THREAD},
             )
             _send(child.stdin, self._configuration)
             if _receive(child.stdout) is not None:

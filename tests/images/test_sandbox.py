@@ -16,6 +16,7 @@ import pytest
 
 from consumer.errors import Unavailable, Unprocessable
 from consumer.events import ImageUpload
+from consumer.images import rights
 from consumer.images import sandbox as sandbox_module
 from consumer.images.decode import decode
 from consumer.images.sandbox import DecodeSandbox
@@ -28,12 +29,24 @@ from tests.processes import until
 SIZE = 64
 CLIENTS = ("grpc", "tritonclient", "redis", "confluent_kafka")
 CAT = dict(photographs())["chelsea.png"]
+# From which version of Landlock on the deeds of `overreach` are denied.
+DENIED_FROM_ABI = {"w": 1, "d": 1, "x": 1, "l": 4, "k": 6}
 
 
 @pytest.fixture(autouse=True)
 def _deadly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PYTHONPATH", python_path())
     monkeypatch.setenv("DEADLY_DECODER_MARK", str(tmp_path / "mark"))
+
+
+@pytest.fixture
+def landlock() -> None:
+    """Skip the test, or with `CI=true` fail it, where the kernel has no Landlock."""
+    if not landlockpy.supported():
+        missing = "The kernel has no Landlock: no process can give up its rights."
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
 
 
 @contextmanager
@@ -180,13 +193,49 @@ def test_nothing_is_left_after_closing(sandbox: DecodeSandbox) -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
-@pytest.mark.skipif(landlockpy.abi_version() < 6, reason="the kernel has no Landlock, or an old one")
+@pytest.mark.usefixtures("landlock")
 def test_code_in_a_decoder_can_do_hardly_anything(sandbox: DecodeSandbox, tmp_path: Path) -> None:
     result = sandbox.decode(upload(deadly_picture("bold")))
     assert result is not None
     assert result.decoding.result().format == "BMP"
-    assert read_mark(tmp_path) == b""
+    allowed = {letter for letter, abi in DENIED_FROM_ABI.items() if landlockpy.abi_version() < abi}
+    assert set(read_mark(tmp_path).decode()) == allowed
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mark"]
+
+
+@pytest.mark.usefixtures("landlock")
+def test_no_thread_keeps_its_rights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")  # as for the service
+    with opened() as sandbox:
+        assert works(sandbox)
+        for task in Path(f"/proc/{child_of(os.getpid())}/task").iterdir():
+            assert "NoNewPrivs:\t1\n" in (task / "status").read_text()
+
+
+def give_up(log: Path, before: str = "pass") -> str:
+    """Give up the rights of a process after some other code; return what it adds to a log that is long already."""
+    code = f"import logging; from consumer.images import rights; {before}; rights.give_up(); logging.error('goes on')"
+    log.write_bytes(bytes(2 * rights.MAX_FILE_BYTES))
+    with log.open("ab") as stderr:
+        subprocess.run([sys.executable, "-P", "-c", code], stderr=stderr, check=True)
+    return log.read_bytes()[2 * rights.MAX_FILE_BYTES :].decode()
+
+
+@pytest.mark.usefixtures("landlock")
+def test_a_long_log_goes_on_where_rights_are_given_up(tmp_path: Path) -> None:
+    assert give_up(tmp_path / "log") == "ERROR:root:goes on\n"
+
+
+def test_threads_that_keep_their_rights_are_warned_of(tmp_path: Path) -> None:
+    thread = "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()"
+    assert "beside 1 threads with all rights" in give_up(tmp_path / "log", thread)
+
+
+def test_a_kernel_without_landlock_is_warned_of_and_no_disk_is_filled(tmp_path: Path) -> None:
+    """A kernel cannot be made to lose it: the library says so."""
+    missing = "rights.Ruleset = lambda **_: (_ for _ in ()).throw(rights.LandlockError('played'))"
+    warning = "pictures are tried out with all rights of the service: the kernel has no Landlock: played\n"
+    assert give_up(tmp_path / "log", missing) == warning
 
 
 def test_closing_does_not_disturb_it_at_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
