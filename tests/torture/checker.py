@@ -43,11 +43,6 @@ class Verdict:
     committed: bool
 
     @property
-    def decided_s(self) -> float:
-        """The time of the decision, in seconds since the epoch."""
-        return datetime.fromisoformat(self.data["decided_at"]).timestamp()
-
-    @property
     def image_id(self) -> str:
         return str(self.data["image_id"])
 
@@ -352,11 +347,16 @@ class Checker:
         )
 
     def _wiped_between(self, aborted: Verdict, verdicts: Sequence[Verdict]) -> bool:
-        """Tell whether Redis lost its data between an aborted decision and the next, which then need not repeat it."""
-        next_s = min((each.decided_s for each in verdicts if each.decided_s > aborted.decided_s), default=None)
+        """Tell whether Redis lost its data between an aborted decision and the next, which then need not repeat it.
+
+        The service's clock, which dates decisions, may be wrong: one is taken after its upload was sent, and before the
+        brokers date its verdict.
+        """
+        sent_s, written_ms = self._sent_at_s[aborted.image_id], aborted.message.timestamp_ms
+        later_ms = [each.message.timestamp_ms for each in verdicts if each.message.timestamp_ms > written_ms]
+        next_s = min(later_ms) / 1000 if later_ms else None
         return next_s is not None and any(
-            harm.wipes and harm.began_s <= next_s and (harm.ended_s or next_s) >= aborted.decided_s
-            for harm in self._harm
+            harm.wipes and harm.began_s <= next_s and (harm.ended_s or next_s) >= sent_s for harm in self._harm
         )
 
     def _lost_since(self, names: Iterable[str]) -> bool:

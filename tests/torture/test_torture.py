@@ -14,10 +14,10 @@ from tests.processes import until
 from tests.torture import checker as checker_module
 from tests.torture import nemesis, pictures
 from tests.torture import workload as workload_module
-from tests.torture.checker import Checker, Topics
+from tests.torture.checker import Checker, StoredMessage, Topics, Verdict
 from tests.torture.fleet import Fleet
 from tests.torture.seed import PARTITIONS, drain, environment, leftovers, run_seed
-from tests.torture.workload import Uploader, plan
+from tests.torture.workload import Uploader, Workload, plan
 from tests.torture.world import World
 
 UPLOADS = 500
@@ -111,6 +111,19 @@ def _tamper(world: World, topics: Topics, checker: Checker) -> Iterator[str]:
     producer.produce(topics.uploads, b"{}", b"late")
     producer.flush(30)
     yield "and the committed offset is"
+
+
+@pytest.mark.parametrize(("wiped_s", "excused"), [(99, False), (101, True), (104, True), (106, False)])
+def test_a_clock_that_jumps_excuses_nothing_and_accuses_nobody(wiped_s: float, excused: bool) -> None:
+    """An upload is sent at 100 s, its first verdict aborted at 103 s, the next one written at 105 s."""
+    wipe = nemesis.Harm("redis is flushed", wiped_s, wiped_s + 0.5)
+    checker = Checker("", Topics("", "", ""), "", Workload([], {}, {"a": 100.0}), [wipe])
+    data = {"image_id": "a", "verdict": "unique", "kind": None, "match": None, "others": []}
+    verdicts = [
+        Verdict(StoredMessage(0, 0, at_s * 1000, b"a", b"", {}), "a", {**data, "decided_at": decided_at}, at_s == 105)
+        for at_s, decided_at in ((103, "2026-01-02T00:00:00+00:00"), (105, "1970-01-01T00:00:00+00:00"))
+    ]
+    assert checker._wiped_between(verdicts[0], verdicts) is excused
 
 
 @pytest.mark.parametrize("module", [checker_module, workload_module, nemesis, pictures])
