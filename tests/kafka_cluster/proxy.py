@@ -96,6 +96,13 @@ class KafkaProxy:
         self._held.append(held)
         return held
 
+    def start_over(self) -> None:
+        """Know nothing of what was seen, and of what was still to be held or done."""
+        with self._lock:
+            self.seen.clear()
+            self._held.clear()
+            self._actions.clear()
+
     def forget(self) -> None:
         """Hold nothing of what is still to come."""
         self._held.clear()
