@@ -17,6 +17,7 @@ from typing import Self
 
 ABORT_TIMEOUT_S = 2.0
 STOP_TIMEOUT_S = 20.0
+_given_ports: set[int] = set()
 
 # Reads the ids of process groups from its standard input, and kills them once the other end is gone: so a test run that
 # is itself killed leaves nothing behind. Unlike PR_SET_PDEATHSIG this holds for processes started from any thread.
@@ -161,14 +162,17 @@ def free_ports(count: int) -> list[int]:
     """Find ports that nobody listens on, below those that the system gives to outgoing connections.
 
     A port from `bind(0)` could go to such a connection while its server is down, and the server could not come back.
+    None is given twice: whoever has it may not listen yet, or be down.
     """
-    ports: set[int] = set()
+    ports: list[int] = []
     while len(ports) < count:
         port = random.randint(12_000, 32_000)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            ports.add(port)
-    return list(ports)
+            if port not in _given_ports:
+                _given_ports.add(port)
+                ports.append(port)
+    return ports
 
 
 def listens(port: int) -> bool:

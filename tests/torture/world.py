@@ -38,9 +38,9 @@ class World:
     """The servers, which run on from seed to seed, and a source of consumers; a context manager."""
 
     def __init__(self, brokers: int = 3) -> None:
+        self.kafka = KafkaCluster(brokers)  # before anything that would stay where it cannot run
         self.folder = Path(tempfile.mkdtemp(prefix="seenit-torture-"))
         self.reaper = Reaper()
-        self.kafka = KafkaCluster(brokers)
         self.store = ObjectStore()
         self.redis_port, self._grpc_port, self._http_port, metrics_port = free_ports(4)
         servers = {"redis": self.redis_port, "triton": self._grpc_port, "object store": self.store.port}
