@@ -1,6 +1,5 @@
 """The protocol as a model: every state of small worlds is visited, and the checker notices what would be wrong."""
 
-import os
 import re
 from importlib import import_module
 from pathlib import Path
@@ -17,16 +16,7 @@ TIMEOUT_S = 110
 LEAST_STATES = 2000
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _tlc() -> None:
-    try:
-        tlc.fetch()
-    except tlc.TlcMissing as missing:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
-
-
+@pytest.mark.usefixtures("model_checker")
 @pytest.mark.parametrize("world", QUICK)
 def test_the_invariants_hold_in_every_state(world: str) -> None:
     outcome = tlc.check(QUICK[world], TIMEOUT_S)
@@ -35,6 +25,7 @@ def test_the_invariants_hold_in_every_state(world: str) -> None:
     assert outcome.states > LEAST_STATES
 
 
+@pytest.mark.usefixtures("model_checker")
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_the_checker_notices_what_is_missing(mutant: str) -> None:
     [expected] = MUTANTS[mutant].invariants

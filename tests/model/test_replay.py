@@ -40,7 +40,7 @@ def follow(redis: Redis, world: str, text: str) -> set[str]:
     return {state.action[0] for state in walk}
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("model_checker", "quick")
 @pytest.mark.parametrize("world", REPLAYED)
 def test_the_code_does_what_the_model_says(world: str, redis: Redis) -> None:
     done: set[str] = set()
@@ -49,7 +49,7 @@ def test_the_code_does_what_the_model_says(world: str, redis: Redis) -> None:
     assert {"LookUp", "AppendUpload", "CheckLease", "Produce", "SendOffsets", "Commit"} <= done
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("model_checker", "quick")
 def test_code_that_commits_without_a_lease_is_noticed(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(UploadsConsumer, "holds", lambda *_: True)
     walks = tlc.simulate(QUICK["partitions that move"], WALKS, LONGEST_WALK, seed=1, timeout_s=TIMEOUT_S)
@@ -62,7 +62,7 @@ def test_code_that_commits_without_a_lease_is_noticed(redis: Redis, monkeypatch:
         follow_all()
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("model_checker", "quick")
 @pytest.mark.parametrize("mutant", [name for name, each in MUTANTS.items() if each.repeats])
 def test_a_late_request_changes_nothing(mutant: str, redis: Redis) -> None:
     """The checker's own example of what a late request may do, on code that has to be proof against it."""
