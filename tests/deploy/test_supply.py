@@ -56,4 +56,6 @@ def test_a_package_that_the_database_does_not_know_fails_the_audit(tmp_path: Pat
     lock.write_text(f"seenit-is-on-no-index==1.0 --hash=sha256:{'0' * 64}\n")
     words = recipe("audit")[1:]
     words = words[: words.index("--requirement")]
-    assert run("pip_audit", [*words, "--requirement", str(lock)], tmp_path).returncode != 0
+    done = run("pip_audit", [*words, "--requirement", str(lock)], tmp_path)
+    assert done.returncode != 0
+    assert "seenit-is-on-no-index" in done.stderr
