@@ -63,8 +63,9 @@ class Flow:
         until(lambda: self.checker.decided() > RATE and self.checker.lag() < 2 * RATE, patience(15), "it does not flow")
 
     def goes_on(self, what: str, within_s: float = 10.0) -> None:
-        """Wait until a second's uploads, sent from now on, are decided; `what` is the complaint if they are not."""
-        sent = self.uploader.sent + RATE
+        """Wait until a second's uploads, sent from now on, are decided, or all; else `what` is the complaint."""
+        sent = min(self.uploader.sent + RATE, len(self.workload.messages))
+        assert self.checker.decided() < sent, "no uploads are left that could show whether it goes on"
         try:
             until(lambda: self.checker.decided() >= sent, patience(within_s), what)
         except TimeoutError as error:
