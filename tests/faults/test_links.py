@@ -26,7 +26,8 @@ LIKELY = (
 EVERY = {name: tuple((name, fault) for fault in FAULTS) for name in LINKS}
 CASES = EVERY if os.environ.get("SEENIT_TEST_EVERY_FAULT") else {"likely": LIKELY}
 DROPS_FOR_S = 4.0  # longer than the time-outs of the consumer, but for Kafka's
-RESUMES_WITHIN_S = 40.0  # a Kafka client takes 10 s to give a connection up that has gone silent
+# A Kafka client takes 10 s to give a connection up that has gone silent, and has several, used one after the other.
+RESUMES_WITHIN_S = 40.0
 
 
 @pytest.mark.timeout(400)
