@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 from confluent_kafka.cimpl import NewTopic
 
 from tests.kafka_cluster import jars
@@ -159,12 +159,22 @@ class KafkaCluster:
         return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
 
     def create_topic(self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> None:
-        """Create a topic, replicated to every broker, and wait until each partition has a leader."""
+        """Create a topic, replicated to every broker, and wait until the leader of each partition knows that it is."""
         topic = NewTopic(name, partitions, len(self.brokers), config=dict(config or {}))
         admin = self.admin()
         for future in admin.create_topics([topic], operation_timeout=30).values():
             future.result(30)
-        until(lambda: all(self.leader(name, p) is not None for p in range(partitions)), START_TIMEOUT_S, "no leader")
+        until(lambda: self._is_led(name, partitions), START_TIMEOUT_S, "no leader")
+
+    def _is_led(self, topic: str, partitions: int) -> bool:
+        admin = self.admin()
+        ends = {TopicPartition(topic, partition): OffsetSpec.latest() for partition in range(partitions)}
+        try:
+            for future in admin.list_offsets(ends).values():
+                future.result(30)
+        except KafkaException:  # a broker that is the leader may not have heard so
+            return False
+        return True
 
     def delete_topics(self, *names: str) -> None:
         """Delete topics with all that is on them."""
