@@ -58,6 +58,7 @@ REQUESTS = {
     **dict.fromkeys(("Abort", "AbortTwice"), "Abort"),
 }
 UNSEEN = {"Init", "Record", "Compare"}
+_of_thread = threading.local()  # how the process of this thread makes its producer
 
 
 class Died(BaseException):
@@ -149,6 +150,7 @@ class Process:
         return self._run_script(name, calls, epoch)
 
     def _run(self) -> None:
+        _of_thread.new_producer = self._new_producer
         try:
             while True:
                 self.stop("idle")
@@ -173,13 +175,11 @@ class Process:
         self._match.run(batch)
         while True:
             self.stop("CheckLease")
-            with pytest.MonkeyPatch.context() as patched:
-                patched.setattr(publisher_module, "Producer", self._new_producer)
-                try:
-                    self._publish.run(batch)
-                    return
-                except Unavailable:
-                    continue
+            try:
+                self._publish.run(batch)
+                return
+            except Unavailable:
+                continue
 
 
 class Replay:
@@ -259,8 +259,15 @@ class Replay:
         return [decode_index_row(*pair).image_id.decode() for pair in zip(positions, rows, strict=True)]
 
 
+def _new_producer(options: dict[str, Any]) -> PlayedProducer:
+    producer: PlayedProducer = _of_thread.new_producer(options)
+    return producer
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits for a process that stands still does not wait long; pages have one entry, as in the model."""
+    """Publishers have played producers; nobody waits long for a process that stands still; pages have one entry."""
+    # In one place for all processes: each for itself would put back what another one has put there.
+    monkeypatch.setattr(publisher_module, "Producer", _new_producer)
     monkeypatch.setattr(consumer_module, "CLOSE_TIMEOUT_S", 0.02)
     monkeypatch.setattr(replica, "PAGE_ENTRIES", 1)
