@@ -42,7 +42,6 @@ RIGHTS = (
         "+hmget",
         "+hdel",
         "+hstrlen",
-        "+hexists",
     ),
     *("+xadd", "+xdel", "+xrange", "+xtrim"),
 )
