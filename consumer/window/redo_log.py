@@ -68,12 +68,12 @@ class BatchWrites:
                 raise Unavailable("redis", RECOVERY_PENDING)
 
     def commit(self) -> None:
-        """Note that the batch is committed, or left to another process. May be called from any thread."""
+        """Note that the batch is committed, or left to another process."""
         self.committed_s = time.monotonic()
 
 
 class RedoLog:
-    """The writes of the last batches. For one thread, but for `BatchWrites.commit`."""
+    """The writes of the last batches. For one thread; of a batch, `check` and `commit` may be called from any."""
 
     def __init__(self, window: RedisWindow) -> None:
         self.batches: deque[BatchWrites] = deque()

@@ -18,8 +18,8 @@ from tests.verification.templates import TEMPLATES, draw
 CONTENTS = 3
 COPIED = 1  # of these contents
 # Kinds of which different contents are called duplicates: 18 of 75 are, where none should be, and two more may be so by
-# the rounding of another processor. What differs in them is
-# small beside what all have in common. And kinds of which a copy is not found, or another content is named.
+# the rounding of another processor. What differs in them is small beside what all have in common. And kinds of which a
+# copy is not found, or another content is named.
 MAX_WITH_FALSE_DUPLICATES, MAX_WITH_LOST_COPIES = 20, 0
 
 pytestmark = pytest.mark.timeout(300)
