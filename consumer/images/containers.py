@@ -15,7 +15,7 @@ from consumer.errors import Unprocessable
 # A progressive JPEG usually has ten scans. Each one passes over the whole picture however few bytes it has, so a file
 # of empty scans is a bomb of time: at 100 megapixels, 32 MiB of them keep a core busy for hours.
 MAX_JPEG_SCANS = 50
-START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+START_OF_IMAGE, START_OF_SCAN, END_OF_IMAGE = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 MAX_JPEG_SEGMENTS = 10_000  # a segment has up to 64 kB: a hundred are many
 JPEG_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)  # markers that a length follows, and EOI
 JPEG_RESTARTS = tuple(bytes((0xFF, 0xD0 + number)) for number in range(8))
@@ -79,12 +79,14 @@ def read_jpeg(data: bytes) -> Jpeg:
     raise Unprocessable("broken-image", "The JPEG has far too many scans or segments; save it again.")
 
 
-def mended(data: bytes) -> tuple[bytes, ...]:
-    """Return what to decode instead of the data; if it is more than one, all have to give the same picture."""
+def mended(data: bytes, jpeg: Jpeg | None) -> tuple[bytes, ...]:
+    """Return what to decode instead of the data; if it is more than one, all have to give the same picture.
+
+    `jpeg` is what the markers of the data say, of a JPEG.
+    """
     if data.startswith(PNG_SIGNATURE):
         return (_without_metadata(data),)
-    if data.startswith(b"\xff\xd8"):
-        jpeg = read_jpeg(data)
+    if jpeg is not None:
         data = _without_segments(data)
         if jpeg.scans and not jpeg.ended:
             return _filled_up(data.rstrip(b"\xff"))
@@ -184,7 +186,7 @@ def check_tiff(data: bytes) -> None:
 
 def find_unsupported(data: bytes) -> str | None:
     """Name what it is in a picture whose header no decoder took that is not supported; None if it seems damaged."""
-    if data.startswith(b"\xff\xd8") and not read_jpeg(data).supported:
+    if data.startswith(START_OF_IMAGE) and not read_jpeg(data).supported:
         return "a JPEG of 12 bits, or a hierarchical one"
     if data[4:8] == b"ftyp" and (coding := HEIF_CODING.search(data, 0, HEIF_HEADER_BYTES)):
         return f"HEIF with {coding[1].decode()}"

@@ -20,7 +20,15 @@ from PIL import AvifImagePlugin, ExifTags, Image, ImageCms, UnidentifiedImageErr
 from pillow_heif import register_heif_opener
 
 from consumer.errors import Unprocessable
-from consumer.images.containers import MAX_JPEG_SCANS, Jpeg, check_tiff, find_unsupported, mended, read_jpeg
+from consumer.images.containers import (
+    MAX_JPEG_SCANS,
+    START_OF_IMAGE,
+    Jpeg,
+    check_tiff,
+    find_unsupported,
+    mended,
+    read_jpeg,
+)
 from consumer.images.region import WHOLE_IMAGE, Region
 from consumer.images.thumbnail import SIDE as THUMBNAIL_SIDE
 from consumer.images.thumbnail import Thumbnail, find_content, shrink
@@ -118,19 +126,19 @@ def decode(data: bytes, size: int, settings: DecodeSettings, content_type: str |
     Raises Unprocessable, and nothing else, for whatever may be wrong with the bytes.
     """
     _check_content_type(content_type)
-    pictures = [_decode(each, size, settings) for each in mended(data)]
+    jpeg = read_jpeg(data) if data.startswith(START_OF_IMAGE) else None
+    pictures = [_decode(each, size, settings, jpeg) for each in mended(data, jpeg)]
     if any(not np.array_equal(picture.pixels, pictures[0].pixels) for picture in pictures):
         raise Unprocessable("broken-image", "The picture is cut short; send the whole file.")
     return pictures[0]
 
 
-def _decode(data: bytes, size: int, settings: DecodeSettings) -> Picture:
-    """Decode a picture. Raises Unprocessable."""
+def _decode(data: bytes, size: int, settings: DecodeSettings, jpeg: Jpeg | None) -> Picture:
+    """Decode a picture; `jpeg` is what the markers of a JPEG say. Raises Unprocessable."""
     try:
         check_tiff(data)
         with Image.open(_Input(data), formats=FORMATS) as image:
             name, (width, height) = image.format or "", image.size
-            jpeg = read_jpeg(data) if name in ("JPEG", "MPO") else None
             _check_size(width, height, settings, jpeg)
             held_pixels = width * height
             if jpeg is not None:
