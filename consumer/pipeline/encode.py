@@ -78,12 +78,13 @@ class Encode:
         decoded: dict[Future[Picture], Picture] = {}
         for item in batch.uploads():
             content = item.content
-            if content.decoding is None or content.exact_match is not None:
+            if content.decoding is None or content.takes_no_inference:
                 continue
             try:
                 decoded[content.decoding] = content.decoding.result()
             except Unprocessable as error:
-                item.failure = error
+                if content.exact_match is None:  # an exact copy is answered all the same
+                    item.failure = error
             finally:
                 content.data = b""
         return decoded

@@ -1,6 +1,7 @@
 """The first stage: parse records, fetch the pictures, find exact copies by their bytes, decode the rest."""
 
 import os
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -39,6 +40,8 @@ class Ingest:
         self._window = window
         self._metrics = metrics
         self._tracing = tracing
+        # Whether an exact copy has to be encoded all the same.
+        self.wants_views: Callable[[Item], bool] = lambda item: False
         self._sandbox = DecodeSandbox(image_size, settings)
         self._fetchers = ThreadPoolExecutor(settings.fetch.concurrency, "fetch")
         self._decoders = ThreadPoolExecutor(settings.decode.threads or os.cpu_count() or 1, "decode")
@@ -74,22 +77,25 @@ class Ingest:
         for item, match in zip(uploads, matches, strict=True):
             content = item.content
             content.exact_match = match
-            if match is not None:
+            content.encode_copy = match is not None and self.wants_views(item)
+            if content.takes_no_inference:
                 content.data = b""
                 continue
             if content.decoding is not None:
                 continue
             # A wrong content type makes an upload unprocessable, so only the same one makes it the same work.
-            key = (item.event.tenant, content.digest, item.upload.content_type)
+            # What an exact copy is announced as does not matter.
+            content_type = item.upload.content_type if match is None else None
+            key = (item.event.tenant, content.digest, content_type)
             if key not in same_content:
-                same_content[key] = self._decoders.submit(self._decode, content.data, item.upload, item.trace)
+                same_content[key] = self._decoders.submit(self._decode, content.data, content_type, item.trace)
             content.decoding = same_content[key]
 
     def read_picture(self, item: Item) -> Picture:
         """The decoded picture of an upload, fetched once more if need be. Raises Unprocessable or Unavailable."""
         if item.content.decoding is not None:
             return item.content.decoding.result()
-        return self._decode(self._fetch(item.upload, item.trace), item.upload, item.trace)
+        return self._decode(self._fetch(item.upload, item.trace), item.upload.content_type, item.trace)
 
     def _begin_fetch(self, item: Item) -> None:
         item.content.fetching = self._fetchers.submit(self._fetch, item.upload, item.trace)
@@ -137,6 +143,6 @@ class Ingest:
         with timed(self._metrics, "fetch", trace):
             return self._fetcher.fetch(upload.url or "", upload.version_id)
 
-    def _decode(self, data: bytes, upload: ImageUpload, trace: Trace) -> Picture:
+    def _decode(self, data: bytes, content_type: str | None, trace: Trace) -> Picture:
         with timed(self._metrics, "decode", trace):
-            return decode(data, self._image_size, self._settings, upload.content_type)
+            return decode(data, self._image_size, self._settings, content_type)
