@@ -17,12 +17,8 @@ from consumer.images.fetch import Fetcher
 from consumer.kafka.consumer import UploadsConsumer
 from consumer.kafka.lag import LagReader
 from consumer.kafka.publisher import Publisher
-from consumer.kafka.topic_reader import TopicReader
-from consumer.moderation.entries import EntryEncoder
-from consumer.moderation.loader import BankLoader
+from consumer.moderation.bank_threads import open_banks, require_banks
 from consumer.moderation.matching import Banks
-from consumer.moderation.rematch import Rematcher
-from consumer.moderation.store import BankStore
 from consumer.pipeline.encode import Encode
 from consumer.pipeline.ingest import Ingest
 from consumer.pipeline.match import Match
@@ -48,8 +44,6 @@ log = logging.getLogger(__name__)
 STALLED_AFTER_S = 60.0
 # How often dependencies are tried and the lag is asked for: a little more often than Prometheus asks us.
 OBSERVE_EVERY_S = 5.0
-# How long a stop waits for the entry of a bank that is being fetched.
-BANKS_STOP_S = 3.0
 # How often it is checked whether the window has been lost, by a process that has nothing else to ask Redis.
 CHECK_WINDOW_EVERY_S = 1.0
 
@@ -91,8 +85,10 @@ class Service:
             window = self._open_window(encoder.info)
             if window.loss_guard.recovers and not self._await(window.loss_guard.marker):
                 return
-            banks = self._open_banks(stack, encoder, window)
-            if banks is not None and not (self._await(lambda: self._require(banks)) and self._await(banks.sync)):
+            banks = open_banks(stack, self._settings, encoder, window, self._metrics, self._stop)
+            if banks is not None and not (
+                self._await(lambda: require_banks(self._settings.kafka, banks)) and self._await(banks.sync)
+            ):
                 return
             self._parts = parts = self._compose(stack, fetcher, encoder, window, banks)
             self._start_threads(parts)
@@ -126,29 +122,6 @@ class Service:
         self._metrics.model_threshold_l2.set(model.match_radius_l2)
         return RedisWindow(self._redis, model, self._settings.window, self._settings.redis.key_prefix)
 
-    def _open_banks(self, stack: ExitStack, encoder: TritonEncoder, window: RedisWindow) -> Banks | None:
-        """Open the banks, if there are any, and start what reads them."""
-        kafka = self._settings.kafka
-        if not kafka.banks_topic:
-            return None
-        store = BankStore(window.store)
-        banks = Banks(store, encoder.info)
-        entries = EntryEncoder(self._settings, encoder, window)
-        stack.callback(entries.close)
-        loader = BankLoader(kafka, store, window, entries)
-        rematcher = Rematcher(kafka, encoder.info, window, store, banks, self._metrics)
-        for name, run in (("banks", loader.run), ("rematches", rematcher.run)):
-            thread = threading.Thread(target=run, args=(self._stop,), name=name, daemon=True)
-            stack.callback(thread.join, BANKS_STOP_S)
-            thread.start()
-        return banks
-
-    def _require(self, banks: Banks) -> None:
-        """Let no upload be decided on before the banks are read to where their topic ends now."""
-        kafka = self._settings.kafka
-        with TopicReader(kafka, kafka.banks_topic, {}) as reader:
-            banks.require(reader.end_offsets())
-
     def _compose(
         self, stack: ExitStack, fetcher: Fetcher, encoder: TritonEncoder, window: RedisWindow, banks: Banks | None
     ) -> _Parts:
@@ -166,7 +139,7 @@ class Service:
         verifier, redo_log = Verifier(window, model, settings.match.strictness), RedoLog(window)
         match = Match(model, settings.window.others, encode, window, verifier, redo_log, banks)
         if banks is not None:
-            ingest.wants_views = match.wants_views
+            ingest.wants_views, ingest.wants_pdq = match.wants_views, banks.compares_pdq
         publish = Publish(settings.kafka, model, consumer, publisher, metrics)
         pipeline = Pipeline(
             settings.pipeline,

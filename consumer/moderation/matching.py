@@ -32,16 +32,22 @@ MAX_NEAREST, MAX_CANDIDATES = 32, 8
 # Behind all entries; no time passes in an index of entries.
 _END, _RETENTION_MS = Position(0, 2**62), 1
 _NOBODY = b"-"  # an image id that no row of such an index has
+# Bits of 256 in which PDQ hashes may differ. The makers of PDQ recommend 31.
+MAX_PDQ_DISTANCES: Mapping[Strictness, int] = {"strict": 20, "balanced": 31, "eager": 40}
 # Of all banks: what it accepts is in the picture for one of them at least.
 MOST_LENIENT: Strictness = "eager"
 
 
 class BankRequest(NamedTuple):
-    """Asks which entries an upload shows; `views` is None for a picture of too little detail, which matches exactly."""
+    """Asks which entries an upload shows.
+
+    `views` is None for a picture of too little detail, which matches exactly, and `pdq` where no such hash was made.
+    """
 
     tenant: str
     digest: bytes  # SHA-256
     views: EncodedViews | None
+    pdq: str | None = None
 
 
 class BankResult(NamedTuple):
@@ -61,7 +67,7 @@ class _Hit(NamedTuple):
     entry: Entry
     bank: BankRow
     exact: bool
-    l2: float
+    l2: float | None
     evidence: Evidence | None = None
 
 
@@ -106,6 +112,10 @@ class Banks:
         """Let nothing be compared before the topic is read up to these offsets, by partition."""
         with self._lock:
             self._replica.require(offsets)
+
+    def compares_pdq(self, tenant: str) -> bool:
+        """Whether there is any entry that is a PDQ hash."""
+        return any(shelf.hashes for shelf in self._replica.shelves_for(tenant))
 
     def is_read(self, offsets: Mapping[int, int]) -> bool:
         """Whether the topic was read up to these offsets, by partition."""
@@ -153,6 +163,7 @@ class Banks:
                 return [NO_HITS] * len(requests)
             for index, request in enumerate(requests):
                 hits[index] += self._exact_hits(request, now)
+                hits[index] += self._pdq_hits(request, now)
             candidates = self._candidates(requests, now)
         for candidate, evidence in self._verified(requests, candidates):
             index, view, entry, bank, l2 = candidate
@@ -166,6 +177,18 @@ class Banks:
             for shelf in self._replica.shelves_for(request.tenant)
             for entry in shelf.by_digest.get(digest, {}).values()
             if (bank := self._replica.bank_of(entry, now)) is not None
+        ]
+
+    def _pdq_hits(self, request: BankRequest, now: datetime) -> list[_Hit]:
+        """Find the hashes that are near that of an upload, by each bank's own distance."""
+        if not request.pdq:
+            return []
+        return [
+            _Hit(0, entry, bank, False, None)
+            for shelf in self._replica.shelves_for(request.tenant)
+            for entry, distance in shelf.near_hashes(request.pdq, max(MAX_PDQ_DISTANCES.values()))
+            if (bank := self._replica.bank_of(entry, now)) is not None
+            if distance <= MAX_PDQ_DISTANCES[bank.strictness]
         ]
 
     def _candidates(self, requests: Sequence[BankRequest], now: datetime) -> list[_Candidate]:
@@ -273,7 +296,7 @@ def _result(hits: Sequence[_Hit]) -> BankResult:
     allowed = [hit for hit in hits if hit.bank.kind == "allow"]
     reported: dict[bytes, _Hit] = {}
     silencing = {hit.entry.key for hit in allowed if hit.view == 0}
-    for hit in sorted(hits, key=lambda each: (not each.exact, each.l2, each.entry.name)):
+    for hit in sorted(hits, key=lambda each: (not each.exact, each.l2 or 0.0, each.entry.name)):
         if hit.bank.kind == "allow":
             continue
         silencers = [each for each in allowed if each.view == hit.view and hit.entry.key.bank in each.bank.silences]
@@ -286,7 +309,7 @@ def _result(hits: Sequence[_Hit]) -> BankResult:
     )
 
 
-def bank_hit(entry: Entry, bank: BankRow, l2: float, evidence: Evidence | None, *, exact: bool) -> BankHit:
+def bank_hit(entry: Entry, bank: BankRow, l2: float | None, evidence: Evidence | None, *, exact: bool) -> BankHit:
     """Put in the words of verdicts that a picture shows an entry."""
     return BankHit(
         bank=entry.key.bank,

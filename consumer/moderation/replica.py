@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from consumer.errors import Unavailable
 from consumer.moderation.banks import BankKey, EntryKey, decode_key, encode_key
@@ -39,6 +40,28 @@ class Shelf:
     entries: dict[int, Entry] = field(default_factory=dict)  # by serial
     by_digest: dict[str, dict[int, Entry]] = field(default_factory=dict)
     hashes: dict[int, str] = field(default_factory=dict)  # PDQ, by serial
+    _matrix: NDArray[np.uint64] | None = None  # of the hashes, [N, 4]
+
+    def set_hash(self, serial: int, pdq: str) -> None:
+        """Add a PDQ hash."""
+        self.hashes[serial], self._matrix = pdq, None
+
+    def remove_hash(self, serial: int) -> None:
+        """Remove a PDQ hash, if there is one."""
+        if self.hashes.pop(serial, None) is not None:
+            self._matrix = None
+
+    def near_hashes(self, pdq: str, max_distance: int) -> Iterator[tuple[Entry, int]]:
+        """Yield the entries whose PDQ hash differs in that many bits at most, and in how many."""
+        if not self.hashes:
+            return
+        if self._matrix is None:
+            self._matrix = np.frombuffer(bytes.fromhex("".join(self.hashes.values())), np.uint64).reshape(-1, 4)
+        asked = np.frombuffer(bytes.fromhex(pdq), np.uint64)
+        distances = np.bitwise_count(self._matrix ^ asked).sum(axis=1)
+        serials = list(self.hashes)
+        for number in np.flatnonzero(distances <= max_distance).tolist():
+            yield self.entries[serials[number]], int(distances[number])
 
 
 class BankReplica:
@@ -131,7 +154,7 @@ class BankReplica:
         if entry.row.digest is not None:
             shelf.by_digest.setdefault(entry.row.digest, {})[serial] = entry
         if entry.row.pdq is not None:
-            shelf.hashes[serial] = entry.row.pdq
+            shelf.set_hash(serial, entry.row.pdq)
         if entry.row.of_image is not None:
             self._of_image.setdefault(entry.row.of_image, set()).add(key)
         if vector:
@@ -149,7 +172,7 @@ class BankReplica:
         shelf = self.shelves[entry.key.tenant]
         shelf.index.remove(_position(entry.serial))
         del shelf.entries[entry.serial]
-        shelf.hashes.pop(entry.serial, None)
+        shelf.remove_hash(entry.serial)
         if entry.row.digest is not None:
             _discard(shelf.by_digest, entry.row.digest, entry.serial)
         if entry.row.of_image is not None:

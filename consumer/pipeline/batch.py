@@ -36,6 +36,7 @@ class Content:
     # whether it is to be encoded again.
     remembered: RememberedViews | None = None
     encode_copy: bool = False
+    pdq: str | None = None
 
     @property
     def takes_no_inference(self) -> bool:

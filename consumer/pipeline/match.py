@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from consumer.decide import decide
 from consumer.encoder.contract import ModelInfo
-from consumer.encoder.views import EncodedViews
 from consumer.errors import Unprocessable
 from consumer.events import Evidence
 from consumer.moderation.banks import EntryKey
@@ -23,6 +22,8 @@ from consumer.verification.rerank import VerificationRequest, Verifier
 from consumer.window.contract import Window
 from consumer.window.records import AppendResult, NewRecord, Position
 from consumer.window.redo_log import BatchWrites, RedoLog, Write
+
+NOTHING_KNOWN = RememberedViews(None, None)
 
 
 class Match:
@@ -77,7 +78,9 @@ class Match:
         """Whether an exact copy has to be encoded all the same, to be compared with banks. From any thread."""
         if self._banks is None or not self._banks.compares(item.event.tenant):
             return False
-        item.content.remembered = self._recent_views.get(item.content.digest)
+        remembered = self._recent_views.get(item.content.digest)
+        if remembered is not None and (remembered.pdq is not None or not self._banks.compares_pdq(item.event.tenant)):
+            item.content.remembered = remembered
         return item.content.remembered is None
 
     def refresh(self) -> None:
@@ -133,11 +136,11 @@ class Match:
         requests = []
         for item in items:
             is_compared = item.failure is None and self._banks.compares(item.event.tenant)
-            views = self._views(item) if is_compared else None
-            requests.append(BankRequest(item.event.tenant, item.content.digest, views))
+            views, pdq = self._views(item) if is_compared else NOTHING_KNOWN
+            requests.append(BankRequest(item.event.tenant, item.content.digest, views, pdq))
         return self._banks.match(requests)
 
-    def _views(self, item: Item) -> EncodedViews | None:
+    def _views(self, item: Item) -> RememberedViews:
         """What was encoded of an upload; of an exact copy perhaps earlier, or now if banks came only after it was read.
 
         Raises Unavailable.
@@ -148,9 +151,9 @@ class Match:
             with suppress(Unprocessable):  # the copy is answered all the same
                 self._encode.encode_again(item)
         if content.remembered is None:
-            content.remembered = RememberedViews(item.encoding.views)
+            content.remembered = RememberedViews(item.encoding.views, content.pdq)
             self._recent_views.put(content.digest, content.remembered)
-        return content.remembered.views
+        return content.remembered
 
     def _confirm_exact_matches(self, items: list[Item]) -> None:
         """Look exact matches up again: one may have been deleted since, and then its copy is new and is encoded."""

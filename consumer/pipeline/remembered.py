@@ -14,9 +14,10 @@ MAX_PICTURES = 4096
 
 
 class RememberedViews(NamedTuple):
-    """What was encoded of a picture; None if it shows too little."""
+    """What was encoded of a picture, None if it shows too little; and its PDQ hash, where that was asked for."""
 
     views: EncodedViews | None
+    pdq: str | None
 
 
 class RecentViews:

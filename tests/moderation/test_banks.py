@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pdqhash
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 from PIL import Image
 
 from consumer.events import ImageRematched, Verdict
 from consumer.kafka.messages import OutgoingMessage
 from consumer.local.pictures import EDITS, edited, photographs
 from consumer.moderation.banks import BankDefined, BankEntry, BankKey, EntryKey, change_message, removal_message
+from consumer.settings import KafkaSettings
 from tests.processes import until
 from tests.service_fixtures import PARTITIONS, Service, new_service
 
@@ -30,6 +32,24 @@ DELETE_FLOWER = event("image.deleted", image_id="flower")
 RANDOM = np.random.default_rng(0)
 
 
+class Follower:
+    """Reads a topic from its beginning."""
+
+    def __init__(self, kafka: KafkaSettings, topic: str) -> None:
+        options = {"bootstrap.servers": kafka.bootstrap_servers, "group.id": uuid.uuid4().hex}
+        self._consumer = Consumer({**options, "enable.auto.commit": False})
+        self._consumer.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
+        self._messages: list[Message] = []
+
+    def read(self) -> list[Message]:
+        """Return all messages that came by now."""
+        self._messages += [each for each in self._consumer.consume(100, 0.2) if each.error() is None]
+        return self._messages
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
 class Moderated:
     """A service with banks."""
 
@@ -37,18 +57,13 @@ class Moderated:
         self.service = service
         self.topic = service.kafka.banks_topic
         self.consumer = service.consumer()
-        self._refused = 0
-        self._rematches: list[ImageRematched] = []
-        kafka = service.kafka
-        self._rematches_reader = Consumer(
-            {"bootstrap.servers": kafka.bootstrap_servers, "group.id": uuid.uuid4().hex, "enable.auto.commit": False}
-        )
-        topic = kafka.rematches_topic
-        self._rematches_reader.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
+        self._rematches = Follower(service.kafka, service.kafka.rematches_topic)
+        self._letters = Follower(service.kafka, service.kafka.dead_letter_topic)
         self._numbers = iter(range(1_000_000))
 
     def close(self) -> None:
-        self._rematches_reader.close()
+        self._rematches.close()
+        self._letters.close()
 
     def change(self, *changes: BankDefined | BankEntry) -> None:
         for change in changes:
@@ -70,21 +85,18 @@ class Moderated:
     def rematches(self, bank: str, count: int) -> list[ImageRematched]:
         """Wait for events on earlier uploads that show entries of a bank; return all that came by then."""
 
-        def come() -> bool:
-            for message in self._rematches_reader.consume(100, 0.2):
-                if message.error() is None:
-                    self._rematches.append(ImageRematched.model_validate_json(message.value() or b""))
-            return sum(event.bank == bank for event in self._rematches) >= count
+        def events() -> list[ImageRematched]:
+            return [ImageRematched.model_validate_json(each.value() or b"") for each in self._rematches.read()]
 
-        until(come, 30, f"no {count} events on {bank}")
-        return list(self._rematches)
+        until(lambda: sum(each.bank == bank for each in events()) >= count, 30, f"no {count} events on {bank}")
+        return events()
 
     def refused(self, message: OutgoingMessage) -> dict[str, str]:
         """Send a message that has to be dead-lettered; return the headers that say why."""
-        self._refused += 1
         self.service.send_message(message)
-        letters = self.service.dead_letters(self._refused)
-        [letter] = [each for each in letters if (each.key(), each.value()) == (message.key, message.value)]
+        expected = (message.key, message.value)
+        until(lambda: expected in [(each.key(), each.value()) for each in self._letters.read()], 30, "no dead letter")
+        letter = next(each for each in self._letters.read() if (each.key(), each.value()) == expected)
         headers = {name: value.decode() for name, value in letter.headers() or ()}
         assert headers["seenit-topic"] == self.topic
         return headers
@@ -205,6 +217,19 @@ def test_an_entry_of_an_upload_goes_when_the_upload_is_deleted(moderated: Modera
     moderated.await_banks(copy, "flowers")
     moderated.service.send(DELETE_FLOWER, None, {"content-type": b"application/cloudevents+json"})
     moderated.await_banks(copy)
+
+
+def test_pictures_are_found_by_the_hash_of_an_exchange_alone(moderated: Moderated) -> None:
+    camera = PHOTOGRAPHS["camera.png"]
+    with Image.open(io.BytesIO(camera)) as image:
+        bits, _ = pdqhash.compute(np.asarray(image.convert("RGB")))
+    pdq = np.packbits(bits).tobytes().hex()
+    moderated.verdict(camera)  # what is remembered of it has no such hash
+    moderated.change(BankDefined(bank="hashes", kind="block"), BankEntry(bank="hashes", entry_id=pdq, pdq=pdq))
+    [hit] = moderated.await_banks(camera, "hashes").banks
+    assert (hit.entry_id, hit.exact, hit.l2, hit.evidence) == (pdq, False, None, None)
+    assert [each.bank for each in moderated.verdict(edited(camera, "re-compressed", RANDOM)).banks] == ["hashes"]
+    assert moderated.verdict(PHOTOGRAPHS["ihc.png"]).banks == ()
 
 
 def test_an_entry_finds_the_uploads_before_it_each_once(moderated: Moderated) -> None:
