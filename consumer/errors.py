@@ -22,6 +22,7 @@ Reason = Literal[
     "broken-image",  # a picture whose data is cut short or damaged
     "not-supported",  # a sound picture of a known format, in a form that no decoder here knows
     "too-small",  # fewer pixels than can be told apart
+    "unknown-bank",  # an entry of a bank that its tenant does not have
     "poison",  # brought the process down each time it was tried
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)

@@ -226,6 +226,42 @@ class Model(Body):
     version: str
 
 
+BankKind = Literal["block", "review", "allow"]
+
+
+class BankHit(Body):
+    """An entry of a bank that the upload shows.
+
+    It is `exact` if the bytes are the same. Otherwise `l2` is the distance of both pictures' vectors and the evidence
+    says why they are copies; an entry that is only a PDQ hash has neither. `action` and `labels` are the bank's and the
+    entry's own.
+    """
+
+    bank: str
+    kind: BankKind
+    entry_id: str
+    action: str | None = None
+    exact: bool
+    l2: float | None = None
+    labels: dict[str, str] = {}
+    evidence: Evidence | None = None
+
+
+class ImageRematched(BankHit):
+    """Data of `image.rematched`: an upload from before an entry of a bank, that shows it."""
+
+    image_id: str
+    tenant: str
+    uploaded_at: AwareDatetime
+
+
+class SilencedBy(Body):
+    """An entry of an allow bank that the upload shows."""
+
+    bank: str
+    entry_id: str
+
+
 class Verdict(Body):
     """Data of `image.verdict`: the one answer to one upload.
 
@@ -233,6 +269,10 @@ class Verdict(Body):
     `others` further ones, nearest first. It is `exact` if the bytes are the same, else `near`, and then each match has
     verified evidence; only encoders without local features decide by distance alone. No match is farther than
     `threshold_l2`.
+
+    `banks` are the entries of banks that it shows, exact ones first, then the nearest; whether it is unique says
+    nothing of them. `silenced_by` are allowed pictures that it shows: hits of the banks that these silence are left
+    out.
     """
 
     image_id: str
@@ -241,6 +281,8 @@ class Verdict(Body):
     kind: Literal["exact", "near"] | None = None
     match: Match | None = None
     others: tuple[Match, ...] = ()
+    banks: tuple[BankHit, ...] = ()
+    silenced_by: tuple[SilencedBy, ...] = ()
     threshold_l2: float
     model: Model
     reason: str | None = None

@@ -17,6 +17,8 @@ from consumer.images.fetch import Fetcher
 from consumer.kafka.consumer import UploadsConsumer
 from consumer.kafka.lag import LagReader
 from consumer.kafka.publisher import Publisher
+from consumer.moderation.bank_threads import open_banks, require_banks
+from consumer.moderation.matching import Banks
 from consumer.pipeline.encode import Encode
 from consumer.pipeline.ingest import Ingest
 from consumer.pipeline.match import Match
@@ -83,7 +85,12 @@ class Service:
             window = self._open_window(encoder.info)
             if window.loss_guard.recovers and not self._await(window.loss_guard.marker):
                 return
-            self._parts = parts = self._compose(stack, fetcher, encoder, window)
+            banks = open_banks(stack, self._settings, encoder, window, self._metrics, self._stop)
+            if banks is not None and not (
+                self._await(lambda: require_banks(self._settings.kafka, banks)) and self._await(banks.sync)
+            ):
+                return
+            self._parts = parts = self._compose(stack, fetcher, encoder, window, banks)
             self._start_threads(parts)
             if self._stop.is_set():
                 parts.pipeline.stop()
@@ -115,7 +122,9 @@ class Service:
         self._metrics.model_threshold_l2.set(model.match_radius_l2)
         return RedisWindow(self._redis, model, self._settings.window, self._settings.redis.key_prefix)
 
-    def _compose(self, stack: ExitStack, fetcher: Fetcher, encoder: TritonEncoder, window: RedisWindow) -> _Parts:
+    def _compose(
+        self, stack: ExitStack, fetcher: Fetcher, encoder: TritonEncoder, window: RedisWindow, banks: Banks | None
+    ) -> _Parts:
         """Put the pipeline together; what has to be closed is closed by the stack, the consumer last."""
         assert self._redis is not None  # noqa: S101 (narrows the type)
         settings, metrics, model = self._settings, self._metrics, encoder.info
@@ -128,7 +137,9 @@ class Service:
         stack.callback(ingest.close)
         encode = Encode(settings.decode, encoder, metrics, ingest.read_picture)
         verifier, redo_log = Verifier(window, model, settings.match.strictness), RedoLog(window)
-        match = Match(model, settings.window.others, encode, window, verifier, redo_log)
+        match = Match(model, settings.window.others, encode, window, verifier, redo_log, banks)
+        if banks is not None:
+            ingest.wants_views, ingest.wants_pdq = match.wants_views, banks.compares_pdq
         publish = Publish(settings.kafka, model, consumer, publisher, metrics)
         pipeline = Pipeline(
             settings.pipeline,

@@ -48,6 +48,15 @@ class KafkaSettings(Section):
         description="Topic that each stored embedding is published to as well, in the same transaction, and that a "
         "lost window can be rebuilt from: `image-embeddings`, say. Empty: none.",
     )
+    banks_topic: str = Field(
+        default="",
+        description="Compacted topic with banks of known pictures and their entries: `image-banks`, say. Empty: none.",
+    )
+    rematches_topic: str = Field(
+        default="",
+        description="Topic for earlier uploads that a new entry of a bank shows: `image-rematches`, say. Empty: they "
+        "are not looked for.",
+    )
     delivery: Literal["exactly-once", "at-least-once"] = Field(
         default="exactly-once", description="`exactly-once` needs a broker with transactions."
     )

@@ -17,6 +17,7 @@ from confluent_kafka.cimpl import NewTopic
 from consumer.errors import Unavailable
 from consumer.events import Verdict
 from consumer.kafka.clients import PublishedVerdict, VerdictsReader
+from consumer.kafka.messages import OutgoingMessage
 from consumer.local.process import Server, answers, wait_until_ready
 from consumer.settings import KafkaSettings
 
@@ -63,6 +64,11 @@ class Service:
         """Put a message on the input topic."""
         self._producer.produce(self.kafka.input_topic, value, key, headers=list((headers or {}).items()))
         self._producer.poll(0)
+
+    def send_message(self, message: OutgoingMessage) -> None:
+        """Put a message on its topic, and wait until it is there."""
+        self._producer.produce(message.topic, message.value, message.key, headers=list(message.headers))
+        self._producer.flush()
 
     def picture(self, image_id: str, data: bytes) -> None:
         """Upload a picture as the message itself."""
@@ -119,7 +125,9 @@ class Service:
 
 
 @contextmanager
-def new_service(broker: str, redis_url: str, triton_url: str, folder: Path, **more: str) -> Iterator[Service]:
+def new_service(
+    broker: str, redis_url: str, triton_url: str, folder: Path, *, banks: bool = False, **more: str
+) -> Iterator[Service]:
     """Make a service whose topics, group and window are its own, on servers that others use too."""
     name = uuid.uuid4().hex[:8]
     kafka = KafkaSettings(
@@ -130,10 +138,14 @@ def new_service(broker: str, redis_url: str, triton_url: str, folder: Path, **mo
         dead_letter_topic=f"dlq-{name}",
         delivery="at-least-once",
         session_timeout_ms=6000,
+        **({"banks_topic": f"banks-{name}", "rematches_topic": f"rematches-{name}"} if banks else {}),
     )
     admin = AdminClient({"bootstrap.servers": broker})
-    topics = (kafka.input_topic, kafka.output_topic, kafka.dead_letter_topic)
-    for created in admin.create_topics([NewTopic(topic, PARTITIONS, 1) for topic in topics]).values():
+    topics = [kafka.input_topic, kafka.output_topic, kafka.dead_letter_topic]
+    topics += [kafka.rematches_topic] if banks else []
+    new_topics = [NewTopic(topic, PARTITIONS, 1) for topic in topics]
+    new_topics += [NewTopic(kafka.banks_topic, 1, 1)] if banks else []
+    for created in admin.create_topics(new_topics).values():
         created.result()
     environment = {
         **{f"SEENIT_KAFKA_{key.upper()}": str(value) for key, value in kafka.model_dump(exclude_unset=True).items()},

@@ -53,6 +53,11 @@ COMMANDS = {
         "Follow the verdicts until Ctrl-C.",
         "seenit watch --json | jq 'select(.verdict == \"duplicate\")'",
     ),
+    "bank": CommandEntry(
+        "consumer.cli.bank:app",
+        "Banks of known pictures, to block, to review or to allow: create, fill, list, import, export, check.",
+        "seenit bank create scams --kind block && seenit bank add scams scam.jpg",
+    ),
     "demo": CommandEntry(
         "consumer.cli.stack:demo",
         "Upload photographs, edited copies and unrelated pictures to a stack of its own; show each verdict.",

@@ -3,9 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pydantic import SecretStr
+
 from consumer.encoder.image_encoder import ImageEncoder
+from consumer.errors import Misconfigured
 from consumer.local import stack, state
-from consumer.settings import KafkaSettings, Settings, TritonSettings
+from consumer.settings import KafkaSettings, RedisSettings, Settings, TritonSettings
 
 
 def kafka_settings() -> KafkaSettings:
@@ -14,7 +17,30 @@ def kafka_settings() -> KafkaSettings:
     running = state.load()
     if "bootstrap_servers" in settings.model_fields_set or running is None or not running.alive:
         return settings
-    return settings.model_copy(update={"bootstrap_servers": running.addresses.kafka})
+    addresses = running.addresses
+    of_stack = {
+        "bootstrap_servers": addresses.kafka,
+        "banks_topic": settings.banks_topic or addresses.banks_topic,
+        "rematches_topic": settings.rematches_topic or addresses.rematches_topic,
+    }
+    return settings.model_copy(update=of_stack)
+
+
+def bank_settings() -> KafkaSettings:
+    """Return the broker as `kafka_settings` does. Raises Misconfigured where no topic has banks."""
+    settings = kafka_settings()
+    if not settings.banks_topic:
+        raise Misconfigured("there are no banks: SEENIT_KAFKA_BANKS_TOPIC names no topic, and no `seenit up` runs")
+    return settings
+
+
+def redis_settings() -> RedisSettings:
+    """Return the Redis of the settings, or the one that `seenit up` left running when the settings name none."""
+    settings = Settings.load().redis
+    running = state.load()
+    if "url" in settings.model_fields_set or running is None or not running.alive:
+        return settings
+    return settings.model_copy(update={"url": SecretStr(running.addresses.redis)})
 
 
 @contextmanager

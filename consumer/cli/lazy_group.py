@@ -19,7 +19,7 @@ from consumer.errors import Misconfigured
 class CommandEntry(NamedTuple):
     """How a command is listed, and where its function is."""
 
-    function: str  # "module:function"; its parameters and its docstring are the command's
+    function: str  # "module:function", whose parameters and docstring are the command's; or a Typer app
     summary: str  # the first paragraph of that docstring
     example: str  # ends the help text of the command
 
@@ -54,6 +54,9 @@ class LazyGroup(TyperGroup):
         finally:
             gc.freeze()  # nor does any later collection have to look at it
             gc.enable()
+        loaded = getattr(module, function)
+        if isinstance(loaded, typer.Typer):  # a group of its own
+            return get_command(loaded)
         app = typer.Typer(add_completion=False, rich_markup_mode=self.rich_markup_mode)
-        app.command(name, epilog=f"Example:  {entry.example}")(getattr(module, function))
+        app.command(name, epilog=f"Example:  {entry.example}")(loaded)
         return get_command(app)

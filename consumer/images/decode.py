@@ -108,7 +108,7 @@ class Picture:
 
     `pixels` is uint8 [S, S, 3], RGB, contiguous: the whole picture, upright, squashed to a square. `thumbnail` shows
     what is within its margins. `detail` is the score of `detail()`. `width` and `height` are those of the file, in
-    pixels, as stored (before it is turned upright).
+    pixels, as stored (before it is turned upright). `pdq` is its PDQ hash, where that was asked for.
     """
 
     pixels: NDArray[np.uint8]
@@ -117,6 +117,7 @@ class Picture:
     width: int
     height: int
     format: str
+    pdq: str | None = None
 
 
 def decode(data: bytes, size: int, settings: DecodeSettings, content_type: str | None = None) -> Picture:

@@ -14,38 +14,24 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from consumer.errors import Unavailable
 from consumer.events import ImageDeleted, ImageUpload, Verdict
 from consumer.kafka.config import MAX_MESSAGE_BYTES, client_options
-from consumer.kafka.messages import produce
+from consumer.kafka.messages import OutgoingMessage, produce
 from consumer.settings import KafkaSettings
 
 # Limit of one exchange with the brokers.
 SEND_TIMEOUT_S = 15.0
 
 
-class UploadsProducer:
-    """Sends upload and deletion events to the input topic."""
+class MessageProducer:
+    """Sends messages to their topics."""
 
     def __init__(self, settings: KafkaSettings) -> None:
-        self._topic = settings.input_topic
         self._producer = Producer({**client_options(settings), "message.max.bytes": MAX_MESSAGE_BYTES})
         self._failures: list[KafkaError] = []
 
-    def send(self, event: ImageUpload | ImageDeleted) -> None:
-        """Queue one event; `flush` waits until the brokers have it."""
-        event_type = "image.uploaded" if isinstance(event, ImageUpload) else "image.deleted"
-        cloud_event = CloudEvent(
-            {
-                "id": str(uuid.uuid4()),
-                "source": "/seenit/upload",
-                "type": event_type,
-                "time": datetime.now(UTC),
-                "datacontenttype": "application/json",
-            },
-            event.model_dump_json(exclude_none=True).encode(),
-        )
-        message = to_binary(cloud_event, JSONFormat(), key_mapper=lambda _: event.image_id)
+    def send(self, message: OutgoingMessage) -> None:
+        """Queue one message; `flush` waits until the brokers have it."""
         try:
-            headers = tuple(message.headers.items())
-            produce(self._producer, self._topic, message.value, message.key, headers, self._delivered)
+            produce(self._producer, message.topic, message.value, message.key, message.headers, self._delivered)
         except KafkaException as error:  # larger than any broker takes
             self._failures.append(error.args[0])
         self._producer.poll(0)
@@ -61,6 +47,35 @@ class UploadsProducer:
     def _delivered(self, error: KafkaError | None, _: Message) -> None:
         if error is not None:
             self._failures.append(error)
+
+
+class UploadsProducer:
+    """Sends upload and deletion events to the input topic."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._topic = settings.input_topic
+        self._messages = MessageProducer(settings)
+
+    def send(self, event: ImageUpload | ImageDeleted) -> None:
+        """Queue one event; `flush` waits until the brokers have it."""
+        event_type = "image.uploaded" if isinstance(event, ImageUpload) else "image.deleted"
+        cloud_event = CloudEvent(
+            {
+                "id": str(uuid.uuid4()),
+                "source": "/seenit/upload",
+                "type": event_type,
+                "time": datetime.now(UTC),
+                "datacontenttype": "application/json",
+            },
+            event.model_dump_json(exclude_none=True).encode(),
+        )
+        message = to_binary(cloud_event, JSONFormat(), key_mapper=lambda _: event.image_id)
+        key = message.key.encode() if isinstance(message.key, str) else message.key
+        self._messages.send(OutgoingMessage(self._topic, key, message.value, tuple(message.headers.items())))
+
+    def flush(self) -> None:
+        """Wait until all events are on the topic. Raises Unavailable when they are not within SEND_TIMEOUT_S."""
+        self._messages.flush()
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ class Addresses:
     input_topic: str
     output_topic: str
     dead_letter_topic: str
+    banks_topic: str
+    rematches_topic: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """A batch on its way through the pipeline. Each stage fills in its own part of each item, and reads those before it."""
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,6 +15,9 @@ from consumer.images.region import Region
 from consumer.images.regions import View
 from consumer.images.thumbnail import Thumbnail
 from consumer.kafka.leases import Lease
+from consumer.moderation.banks import EntryKey
+from consumer.moderation.matching import NO_HITS, BankResult
+from consumer.pipeline.remembered import RememberedViews
 from consumer.telemetry.tracing import NO_TRACE, Trace
 from consumer.window.records import ExactMatch, Position, Source, StoredRecord, to_us
 from consumer.window.redo_log import BatchWrites
@@ -28,6 +32,16 @@ class Content:
     digest: bytes = b""  # SHA-256
     exact_match: ExactMatch | None = None
     decoding: Future[Picture] | None = None
+    # Of an exact copy, which is encoded only to be compared with banks: what was encoded of these bytes before, and
+    # whether it is to be encoded again.
+    remembered: RememberedViews | None = None
+    encode_copy: bool = False
+    pdq: str | None = None
+
+    @property
+    def takes_no_inference(self) -> bool:
+        """Whether the bytes are known, and nothing has to be encoded of them."""
+        return self.exact_match is not None and not self.encode_copy
 
 
 @dataclass(slots=True)
@@ -54,6 +68,8 @@ class Outcome:
     evidence: dict[Position, Evidence] = field(default_factory=dict)
     stored_record: StoredRecord | None = None
     deleted_at: Position | None = None
+    banks: BankResult = NO_HITS
+    removed_entries: Sequence[EntryKey] = ()  # of banks: those that were of the deleted upload
 
 
 @dataclass(slots=True)

@@ -40,6 +40,7 @@ class Encode:
         for item in batch.uploads():
             decoding = item.content.decoding
             if decoding is not None and decoding in views_of:
+                item.content.pdq = decoded[decoding].pdq
                 item.encoding.view_range = ranges[decoding]
                 _note_views(item, views_of[decoding])
                 item.content.decoding = None  # the pixels are in the views now, as long as they are needed
@@ -67,7 +68,9 @@ class Encode:
 
     def encode_again(self, item: Item) -> None:
         """Decode and encode one upload by itself. Raises Unprocessable or Unavailable."""
-        [views] = self._make_views([self._read_picture(item)])
+        picture = self._read_picture(item)
+        item.content.pdq = picture.pdq
+        [views] = self._make_views([picture])
         if views:
             inferences = [self._encoder.submit(_stack(request)) for request in self._split(views)]
             item.encoding.encoded = Encoded.concatenate([inference.result() for inference in inferences])
@@ -78,12 +81,13 @@ class Encode:
         decoded: dict[Future[Picture], Picture] = {}
         for item in batch.uploads():
             content = item.content
-            if content.decoding is None or content.exact_match is not None:
+            if content.decoding is None or content.takes_no_inference:
                 continue
             try:
                 decoded[content.decoding] = content.decoding.result()
             except Unprocessable as error:
-                item.failure = error
+                if content.exact_match is None:  # an exact copy is answered all the same
+                    item.failure = error
             finally:
                 content.data = b""
         return decoded

@@ -1,7 +1,9 @@
 """The first stage: parse records, fetch the pictures, find exact copies by their bytes, decode the rest."""
 
 import os
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 
@@ -9,6 +11,7 @@ from consumer.errors import Unavailable, Unprocessable
 from consumer.events import ImageUpload
 from consumer.images.decode import Picture, decode
 from consumer.images.fetch import Fetcher
+from consumer.images.pdq import pdq_hash
 from consumer.images.sandbox import DecodeSandbox
 from consumer.kafka.leases import Leased
 from consumer.parse import parse
@@ -39,6 +42,9 @@ class Ingest:
         self._window = window
         self._metrics = metrics
         self._tracing = tracing
+        # Whether an exact copy has to be encoded all the same, and whether PDQ hashes are asked for.
+        self.wants_views: Callable[[Item], bool] = lambda item: False
+        self.wants_pdq: Callable[[str], bool] = lambda tenant: False
         self._sandbox = DecodeSandbox(image_size, settings)
         self._fetchers = ThreadPoolExecutor(settings.fetch.concurrency, "fetch")
         self._decoders = ThreadPoolExecutor(settings.decode.threads or os.cpu_count() or 1, "decode")
@@ -74,22 +80,25 @@ class Ingest:
         for item, match in zip(uploads, matches, strict=True):
             content = item.content
             content.exact_match = match
-            if match is not None:
+            content.encode_copy = match is not None and self.wants_views(item)
+            if content.takes_no_inference:
                 content.data = b""
                 continue
             if content.decoding is not None:
                 continue
             # A wrong content type makes an upload unprocessable, so only the same one makes it the same work.
-            key = (item.event.tenant, content.digest, item.upload.content_type)
+            # What an exact copy is announced as does not matter.
+            content_type = item.upload.content_type if match is None else None
+            key = (item.event.tenant, content.digest, content_type)
             if key not in same_content:
-                same_content[key] = self._decoders.submit(self._decode, content.data, item.upload, item.trace)
+                same_content[key] = self._decoders.submit(self._decode, content.data, content_type, item)
             content.decoding = same_content[key]
 
     def read_picture(self, item: Item) -> Picture:
         """The decoded picture of an upload, fetched once more if need be. Raises Unprocessable or Unavailable."""
         if item.content.decoding is not None:
             return item.content.decoding.result()
-        return self._decode(self._fetch(item.upload, item.trace), item.upload, item.trace)
+        return self._decode(self._fetch(item.upload, item.trace), item.upload.content_type, item)
 
     def _begin_fetch(self, item: Item) -> None:
         item.content.fetching = self._fetchers.submit(self._fetch, item.upload, item.trace)
@@ -137,6 +146,7 @@ class Ingest:
         with timed(self._metrics, "fetch", trace):
             return self._fetcher.fetch(upload.url or "", upload.version_id)
 
-    def _decode(self, data: bytes, upload: ImageUpload, trace: Trace) -> Picture:
-        with timed(self._metrics, "decode", trace):
-            return decode(data, self._image_size, self._settings, upload.content_type)
+    def _decode(self, data: bytes, content_type: str | None, item: Item) -> Picture:
+        with timed(self._metrics, "decode", item.trace):
+            picture = decode(data, self._image_size, self._settings, content_type)
+            return replace(picture, pdq=pdq_hash(data)) if self.wants_pdq(item.event.tenant) else picture

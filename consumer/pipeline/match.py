@@ -1,5 +1,6 @@
 """The third stage: append uploads to the window, compare them with what stands before, decide; carry out deletions."""
 
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -12,12 +13,17 @@ from consumer.decide import decide
 from consumer.encoder.contract import ModelInfo
 from consumer.errors import Unprocessable
 from consumer.events import Evidence
+from consumer.moderation.banks import EntryKey
+from consumer.moderation.matching import NO_HITS, BankRequest, BankResult, Banks
 from consumer.pipeline.batch import Batch, Item, Outcome
 from consumer.pipeline.encode import Encode
+from consumer.pipeline.remembered import RecentViews, RememberedViews
 from consumer.verification.rerank import VerificationRequest, Verifier
 from consumer.window.contract import Window
 from consumer.window.records import AppendResult, NewRecord, Position
 from consumer.window.redo_log import BatchWrites, RedoLog, Write
+
+NOTHING_KNOWN = RememberedViews(None, None)
 
 
 class Match:
@@ -31,6 +37,7 @@ class Match:
         window: Window,
         verifier: Verifier,
         redo_log: RedoLog,
+        banks: Banks | None = None,
     ) -> None:
         """`max_others` is how many matches a verdict lists beside the one it names."""
         self._model = model
@@ -40,6 +47,8 @@ class Match:
         self._window = window
         self._verifier = verifier
         self._redo_log = redo_log
+        self._banks = banks
+        self._recent_views = RecentViews()
 
     def run(self, batch: Batch) -> None:
         """Give each item its outcome, in the order of the batch: a copy behind a deletion finds nothing."""
@@ -65,15 +74,35 @@ class Match:
                     event = item.event
                     writes.writes.append(Write(event.tenant, event.image_id, item.source, outcome.stored_record))
 
+    def wants_views(self, item: Item) -> bool:
+        """Whether an exact copy has to be encoded all the same, to be compared with banks. From any thread."""
+        if self._banks is None or not self._banks.compares(item.event.tenant):
+            return False
+        remembered = self._recent_views.get(item.content.digest)
+        if remembered is not None and (remembered.pdq is not None or not self._banks.compares_pdq(item.event.tenant)):
+            item.content.remembered = remembered
+        return item.content.remembered is None
+
     def refresh(self) -> None:
         """Keep the window current while no batch comes: deletions and other processes' rows reach an idle one too."""
         self._redo_log.replay()
         self._window.refresh()
+        if self._banks is not None:
+            self._banks.sync()
 
     def _delete(self, items: list[Item]) -> list[Outcome]:
         """Delete from the window what each item names."""
-        results = [self._window.delete(item.event.tenant, item.event.image_id, item.source) for item in items]
-        return [Outcome(datetime.now(UTC), deleted_at=result.position) for result in results]
+        outcomes = []
+        for item in items:
+            result = self._window.delete(item.event.tenant, item.event.image_id, item.source)
+            removed = self._entries_of_deleted(item.event.tenant, item.event.image_id)
+            outcomes.append(Outcome(datetime.now(UTC), deleted_at=result.position, removed_entries=removed))
+        return outcomes
+
+    def _entries_of_deleted(self, tenant: str, image_id: str) -> list[EntryKey]:
+        """The entries of banks that are of an upload, unless the window still holds one of this name."""
+        entries = [] if self._banks is None else self._banks.entries_of_image(tenant, image_id)
+        return [] if entries and self._window.find_record(tenant, image_id) is not None else entries
 
     def _decide(self, items: list[Item]) -> list[Outcome]:
         """Append uploads to the window and decide on each. An item may fail meanwhile; it then has no decision."""
@@ -81,8 +110,10 @@ class Match:
         new = [item for item in items if item.failure is None and item.content.exact_match is None]
         appended = self._window.append([self._new_record(item) for item in new])
         verified = iter(zip(appended, self._verifier.verify(_requests(new, appended)), strict=True))
+        # After the uploads were appended: an entry that is written later finds them in the window.
+        of_banks = self._compare_with_banks(items)
         outcomes: list[Outcome] = []
-        for item in items:
+        for item, banks in zip(items, of_banks, strict=True):
             match, evidence = item.content.exact_match, dict[Position, Evidence]()
             if item.failure is not None:
                 outcomes.append(Outcome(datetime.now(UTC)))
@@ -94,8 +125,35 @@ class Match:
                 result, evidence = replace(result, near=verification.near), verification.evidence
             scores = {(*position,): each.score for position, each in evidence.items() if each.verified}
             decision = decide(result, self._threshold_l2, self._max_others, scores)
-            outcomes.append(Outcome(datetime.now(UTC), decision, evidence, result.own_record))
+            outcomes.append(Outcome(datetime.now(UTC), decision, evidence, result.own_record, banks=banks))
         return outcomes
+
+    def _compare_with_banks(self, items: list[Item]) -> list[BankResult]:
+        """Find the entries of banks that each upload shows."""
+        if self._banks is None:
+            return [NO_HITS] * len(items)
+        self._banks.sync()
+        requests = []
+        for item in items:
+            is_compared = item.failure is None and self._banks.compares(item.event.tenant)
+            views, pdq = self._views(item) if is_compared else NOTHING_KNOWN
+            requests.append(BankRequest(item.event.tenant, item.content.digest, views, pdq))
+        return self._banks.match(requests)
+
+    def _views(self, item: Item) -> RememberedViews:
+        """What was encoded of an upload; of an exact copy perhaps earlier, or now if banks came only after it was read.
+
+        Raises Unavailable.
+        """
+        content = item.content
+        if content.takes_no_inference and content.remembered is None and self.wants_views(item):
+            content.encode_copy = True
+            with suppress(Unprocessable):  # the copy is answered all the same
+                self._encode.encode_again(item)
+        if content.remembered is None:
+            content.remembered = RememberedViews(item.encoding.views, content.pdq)
+            self._recent_views.put(content.digest, content.remembered)
+        return content.remembered
 
     def _confirm_exact_matches(self, items: list[Item]) -> None:
         """Look exact matches up again: one may have been deleted since, and then its copy is new and is encoded."""

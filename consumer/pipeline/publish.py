@@ -13,6 +13,8 @@ from consumer.kafka.consumer import UploadsConsumer
 from consumer.kafka.dead_letters import dead_letter
 from consumer.kafka.messages import OutgoingMessage, verdict_message
 from consumer.kafka.publisher import Publisher
+from consumer.moderation.banks import removal_message
+from consumer.moderation.matching import NO_HITS
 from consumer.pipeline.batch import Batch, Item
 from consumer.settings import KafkaSettings
 from consumer.telemetry.metrics import Metrics
@@ -66,6 +68,9 @@ class Publish:
         for item in items:
             if self._settings.embeddings_topic:
                 yield from self._changes(item)
+            if item.outcome is not None:
+                for entry in item.outcome.removed_entries:
+                    yield removal_message(self._settings.banks_topic, entry)
             if item.is_deletion or item.is_ignored:
                 continue
             message = verdict_message(self._verdict(item, received_at), item.event)
@@ -90,6 +95,7 @@ class Publish:
     def _verdict(self, item: Item, received_at: datetime) -> Verdict:
         decision = item.decision
         matches = _matches(item)
+        banks = NO_HITS if item.outcome is None else item.outcome.banks
         return Verdict(
             image_id=item.event.image_id,
             tenant=item.event.tenant,
@@ -97,6 +103,8 @@ class Publish:
             kind=None if decision is None else decision.kind,
             match=matches[0] if matches else None,
             others=tuple(matches[1:]),
+            banks=banks.hits,
+            silenced_by=banks.silenced_by,
             threshold_l2=self._model.match_radius_l2,
             model=self._named_model,
             reason=None if item.failure is None else str(item.failure),
@@ -119,9 +127,16 @@ class Publish:
                 log.info("unprocessable: %r: %s", item.event.image_id, item.failure, extra=_log_fields(item))
             elif item.decision is not None:
                 self._metrics.verdicts.labels(item.decision.verdict, item.decision.kind or "").inc()
+                self._count_banks(item)
                 if item.decision.kind == "near" and item.decision.match is not None:
                     self._metrics.match_l2.observe(item.decision.match.l2)
                 log.debug("%s: %r", item.decision.verdict, item.event.image_id, extra=_log_fields(item))
+
+    def _count_banks(self, item: Item) -> None:
+        banks = NO_HITS if item.outcome is None else item.outcome.banks
+        for hit in banks.hits:
+            self._metrics.bank_hits.labels(hit.kind).inc()
+        self._metrics.silenced.inc(bool(banks.silenced_by))
 
 
 def _matches(item: Item) -> list[Match]:

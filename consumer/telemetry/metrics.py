@@ -12,6 +12,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from consumer.errors import REASONS, Dependency
+from consumer.events import BankKind
 
 # Series of creation times double the number of series, and Prometheus has no use for them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -72,6 +73,11 @@ class Metrics(Collector):
         self.rebalances = counter("seenit_rebalances", "Changes of the partitions held", ["change"])
         self.match_l2 = histogram("seenit_match_l2", "Distance of near matches", buckets=_L2)
         self.window_resets = gauge("seenit_window_resets", "Times Redis came back without what it had")
+        self.bank_hits = counter("seenit_bank_hits", "Entries of banks that uploads show", ["kind"])
+        self.silenced = counter("seenit_silenced", "Uploads that show an allowed picture")
+        self.refused_entries = counter("seenit_refused_entries", "Entries of banks dead-lettered", ["reason"])
+        self.rematches = counter("seenit_rematches", "Earlier uploads found that show a new entry of a bank")
+        self.rematches_under_way = gauge("seenit_rematches_under_way", "Entries that earlier uploads are searched for")
         self.model_info = gauge("seenit_model_info", "The served encoder", ["name", "version"])
         self.model_threshold_l2 = gauge("seenit_model_threshold_l2", "Distance up to which two pictures are duplicates")
         build = gauge("seenit_build_info", "This program", ["version", "python"])
@@ -88,6 +94,9 @@ class Metrics(Collector):
             self.retries.labels(dependency)
         for reason in REASONS:
             self.unprocessable.labels(reason)
+            self.refused_entries.labels(reason)
+        for kind in get_args(BankKind):
+            self.bank_hits.labels(kind)
         for change in ("assigned", "revoked", "lost"):
             self.rebalances.labels(change)
         for verdict, kind in (("unique", ""), ("duplicate", "exact"), ("duplicate", "near"), ("unprocessable", "")):

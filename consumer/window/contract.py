@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from consumer.window.records import AppendResult, DeleteResult, ExactMatch, NewRecord, Position, Source
+from consumer.window.records import AppendResult, DeleteResult, ExactMatch, NewRecord, Position, Source, StoredRecord
 
 
 class WindowStats(NamedTuple):
@@ -61,6 +61,10 @@ class Window(Protocol):
 
     def read_patches(self, positions: Sequence[tuple[str, Position]]) -> list[bytes | None]:
         """Read the patches stored at each (tenant, position); None where there are none."""
+        ...
+
+    def find_record(self, tenant: str, image_id: str) -> StoredRecord | None:
+        """Read the newest record under an image id; None if there is none, as of an exact copy that is not stored."""
         ...
 
     def refresh(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from redis.exceptions import NoScriptError, RedisError
 
@@ -26,6 +26,9 @@ ROW_OVERHEAD_BYTES = 350
 _SCRIPT_NAMES = ("sync", "exact", "forget", "stage", "restore")
 # The first word of the errors that the scripts themselves return.
 _GONE, _RECOVERING = "WINDOWGONE", "WINDOWREBUILDING"
+
+# Stands for any tenant's name, and how many keys a server looks at before it answers.
+_ANY_TENANT, SCAN_KEYS = "ANY-TENANT", 1000
 
 # A tenant, and the arguments of its call after those that all scripts share.
 Call = tuple[str, Sequence[bytes | str | int]]
@@ -114,6 +117,16 @@ class WindowStore:
         # By way of a key, so that it is one server of a cluster that is asked.
         seconds, microseconds = self.command("EVAL", "return redis.call('TIME')", 1, self.shared_key("time"))
         return int(seconds) * 1000 + int(microseconds) // 1000 - self.retention_ms - self.grace_ms
+
+    def tenants(self) -> list[str]:
+        """List the tenants that have a window."""
+        before, after = self.key(_ANY_TENANT, "meta").split(quote(_ANY_TENANT))
+        pattern = "*".join(re.sub(r"([*?\[\]\\])", r"\\\1", part) for part in (before, after))
+        try:
+            keys = [key.decode() for key in self.redis.scan_iter(match=pattern, count=SCAN_KEYS)]
+        except REDIS_FAILURES as error:
+            raise Unavailable("redis", str(error) or type(error).__name__) from error
+        return [unquote(key[len(before) : len(key) - len(after)], errors="surrogatepass") for key in keys]
 
     def delete_windows(self, tenants: Sequence[str]) -> None:
         """Delete all keys of these tenants."""

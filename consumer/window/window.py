@@ -164,6 +164,18 @@ class RedisWindow(Window):
         patches = dict(zip(by_tenant, map(iter, self.store.execute(pipeline)), strict=True))
         return [next(patches[tenant]) for tenant, _ in positions]
 
+    def find_record(self, tenant: str, image_id: str) -> StoredRecord | None:
+        """Read the newest record under an image id; None if there is none, as of an exact copy that is not stored."""
+        positions = self.store.command("HGET", self.store.key(tenant, "ids"), encode_name(image_id))
+        if not positions:
+            return None
+        newest = positions.split()[-1]
+        pipeline = self.store.pipeline()
+        for kind in ("rows", "patches"):
+            pipeline.execute_command("HGET", self.store.key(tenant, kind), newest)
+        record, patches = self.store.execute(pipeline)
+        return None if record is None else StoredRecord(Position.parse(newest), record, patches or b"")
+
     def refresh(self) -> None:
         """Read what other processes appended and deleted. For idle moments: `append` does so for its own tenants."""
         with self._lock:

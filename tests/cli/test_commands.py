@@ -4,14 +4,17 @@ import inspect
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 from consumer.cli.app import COMMANDS
+from consumer.cli.bank import BankGroup
 from consumer.local.pictures import edited, photographs
 from tests.commands import seenit
 
@@ -29,17 +32,18 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"bank {name}" for name in BankGroup.entries)])
 def test_help_shows_an_example(command: str) -> None:
-    result = seenit(command, "--help")
+    result = seenit(*command.split(), "--help")
     assert result.returncode == 0
-    assert f"seenit {command}" in result.stdout.partition("Example:")[2]
+    assert f"seenit {command}" in " ".join(result.stdout.partition("Example:")[2].split())
 
 
 def test_the_list_shows_the_first_paragraph_of_each_help_text() -> None:
-    for name, entry in COMMANDS.items():
+    for name, entry in [*COMMANDS.items(), *BankGroup.entries.items()]:
         module, _, function = entry.function.partition(":")
-        text = inspect.getdoc(getattr(import_module(module), function))
+        command = getattr(import_module(module), function)
+        text = command.info.help if isinstance(command, typer.Typer) else inspect.getdoc(command)
         assert text is not None
         assert entry.summary == text.partition("\n\n")[0], name
 
@@ -122,6 +126,35 @@ def test_upload_and_watch_on_a_stack_left_running(up: dict[str, str], pictures: 
     verdicts = {Path(each["image_id"]).name: each for each in map(json.loads, watched.stdout.splitlines())}
     assert verdicts["pagoda.jpg"]["verdict"] == "unique"
     assert sorted(verdicts[name]["verdict"] for name in ("cat.png", "cat-again.jpg")) == ["duplicate", "unique"]
+
+
+def test_a_bank_is_made_filled_and_asked_by_command(up: dict[str, str], pictures: Path, tmp_path: Path) -> None:
+    addresses = json.loads(up.pop("addresses"))
+    assert {"banks_topic", "rematches_topic"} <= set(addresses)
+
+    def run(*arguments: str) -> str:
+        result = seenit(*arguments, **up)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    run("bank", "create", "cats", "--kind", "block", "--action", "remove")
+    run("bank", "add", "cats", str(pictures / "cat.png"), "--label", "policy=pets")
+    hashes = tmp_path / "hashes.csv"
+    hashes.write_text(f"collab,signal_type,signal_str,category,tags\nc,pdq,{'0f' * 32},POSITIVE_CLASS,a b=c\n")
+    assert "1 added, 0 removed" in run("bank", "import", "cats", str(hashes))
+    assert "0 added, 0 removed" in run("bank", "import", "cats", str(hashes))
+    assert f"pdq,{'0f' * 32},POSITIVE_CLASS,a=yes b=c" in run("bank", "export", "cats")
+    entries = [json.loads(line)["entry_id"] for line in run("bank", "list", "cats", "--json").splitlines()]
+    assert sorted(entries) == sorted(["cat.png", "0f" * 32])
+    began_s = time.monotonic()
+    while (found := seenit("bank", "check", str(pictures / "cat-again.jpg"), "--json", **up)).returncode:
+        assert time.monotonic() < began_s + 60, found.stderr
+    [hit] = json.loads(found.stdout)["banks"]
+    assert (hit["bank"], hit["entry_id"], hit["labels"]) == ("cats", "cat.png", {"policy": "pets"})
+    assert seenit("bank", "check", str(pictures / "pagoda.jpg"), **up).returncode == 1
+    run("bank", "remove", "cats", "--all")
+    assert run("bank", "list", "--json") == ""
+    assert "there is no bank 'cats'" in seenit("bank", "add", "cats", "a.jpg", **up).stderr
 
 
 def test_demo(tmp_path: Path) -> None:

@@ -1,0 +1,248 @@
+"""Searches the windows of tenants, and the changelog for what has left them, for uploads that show given entries.
+
+A window is read page by page, and each page is compared with all entries at once. The search takes a share of the time
+alone, so that uploads that come meanwhile are not held up.
+"""
+
+import heapq
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consumer.encoder.contract import ModelInfo, VerificationRule
+from consumer.encoder.views import Features
+from consumer.errors import Unavailable
+from consumer.events import Evidence
+from consumer.moderation.replica import Entry
+from consumer.moderation.store import BankRow
+from consumer.settings import KafkaSettings
+from consumer.verification.look import verify
+from consumer.window.changelog import ChangelogReader, Tombstone, Upsert, parse_change
+from consumer.window.records import Position, RecordContent, decode_name, decode_record, to_datetime
+from consumer.window.replica import PAGE_ENTRIES, Page
+from consumer.window.store import WindowRecovering
+from consumer.window.window import RedisWindow
+
+# The share of its time that a search works; it rests for the rest of it.
+WORKING_SHARE = 0.2
+# Uploads near an entry that get a second look, beside all within the threshold: farther ones are nearly all strangers.
+MAX_FAR_LOOKS = 32
+# Looks at once, and messages of the changelog.
+LOOKS_AT_ONCE, MESSAGES_AT_ONCE = 256, 500
+
+
+@dataclass(slots=True)
+class WantedEntry:
+    """An entry to search for; `vector` float32 [D] is None for one that matches exactly alone."""
+
+    entry: Entry
+    bank: BankRow
+    vector: NDArray[np.float32] | None
+    features: Features | None
+    lookback_s: float | None
+
+
+class EarlierUpload(NamedTuple):
+    """An upload from before an entry, that shows it."""
+
+    wanted: WantedEntry
+    tenant: str
+    image_id: str
+    digest: bytes
+    uploaded_at: datetime
+    l2: float
+    evidence: Evidence | None
+
+
+class _Found(NamedTuple):
+    """An upload that may show an entry; `patches` are its own where they are at hand."""
+
+    l2: float
+    tenant: str
+    position: Position
+    content: RecordContent
+    patches: bytes | None
+
+
+@dataclass(slots=True)
+class _Candidates:
+    """Uploads near an entry: of the same bytes, within the threshold, and the nearest of those that are farther."""
+
+    sure: list[_Found] = field(default_factory=list)
+    far: list[tuple[float, int, _Found]] = field(default_factory=list)  # a heap, the farthest first
+
+    def add(self, found: _Found, threshold_l2: float) -> None:
+        if found.l2 <= threshold_l2:
+            self.sure.append(found)
+        else:
+            heapq.heappush(self.far, (-found.l2, -found.position.serial, found))
+            if len(self.far) > MAX_FAR_LOOKS:
+                heapq.heappop(self.far)
+
+    def all(self) -> list[_Found]:
+        return [*self.sure, *(found for *_, found in self.far)]
+
+
+class EarlierUploads:
+    """Searches for uploads that show entries. For one thread."""
+
+    def __init__(self, settings: KafkaSettings, model: ModelInfo, window: RedisWindow, rest: Callable[[float], None]):
+        """`rest` is called with how long to do nothing, in seconds, at least every second or two of a search."""
+        self._settings = settings
+        self._model = model
+        self._window = window
+        self._rest = rest
+
+    def find(self, wanted: Sequence[WantedEntry]) -> list[EarlierUpload]:
+        """Find the uploads that show any of these entries. Raises Unavailable."""
+        candidates = [_Candidates() for _ in wanted]
+        tenants = self._window.store.tenants() if any(each.entry.key.tenant is None for each in wanted) else []
+        for tenant in dict.fromkeys([*tenants, *(each.entry.key.tenant for each in wanted if each.entry.key.tenant)]):
+            self._collect(wanted, candidates, self._in_window(tenant), tenant)
+        if self._settings.embeddings_topic and any(each.lookback_s for each in wanted):
+            self._look_back(wanted, candidates)
+        found: dict[tuple[int, str, bytes, bytes], EarlierUpload] = {}
+        for index, (each, near) in enumerate(zip(wanted, candidates, strict=True)):
+            for upload in self._verified(each, near.all()):
+                found.setdefault((index, upload.tenant, upload.image_id.encode(), upload.digest), upload)
+        return list(found.values())
+
+    def _in_window(self, tenant: str) -> Iterator[list[_Found]]:
+        """Read a tenant's window, a page at a time, up to where it ended at the first one."""
+        store, cursor, end = self._window.store, b"-", -1
+        while True:
+            try:
+                [reply] = store.run("sync", [(tenant, ["", cursor, PAGE_ENTRIES])])
+            except WindowRecovering:
+                raise Unavailable("redis", "the window is being rebuilt") from None
+            page = Page(*reply)
+            end = page.newest_serial if end < 0 else end
+            pairs = zip(page.records[::2], page.records[1::2], strict=True)
+            rows = [_Found(0.0, tenant, Position.parse(each), decode_record(record), None) for each, record in pairs]
+            yield [row for row in rows if row.position.serial <= end]
+            if not page.more or (rows and rows[-1].position.serial > end):
+                return
+            cursor = page.cursor
+
+    def _look_back(self, wanted: Sequence[WantedEntry], candidates: Sequence[_Candidates]) -> None:
+        """Search the changelog for uploads that have left the window, but were not deleted."""
+        lookbacks = [each for each in wanted if each.lookback_s]
+        from_ms = round((time.time() - max(each.lookback_s or 0 for each in lookbacks)) * 1000)
+        earlier = [_Candidates() for _ in wanted]
+        deleted: list[Tombstone] = []
+        reader = ChangelogReader(self._settings, max(0, from_ms), MESSAGES_AT_ONCE)
+        try:
+            for messages in reader.read():
+                by_tenant: dict[str, list[_Found]] = {}
+                for message in messages:
+                    change = parse_change(self._model, message)
+                    if isinstance(change, Tombstone):
+                        deleted.append(change)
+                    elif isinstance(change, Upsert):
+                        stored = change.stored
+                        row = _Found(0.0, change.tenant, stored.position, decode_record(stored.record), stored.patches)
+                        by_tenant.setdefault(change.tenant, []).append(row)
+                for tenant, rows in by_tenant.items():
+                    self._collect(wanted, earlier, [rows], tenant)
+        finally:
+            reader.close()
+        now_ms = time.time() * 1000
+        for each, of_entry, near in zip(wanted, candidates, earlier, strict=True):
+            since_ms = now_ms - (each.lookback_s or 0) * 1000
+            for row in near.all():
+                if row.position.ms >= since_ms and not any(_deletes(tombstone, row) for tombstone in deleted):
+                    of_entry.add(row, self._model.threshold_l2)
+
+    def _collect(
+        self,
+        wanted: Sequence[WantedEntry],
+        candidates: Sequence[_Candidates],
+        pages: Iterable[list[_Found]],
+        tenant: str,
+    ) -> None:
+        """Compare pages of a tenant's uploads with the entries that hold for it, and keep what is near each."""
+        indexes = [index for index, each in enumerate(wanted) if each.entry.key.tenant in (None, tenant)]
+        by_digest: dict[str, list[int]] = {}
+        for index in indexes:
+            by_digest.setdefault(wanted[index].entry.row.digest or "", []).append(index)
+        with_vector = [index for index in indexes if wanted[index].vector is not None]
+        vectors = np.array([wanted[index].vector for index in with_vector], np.float32)
+        began_s = time.monotonic()
+        for rows in pages:
+            for row in rows:
+                for index in by_digest.get(row.content.digest.hex(), ()):
+                    candidates[index].add(row, self._model.threshold_l2)
+            comparable = [row for row in rows if len(row.content.vector) == 2 * self._model.dim]
+            if with_vector and comparable:
+                for number, row, l2 in _near(vectors, comparable, self._model.match_radius_l2):
+                    index = with_vector[number]
+                    if row.content.digest.hex() != wanted[index].entry.row.digest:
+                        candidates[index].add(row._replace(l2=l2), self._model.threshold_l2)
+            self._rest((time.monotonic() - began_s) * (1 / WORKING_SHARE - 1))
+            began_s = time.monotonic()
+
+    def _verified(self, wanted: WantedEntry, near: Sequence[_Found]) -> Iterator[EarlierUpload]:
+        """Take a second look at uploads near an entry; yield those that show it."""
+        rule, shape = self._model.verification_rule, self._model.patches
+        exact = [each for each in near if each.content.digest.hex() == wanted.entry.row.digest]
+        yield from (_upload(wanted, each, None) for each in exact)
+        others = [each for each in near if each.content.digest.hex() != wanted.entry.row.digest]
+        if rule is None or shape is None:
+            yield from (_upload(wanted, each, None) for each in others if each.l2 <= self._model.threshold_l2)
+            return
+        for start in range(0, len(others), LOOKS_AT_ONCE):
+            began_s = time.monotonic()
+            yield from self._look(wanted, others[start : start + LOOKS_AT_ONCE], rule, shape)
+            self._rest((time.monotonic() - began_s) * (1 / WORKING_SHARE - 1))
+
+    def _look(
+        self, wanted: WantedEntry, near: Sequence[_Found], rule: VerificationRule, shape: tuple[int, int]
+    ) -> list[EarlierUpload]:
+        stored = self._window.read_patches([(each.tenant, each.position) for each in near])
+        pairs = [
+            (each, features)
+            for each, patches in zip(near, stored, strict=True)
+            if (features := Features.from_bytes(each.patches or patches or b"", shape)) is not None
+        ]
+        if wanted.features is None or not pairs:
+            return []
+        l2 = np.array([each.l2 for each, _ in pairs], np.float32)
+        looked = verify([features for _, features in pairs], [wanted.features] * len(pairs), l2, rule)
+        return [
+            _upload(wanted, each, verification.to_evidence(True))
+            for (each, _), verification in zip(pairs, looked, strict=True)
+            if rule.accepts(each.l2, verification.score, wanted.bank.strictness)
+        ]
+
+
+def _near(
+    vectors: NDArray[np.float32], rows: Sequence[_Found], radius_l2: float
+) -> Iterator[tuple[int, _Found, float]]:
+    """Yield the pairs of a vector [N, D], by its number, and an upload that are within the radius."""
+    others = np.stack([np.frombuffer(row.content.vector, "<f2") for row in rows]).astype(np.float32)
+    squared = (vectors**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2 * vectors @ others.T
+    l2 = np.round(np.sqrt(np.maximum(squared, 0)), 6)
+    for number, row in zip(*np.nonzero(l2 <= radius_l2), strict=True):
+        yield int(number), rows[row], float(l2[number, row])
+
+
+def _deletes(tombstone: Tombstone, row: _Found) -> bool:
+    """Whether a deletion is about an upload: of its image id or, of a version, of its object."""
+    name, own = decode_name(tombstone.image_id), decode_name(row.content.image_id)
+    if tombstone.tenant != row.tenant or not (own == name or own.startswith(f"{name}?versionId=")):
+        return False
+    _, _, deleted_us = (*tombstone.source.split(), "", "", "")[:3]
+    return row.position <= tombstone.position and not (deleted_us and row.content.uploaded_us > int(deleted_us))
+
+
+def _upload(wanted: WantedEntry, found: _Found, evidence: Evidence | None) -> EarlierUpload:
+    content = found.content
+    uploaded_at = to_datetime(content.uploaded_us)
+    return EarlierUpload(
+        wanted, found.tenant, decode_name(content.image_id), content.digest, uploaded_at, found.l2, evidence
+    )

@@ -1,0 +1,120 @@
+"""Fills the copy of the banks in Redis from `image-banks`: one process at a time, the one that has the lease."""
+
+import logging
+import threading
+from collections.abc import Sequence
+
+from consumer.errors import Unavailable, Unprocessable
+from consumer.events import Record
+from consumer.kafka.topic_reader import TopicReader
+from consumer.moderation.banks import BankDefined, BankEntry, encode_key, parse_change
+from consumer.moderation.entries import EntryEncoder, NewEntry
+from consumer.moderation.store import BankRow, BankStore, EntryRow, NewRow
+from consumer.settings import KafkaSettings
+from consumer.window.window import RedisWindow
+
+log = logging.getLogger(__name__)
+
+# Messages that are worked on at once, and how long to wait for the first.
+BATCH_MESSAGES, WAIT_S = 32, 0.5
+# How often a process without the lease tries to get it.
+TRY_LEASE_EVERY_S = 1.0
+# Without a message for so many reads, the children that decode entries are ended.
+IDLE_READS = 20
+
+
+class BankLoader:
+    """Keeps the copy in Redis up to date, in a thread of its own."""
+
+    def __init__(self, settings: KafkaSettings, store: BankStore, window: RedisWindow, encoder: EntryEncoder) -> None:
+        self._settings = settings
+        self._store = store
+        self._window = window
+        self._encoder = encoder
+        self._lease = store.lease()
+
+    def run(self, stop: threading.Event) -> None:
+        """Load while this process has the lease, until stopped; wait for what is away."""
+        reported = ""
+        while not stop.is_set():
+            try:
+                if self._lease.hold():
+                    self._load(stop)
+                reported = ""
+            except Unavailable as error:
+                if reported != str(error):
+                    log.warning("banks are not read: %s", error)
+                reported = str(error)
+            except Exception:
+                log.exception("banks are not read")
+            stop.wait(TRY_LEASE_EVERY_S)
+        try:
+            self._lease.release()
+        except Unavailable as error:
+            log.debug("the lease is left to run out: %s", error)
+
+    def _load(self, stop: threading.Event) -> None:
+        """Read the topic from where the copy ends on, and write what it says, for as long as the lease holds."""
+        epoch, next_offsets = self._store.begin(self._lease)
+        idle_reads = 0
+        with TopicReader(self._settings, self._settings.banks_topic, next_offsets) as reader:
+            while self._lease.hold() and not stop.is_set():
+                rows = self._make_rows(reader.read(BATCH_MESSAGES, WAIT_S))
+                if rows or reader.next_offsets != next_offsets:
+                    self._store.write(self._lease, epoch, rows, reader.next_offsets)
+                    self._check_uploads(epoch, rows)
+                    next_offsets = dict(reader.next_offsets)
+                    idle_reads = 0
+                idle_reads += 1
+                if idle_reads == IDLE_READS:
+                    self._encoder.rest()
+
+    def _make_rows(self, records: Sequence[Record]) -> list[NewRow]:
+        """Make the rows of some messages: of several about one key the last counts."""
+        rows: dict[bytes, NewRow] = {}
+        entries: dict[bytes, NewEntry] = {}
+        for record in records:
+            try:
+                change = parse_change(record)
+            except Unprocessable:  # the rematcher answers it
+                continue
+            name, at = encode_key(change.key), (record.partition, record.offset)
+            entries.pop(name, None)
+            rows[name] = NewRow(name, None)
+            if isinstance(change.body, BankEntry):
+                entries[name] = NewEntry(name, at, change.body)
+            elif isinstance(change.body, BankDefined):
+                rows[name] = NewRow(name, _bank_row(change.body, at))
+        for new, made in zip(entries.values(), self._encoder.encode(list(entries.values())), strict=True):
+            if isinstance(made, NewRow):
+                rows[new.name] = made
+            else:  # an entry that was there before is replaced by none: so it stands on the topic
+                self._store.note_failure(new.at, made)
+                log.warning("no entry %s: %s", new.name.decode(), made)
+        return list(rows.values())
+
+    def _check_uploads(self, epoch: str, rows: Sequence[NewRow]) -> None:
+        """Remove entries of uploads that were deleted while they were written here.
+
+        Whoever deletes an upload removes its entries, and may have looked for them before they were there.
+        """
+        gone = []
+        for new in rows:
+            row = new.row
+            if not isinstance(row, EntryRow) or row.of_image is None or self._window.find_record(*row.of_image):
+                continue
+            self._store.note_failure(row.at, Unprocessable("not-found", "the upload was deleted"))
+            gone.append(NewRow(new.name, None))
+        if gone:
+            self._store.write(self._lease, epoch, gone, {})
+
+
+def _bank_row(bank: BankDefined, at: tuple[int, int]) -> BankRow:
+    return BankRow(
+        at=at,
+        kind=bank.kind,
+        enabled=bank.enabled,
+        strictness=bank.strictness,
+        action=bank.action,
+        silences=bank.silences,
+    )
