@@ -17,6 +17,7 @@ from consumer.images.fetch import Fetcher
 from consumer.kafka.consumer import UploadsConsumer
 from consumer.kafka.lag import LagReader
 from consumer.kafka.publisher import Publisher
+from consumer.moderation.moderation import Moderation
 from consumer.pipeline.encode import Encode
 from consumer.pipeline.ingest import Ingest
 from consumer.pipeline.match import Match
@@ -52,6 +53,7 @@ class _Parts:
 
     encoder: TritonEncoder
     window: RedisWindow
+    moderation: Moderation
     consumer: UploadsConsumer
     pipeline: Pipeline
 
@@ -83,7 +85,11 @@ class Service:
             window = self._open_window(encoder.info)
             if window.loss_guard.recovers and not self._await(window.loss_guard.marker):
                 return
-            self._parts = parts = self._compose(stack, fetcher, encoder, window)
+            count = self._metrics.count_feedback
+            moderation = stack.enter_context(Moderation(self._settings, window, encoder.info, count))
+            if not self._await(moderation.catch_up):
+                return
+            self._parts = parts = self._compose(stack, fetcher, encoder, window, moderation)
             self._start_threads(parts)
             if self._stop.is_set():
                 parts.pipeline.stop()
@@ -115,7 +121,14 @@ class Service:
         self._metrics.model_threshold_l2.set(model.match_radius_l2)
         return RedisWindow(self._redis, model, self._settings.window, self._settings.redis.key_prefix)
 
-    def _compose(self, stack: ExitStack, fetcher: Fetcher, encoder: TritonEncoder, window: RedisWindow) -> _Parts:
+    def _compose(
+        self,
+        stack: ExitStack,
+        fetcher: Fetcher,
+        encoder: TritonEncoder,
+        window: RedisWindow,
+        moderation: Moderation,
+    ) -> _Parts:
         """Put the pipeline together; what has to be closed is closed by the stack, the consumer last."""
         assert self._redis is not None  # noqa: S101 (narrows the type)
         settings, metrics, model = self._settings, self._metrics, encoder.info
@@ -128,7 +141,8 @@ class Service:
         stack.callback(ingest.close)
         encode = Encode(settings.decode, encoder, metrics, ingest.read_picture)
         verifier, redo_log = Verifier(window, model, settings.match.strictness), RedoLog(window)
-        match = Match(model, settings.window.others, encode, window, verifier, redo_log)
+        rejections, campaigns = moderation.rejections, moderation.campaigns
+        match = Match(model, settings.window.others, encode, window, verifier, redo_log, rejections, campaigns)
         publish = Publish(settings.kafka, model, consumer, publisher, metrics)
         pipeline = Pipeline(
             settings.pipeline,
@@ -146,11 +160,12 @@ class Service:
             in_flight,
             metrics,
         )
-        return _Parts(encoder, window, consumer, pipeline)
+        return _Parts(encoder, window, moderation, consumer, pipeline)
 
     def _start_threads(self, parts: _Parts) -> None:
         """Start what works beside the pipeline, until stopped."""
         self._metrics.windows = parts.window.tenant_stats
+        parts.moderation.take_in_feedback(parts.pipeline.fail)
         threading.Thread(target=self._observe, args=(parts,), name="observe", daemon=True).start()
         if parts.window.loss_guard.recovers:
             arguments = (self._settings.kafka, parts.encoder.info, parts.window, self._stop)
@@ -177,6 +192,7 @@ class Service:
         while not self._stop.wait(OBSERVE_EVERY_S):
             try:
                 self._metrics.window_resets.set(parts.window.stats().resets)
+                self._metrics.campaigns = parts.moderation.top_campaigns(parts.window.tenant_stats())
                 problems = self._ready()
                 if "configuration" in problems:
                     # Another model is served by now: its vectors must not be taken for the old one's.
@@ -225,6 +241,7 @@ class Service:
             self._connect()
         except Unavailable as error:
             problems["redis"] = str(error)
+        problems |= self._parts.moderation.problems
         guard = self._parts.window.loss_guard
         if guard.recovers and guard.problem:
             problems["redis"] = guard.problem

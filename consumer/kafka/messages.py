@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from cloudevents.core.bindings.kafka import KafkaMessage, to_binary
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 from confluent_kafka import KafkaError, Message, Producer
+from pydantic import BaseModel
 
 from consumer.events import Event, Record, Verdict
 
@@ -67,6 +69,23 @@ def read_headers(message: Message) -> Headers | None:
         return tuple(message.headers() or ())  # type: ignore[arg-type]
     except (SystemError, UnicodeDecodeError):
         return None
+
+
+def event_message(topic: str, kind: str, event_id: str, key: str, time: datetime, data: BaseModel) -> OutgoingMessage:
+    """Write an event for a topic: a CloudEvent in binary mode, about what its key names."""
+    event = CloudEvent(
+        {
+            "id": event_id,
+            "source": SOURCE,
+            "type": kind,
+            "subject": key,
+            "time": time,
+            "datacontenttype": "application/json",
+        },
+        data.model_dump_json(exclude_none=True).encode(),
+    )
+    message = to_binary(event, _JSON)
+    return OutgoingMessage(topic, key.encode(), message.value, tuple(message.headers.items()))
 
 
 def verdict_message(verdict: Verdict, event: Event) -> KafkaMessage:

@@ -34,17 +34,22 @@ class TopicSpec:
     retention_ms: int
     max_message_bytes: int
     dated_by_brokers: bool = True  # else by whoever sends a message
+    is_compacted: bool = False  # keeps the last message of each key, for good
 
     @property
     def min_insync_replicas(self) -> int:
         """One less than the replicas: a lost broker neither loses an acknowledged message nor stops the writers."""
         return max(1, self.replicas - 1)
 
+    @property
+    def cleanup_policy(self) -> str:
+        """Compaction keeps the last message of a key: of two uploads with one id the first would vanish unread."""
+        return "compact" if self.is_compacted else "delete"
+
     def config(self) -> dict[str, str]:
         """The configuration to create the topic with."""
         return {
-            # Compaction keeps the last message of a key: of two uploads with one id the first would vanish unread.
-            "cleanup.policy": "delete",
+            "cleanup.policy": self.cleanup_policy,
             "retention.ms": str(self.retention_ms),
             "min.insync.replicas": str(self.min_insync_replicas),
             "max.message.bytes": str(self.max_message_bytes),
@@ -78,7 +83,7 @@ class Difference:
 def required_topics(
     settings: KafkaSettings, partitions: int, replicas: int, retention_days: float, window_s: float = 0.0
 ) -> tuple[TopicSpec, ...]:
-    """Specify the input, output and dead-letter topic, in this order, and the embeddings topic if the settings name it.
+    """Specify the input, output and dead-letter topic, in this order, and those of the others that the settings name.
 
     `window_s` is the retention of the window: embeddings are kept for as long as the window keeps them.
     """
@@ -86,18 +91,21 @@ def required_topics(
     dead_letter_retention_ms = max(retention_ms, DEAD_LETTER_RETENTION_DAYS * DAY_MS)
     dead_letter_bytes = DEFAULT_MESSAGE_BYTES + DEAD_LETTER_HEADERS_BYTES
     embeddings_retention_ms = math.ceil(window_s * (1 + GRACE_SHARE) * 1000)
-    topics = (
+    topics = [
         # An upload's time, where it names none, is that of its message.
         TopicSpec(settings.input_topic, partitions, replicas, retention_ms, DEFAULT_MESSAGE_BYTES, False),
         TopicSpec(settings.output_topic, partitions, replicas, retention_ms, DEFAULT_MESSAGE_BYTES),
         TopicSpec(settings.dead_letter_topic, 1, replicas, dead_letter_retention_ms, dead_letter_bytes),
-    )
-    if not settings.embeddings_topic:
-        return topics
-    return (
-        *topics,
-        TopicSpec(settings.embeddings_topic, partitions, replicas, embeddings_retention_ms, DEFAULT_MESSAGE_BYTES),
-    )
+    ]
+    if name := settings.embeddings_topic:
+        topics.append(TopicSpec(name, partitions, replicas, embeddings_retention_ms, DEFAULT_MESSAGE_BYTES))
+    if name := settings.rematches_topic:
+        topics.append(TopicSpec(name, partitions, replicas, retention_ms, DEFAULT_MESSAGE_BYTES))
+    if name := settings.feedback_topic:
+        topics.append(TopicSpec(name, 1, replicas, retention_ms, DEFAULT_MESSAGE_BYTES, False))
+        decisions = settings.decisions_topic
+        topics.append(TopicSpec(decisions, 1, replicas, -1, DEFAULT_MESSAGE_BYTES, is_compacted=True))
+    return tuple(topics)
 
 
 class TopicAdmin:
@@ -193,9 +201,10 @@ def _compare(topic: Topic, spec: TopicSpec) -> Iterator[Difference]:
     if topic.replicas < spec.replicas:
         remedy = "kafka-reassign-partitions.sh with more replicas for each partition"
         yield Difference(name, "replicas", str(topic.replicas), f"{spec.replicas} or more", remedy)
-    if "compact" in topic.config.get("cleanup.policy", ""):
-        actual, remedy = topic.config["cleanup.policy"], _alter_command(name, "cleanup.policy", "delete")
-        yield Difference(name, "cleanup.policy", actual, "delete", remedy, fatal=True)
+    policy = topic.config.get("cleanup.policy", spec.cleanup_policy)
+    if policy != spec.cleanup_policy:
+        remedy = _alter_command(name, "cleanup.policy", spec.cleanup_policy)
+        yield Difference(name, "cleanup.policy", policy, spec.cleanup_policy, remedy, fatal=True)
     dated = topic.config.get("message.timestamp.type", "LogAppendTime")
     if spec.dated_by_brokers and dated != "LogAppendTime":
         expected = "LogAppendTime, or a process whose clock is an hour ahead publishes nothing"

@@ -54,7 +54,7 @@ class Stack:
         self._repository = repository
         self._detached = detached
         self._progress = progress
-        self._topics = KafkaSettings()
+        self._topics = KafkaSettings(rematches_topic="image-rematches", feedback_topic="image-feedback")
         self.servers: Sequence[Server] = ()
         self._consumers: list[Server] = []
 
@@ -134,6 +134,8 @@ class Stack:
             input_topic=self._topics.input_topic,
             output_topic=self._topics.output_topic,
             dead_letter_topic=self._topics.dead_letter_topic,
+            rematches_topic=self._topics.rematches_topic,
+            feedback_topic=self._topics.feedback_topic,
         )
 
     def environment(self) -> dict[str, str]:
@@ -165,6 +167,8 @@ def environment(addresses: Addresses) -> dict[str, str]:
         "SEENIT_KAFKA_INPUT_TOPIC": addresses.input_topic,
         "SEENIT_KAFKA_OUTPUT_TOPIC": addresses.output_topic,
         "SEENIT_KAFKA_DEAD_LETTER_TOPIC": addresses.dead_letter_topic,
+        "SEENIT_KAFKA_REMATCHES_TOPIC": addresses.rematches_topic,
+        "SEENIT_KAFKA_FEEDBACK_TOPIC": addresses.feedback_topic,
         "SEENIT_KAFKA_DELIVERY": "at-least-once",
         "SEENIT_KAFKA_SESSION_TIMEOUT_MS": "6000",  # the broker lets the first member wait for half of it
         "SEENIT_TRITON_URL": addresses.triton_grpc,
@@ -173,10 +177,11 @@ def environment(addresses: Addresses) -> dict[str, str]:
 
 
 def create_topics(addresses: Addresses) -> None:
-    """Create input, output and dead-letter topic. Raises StartFailed."""
+    """Create the topics. Raises StartFailed."""
     admin = AdminClient({"bootstrap.servers": addresses.kafka, "log_level": 0})  # what goes wrong is raised
-    names = (addresses.input_topic, addresses.output_topic, addresses.dead_letter_topic)
+    names = (addresses.input_topic, addresses.output_topic, addresses.dead_letter_topic, addresses.rematches_topic)
     topics = [NewTopic(name, num_partitions=_PARTITIONS, replication_factor=1) for name in names]
+    topics += [NewTopic(name, 1, 1) for name in (addresses.feedback_topic, KafkaSettings().decisions_topic)]
     for name, created in admin.create_topics(topics, request_timeout=10.0).items():
         try:
             created.result()

@@ -29,6 +29,8 @@ class Addresses:
     input_topic: str
     output_topic: str
     dead_letter_topic: str
+    rematches_topic: str
+    feedback_topic: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ from consumer.images.region import Region
 from consumer.images.regions import View
 from consumer.images.thumbnail import Thumbnail
 from consumer.kafka.leases import Lease
+from consumer.kafka.messages import OutgoingMessage
+from consumer.moderation.campaigns import NOT_JOINED, Joined
 from consumer.telemetry.tracing import NO_TRACE, Trace
 from consumer.window.records import ExactMatch, Position, Source, StoredRecord, to_us
 from consumer.window.redo_log import BatchWrites
@@ -54,6 +56,8 @@ class Outcome:
     evidence: dict[Position, Evidence] = field(default_factory=dict)
     stored_record: StoredRecord | None = None
     deleted_at: Position | None = None
+    joined: Joined = NOT_JOINED
+    messages: tuple[OutgoingMessage, ...] = ()  # to be published beside the answer
 
 
 @dataclass(slots=True)

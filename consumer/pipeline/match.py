@@ -8,10 +8,12 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from consumer.decide import decide
+from consumer.decide import Decision, decide
 from consumer.encoder.contract import ModelInfo
 from consumer.errors import Unprocessable
-from consumer.events import Evidence
+from consumer.events import Evidence, ImageDeleted
+from consumer.moderation.campaigns import NOT_JOINED, Campaigns, Duplicate, MatchDetails
+from consumer.moderation.rejections import Rejections
 from consumer.pipeline.batch import Batch, Item, Outcome
 from consumer.pipeline.encode import Encode
 from consumer.verification.rerank import VerificationRequest, Verifier
@@ -31,6 +33,8 @@ class Match:
         window: Window,
         verifier: Verifier,
         redo_log: RedoLog,
+        rejections: Rejections,
+        campaigns: Campaigns,
     ) -> None:
         """`max_others` is how many matches a verdict lists beside the one it names."""
         self._model = model
@@ -40,6 +44,8 @@ class Match:
         self._window = window
         self._verifier = verifier
         self._redo_log = redo_log
+        self._rejections = rejections
+        self._campaigns = campaigns
 
     def run(self, batch: Batch) -> None:
         """Give each item its outcome, in the order of the batch: a copy behind a deletion finds nothing."""
@@ -73,29 +79,67 @@ class Match:
     def _delete(self, items: list[Item]) -> list[Outcome]:
         """Delete from the window what each item names."""
         results = [self._window.delete(item.event.tenant, item.event.image_id, item.source) for item in items]
-        return [Outcome(datetime.now(UTC), deleted_at=result.position) for result in results]
+        tombstones = self._rejections.tombstones([_deletion_of(item) for item in items])
+        return [
+            Outcome(datetime.now(UTC), deleted_at=result.position, messages=messages)
+            for result, messages in zip(results, tombstones, strict=True)
+        ]
 
     def _decide(self, items: list[Item]) -> list[Outcome]:
         """Append uploads to the window and decide on each. An item may fail meanwhile; it then has no decision."""
         self._confirm_exact_matches([item for item in items if item.content.exact_match is not None])
         new = [item for item in items if item.failure is None and item.content.exact_match is None]
-        appended = self._window.append([self._new_record(item) for item in new])
+        appended = self._leave_out(new, self._window.append([self._new_record(item) for item in new]))
         verified = iter(zip(appended, self._verifier.verify(_requests(new, appended)), strict=True))
         outcomes: list[Outcome] = []
-        for item in items:
+        duplicates: dict[int, Duplicate] = {}
+        for index, item in enumerate(items):
             match, evidence = item.content.exact_match, dict[Position, Evidence]()
             if item.failure is not None:
                 outcomes.append(Outcome(datetime.now(UTC)))
                 continue
             if match is not None:  # the same bytes need no second look
-                result = AppendResult(exact=match, own_record=match.own_record)
+                [result] = self._leave_out([item], [AppendResult(exact=match, own_record=match.own_record)])
             else:
                 result, verification = next(verified)
                 result, evidence = replace(result, near=verification.near), verification.evidence
             scores = {(*position,): each.score for position, each in evidence.items() if each.verified}
             decision = decide(result, self._threshold_l2, self._max_others, scores)
             outcomes.append(Outcome(datetime.now(UTC), decision, evidence, result.own_record))
+            if decision.match is not None:
+                duplicates[index] = self._duplicate(item, result, decision, evidence)
+        for index, joined in zip(duplicates, self._campaigns.join(list(duplicates.values())), strict=True):
+            outcomes[index] = replace(outcomes[index], joined=joined)
         return outcomes
+
+    def _leave_out(self, items: list[Item], results: list[AppendResult]) -> list[AppendResult]:
+        """Leave out of what stands before uploads the pictures that people said are no originals of theirs."""
+        return self._rejections.leave_out([_content_of(item) for item in items], results)
+
+    def _duplicate(
+        self, item: Item, result: AppendResult, decision: Decision, evidence: dict[Position, Evidence]
+    ) -> Duplicate:
+        """The upload as it joins a campaign."""
+        assert decision.match is not None and decision.kind is not None  # noqa: S101, PT018 (narrows the types)
+        if result.exact is not None:
+            matches = [result.exact.position]
+        elif self._threshold_l2 is not None:
+            matches = [each.position for each in result.near if each.l2 <= self._threshold_l2]
+        else:
+            matches = [position for position, each in evidence.items() if each.verified]
+        match = decision.match
+        found = evidence.get(Position(*match.position))
+        return Duplicate(
+            *_content_of(item),
+            item.uploaded_at,
+            item.source,
+            item.event.id,
+            result.position,
+            sorted(matches),
+            [position for position, each in evidence.items() if not each.verified],
+            MatchDetails(Position(*match.position), decision.kind, match.l2, None if found is None else found.score),
+            self._rejections.partners(*_content_of(item)),
+        )
 
     def _confirm_exact_matches(self, items: list[Item]) -> None:
         """Look exact matches up again: one may have been deleted since, and then its copy is new and is encoded."""
@@ -132,6 +176,17 @@ class Match:
         )
 
 
+def _content_of(item: Item) -> tuple[str, str, bytes]:
+    """Tenant, image id and digest of an upload."""
+    return item.event.tenant, item.event.image_id, item.content.digest
+
+
+def _deletion_of(item: Item) -> tuple[str, str, datetime | None]:
+    """Tenant and image id of a deletion, and when it took place, if it tells."""
+    body = item.event.body
+    return item.event.tenant, item.event.image_id, body.deleted_at if isinstance(body, ImageDeleted) else None
+
+
 def _keep_unique(before: Outcome | None, now: Outcome, recovered_ms: int) -> Outcome:
     """Keep an upload unique that was so in the lost window, where it now matches a picture from there.
 
@@ -143,7 +198,7 @@ def _keep_unique(before: Outcome | None, now: Outcome, recovered_ms: int) -> Out
     if decision is None or decision.match is None:
         return now
     if any(match.position[0] <= recovered_ms for match in (decision.match, *decision.others)):
-        return replace(now, decision=before.decision, evidence={})
+        return replace(now, decision=before.decision, evidence={}, joined=NOT_JOINED)
     return now
 
 

@@ -63,6 +63,10 @@ class Window(Protocol):
         """Read the patches stored at each (tenant, position); None where there are none."""
         ...
 
+    def read_records(self, positions: Sequence[tuple[str, Position]]) -> list[bytes | None]:
+        """Read the record stored at each (tenant, position); None where there is none."""
+        ...
+
     def refresh(self) -> None:
         """Read what other processes appended and deleted meanwhile. To be called in idle moments."""
         ...
