@@ -53,6 +53,16 @@ COMMANDS = {
         "Follow the verdicts until Ctrl-C.",
         "seenit watch --json | jq 'select(.verdict == \"duplicate\")'",
     ),
+    "campaigns": CommandEntry(
+        "consumer.cli.moderation:campaigns",
+        "List the campaigns of a tenant: what is uploaded again and again, the fastest first.",
+        "seenit campaigns --tenant default --top 5",
+    ),
+    "feedback": CommandEntry(
+        "consumer.cli.moderation:feedback",
+        "Send what you decided about a match: a rejected pair is not matched again.",
+        "seenit feedback cropped.jpg original.jpg --reject --by ann --note 'two twins'",
+    ),
     "demo": CommandEntry(
         "consumer.cli.stack:demo",
         "Upload photographs, edited copies and unrelated pictures to a stack of its own; show each verdict.",

@@ -3,9 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pydantic import SecretStr
+
 from consumer.encoder.image_encoder import ImageEncoder
+from consumer.encoder.triton import TritonEncoder
 from consumer.local import stack, state
 from consumer.settings import KafkaSettings, Settings, TritonSettings
+from consumer.window.connection import connect
+from consumer.window.window import RedisWindow
 
 
 def kafka_settings() -> KafkaSettings:
@@ -14,7 +19,25 @@ def kafka_settings() -> KafkaSettings:
     running = state.load()
     if "bootstrap_servers" in settings.model_fields_set or running is None or not running.alive:
         return settings
-    return settings.model_copy(update={"bootstrap_servers": running.addresses.kafka})
+    addresses = running.addresses
+    topics = {"rematches_topic": addresses.rematches_topic, "feedback_topic": addresses.feedback_topic}
+    return settings.model_copy(update={"bootstrap_servers": addresses.kafka, **topics})
+
+
+@contextmanager
+def open_window() -> Iterator[RedisWindow]:
+    """Give the window of the Redis and the model of the settings, else of the running stack."""
+    settings, running = Settings.load(), state.load()
+    redis = settings.redis
+    if "url" not in redis.model_fields_set and running is not None and running.alive:
+        redis = redis.model_copy(update={"url": SecretStr(running.addresses.redis)})
+    with triton_settings() as triton, TritonEncoder(triton) as encoder:
+        model = encoder.info
+    client = connect(redis)
+    try:
+        yield RedisWindow(client, model, settings.window, redis.key_prefix)
+    finally:
+        client.close()
 
 
 @contextmanager

@@ -133,16 +133,6 @@ class Campaigns:
             unanswered = list(questions)
         return results
 
-    def newest(self, tenants: Iterable[str], limit: int = MAX_LISTED) -> list[ListedCampaign]:
-        """List the campaigns of these tenants, at most `limit` of each, the one with the highest rate first."""
-        calls: list[Call] = [(tenant, ["", limit]) for tenant in tenants]
-        listed = [
-            ListedCampaign(tenant, _campaign(*reply[:5]), bool(reply[5]))
-            for (tenant, _), replies in zip(calls, self._call("list", calls), strict=True)
-            for reply in replies
-        ]
-        return sorted(listed, key=lambda each: (-each.campaign.uploads_per_hour, -each.campaign.size))
-
     def _run(self, duplicates: Sequence[Duplicate], answers: Sequence[str], indexes: Sequence[int]) -> list[Any]:
         """Run the script for some of the duplicates, and return its replies in their order."""
         by_tenant: dict[str, list[int]] = {}
@@ -153,17 +143,8 @@ class Campaigns:
             bound = self._settings.tenant_flood_uploads_per_hour.get(tenant, self._settings.flood_uploads_per_hour)
             arguments = [argument for index in those for argument in _arguments(duplicates[index], answers[index])]
             calls.append((tenant, ["1" if self._window.loss_guard.recovers else "", str(bound), *arguments]))
-        replies = dict(zip(by_tenant, map(iter, self._call("join", calls)), strict=True))
+        replies = dict(zip(by_tenant, map(iter, _call(self._window, "join", calls)), strict=True))
         return [next(replies[duplicates[index].tenant]) for index in indexes]
-
-    def _call(self, name: str, calls: Sequence[Call]) -> list[Any]:
-        while True:
-            try:
-                return self._window.store.run(name, calls)
-            except WindowGone:
-                raise Unavailable("redis", RECOVERY_PENDING) from None
-            except WindowRecovering as half:
-                self._window.loss_guard.handle_half_recovered(half.tenants)
 
     def _answer(self, duplicates: Sequence[Duplicate], questions: Mapping[int, _Question]) -> dict[int, bool]:
         """Answer questions: by what was rejected, by the same bytes, or else by a further look."""
@@ -177,6 +158,31 @@ class Campaigns:
             else:
                 looks[index] = (duplicate.tenant, duplicate.position, question.position)
         return answers | dict(zip(looks, self._verifier.confirm(list(looks.values())), strict=True))
+
+
+def newest_campaigns(window: RedisWindow, tenants: Iterable[str], limit: int = MAX_LISTED) -> list[ListedCampaign]:
+    """List the campaigns of these tenants with the newest uploads, at most `limit` of each; the fastest come first.
+
+    Raises Unavailable("redis", ...).
+    """
+    calls: list[Call] = [(tenant, ["", limit]) for tenant in tenants]
+    listed = [
+        ListedCampaign(tenant, _campaign(*reply[:5]), bool(reply[5]))
+        for (tenant, _), replies in zip(calls, _call(window, "list", calls), strict=True)
+        for reply in replies
+    ]
+    return sorted(listed, key=lambda each: (-each.campaign.uploads_per_hour, -each.campaign.size))
+
+
+def _call(window: RedisWindow, name: str, calls: Sequence[Call]) -> list[Any]:
+    """Run a script, and return its replies. Raises Unavailable while the window is to be recovered."""
+    while True:
+        try:
+            return window.store.run(name, calls)
+        except WindowGone:
+            raise Unavailable("redis", RECOVERY_PENDING) from None
+        except WindowRecovering as half:
+            window.loss_guard.handle_half_recovered(half.tenants)
 
 
 def _arguments(duplicate: Duplicate, answers: str) -> list[bytes | str]:

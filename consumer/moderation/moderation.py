@@ -6,7 +6,7 @@ from typing import Self
 
 from consumer.encoder.contract import ModelInfo
 from consumer.errors import SeenitError
-from consumer.moderation.campaigns import Campaigns
+from consumer.moderation.campaigns import Campaigns, newest_campaigns
 from consumer.moderation.decisions import Decisions
 from consumer.moderation.feedback import FeedbackWorker
 from consumer.moderation.rejections import Rejections
@@ -31,6 +31,7 @@ class Moderation:
     ) -> None:
         verifier = Verifier(window, model, settings.match.strictness)
         self.campaigns = Campaigns(window, verifier, settings.campaigns)
+        self._window = window
         self._decisions = Decisions(settings.kafka)
         self.rejections = Rejections(self._decisions, window)
         self._worker = (
@@ -78,5 +79,5 @@ class Moderation:
     def top_campaigns(self, windows: Sequence[TenantStats]) -> list[tuple[str, str, int]]:
         """Tenant, id and uploads an hour of the campaigns with the highest rates, in the largest of these windows."""
         largest = sorted(windows, key=lambda each: -each.rows)[:MAX_TENANTS]
-        top = self.campaigns.newest([each.tenant for each in largest])[:MAX_CAMPAIGNS]
+        top = newest_campaigns(self._window, [each.tenant for each in largest])[:MAX_CAMPAIGNS]
         return [(each.tenant, each.campaign.id, each.campaign.uploads_per_hour) for each in top]

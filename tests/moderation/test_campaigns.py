@@ -9,7 +9,7 @@ from redis import Redis
 
 from consumer.errors import Unavailable
 from consumer.events import Campaign
-from consumer.moderation.campaigns import Campaigns, Duplicate, Joined
+from consumer.moderation.campaigns import Campaigns, Duplicate, Joined, newest_campaigns
 from consumer.moderation.decisions import Partners
 from consumer.settings import CampaignsSettings, WindowSettings
 from consumer.window.records import AppendResult, NewRecord, Position, Source
@@ -103,7 +103,7 @@ def test_copies_join_their_original(process: Open) -> None:
     joined = of(process().copy("d", 1, 1))
     assert (joined.id, joined.size, joined.uploads_per_hour) == ("a", 4, 4)
     assert before < joined.first_seen <= joined.last_seen < datetime.now(UTC) + timedelta(seconds=2)
-    [listed] = one.campaigns.newest(["t", "nobody"])
+    [listed] = newest_campaigns(one.window, ["t", "nobody"])
     assert (listed.tenant, listed.campaign, listed.in_flood) == ("t", joined, False)
 
 
@@ -197,14 +197,14 @@ class TestFloods:
         flood = told[0].flood
         assert (flood.campaign, flood.tenant, flood.state) == ("a", "t", "began")
         assert (flood.uploads_per_hour, flood.bound) == (4, BOUND)
-        assert one.campaigns.newest(["t"])[0].in_flood
+        assert newest_campaigns(one.window, ["t"])[0].in_flood
         pass_hours(redis, one, 2)
         one.original("z", 2)
         joined = [one.copy("y", 2), one.copy("x", 2)]  # any duplicate of the tenant tells it
         [ended], [] = (each.floods for each in joined)
         assert (ended.flood.campaign, ended.flood.state, ended.flood.uploads_per_hour) == ("a", "ended", 0)
         assert ended.id != told[0].id
-        assert not any(each.in_flood for each in one.campaigns.newest(["t"]))
+        assert not any(each.in_flood for each in newest_campaigns(one.window, ["t"]))
         again = [one.copy(f"d{n}", 1) for n in range(4)]
         assert [[told.flood.state for told in each.floods] for each in again] == [[], [], [], ["began"]]
 
@@ -274,7 +274,7 @@ class TestBounds:
         one.window.append([upload("x", 3)])
         left = stored_bytes(redis)
         assert not any(f'"{name}"'.encode() in left for name in ("a", "b"))
-        assert [each.campaign.id for each in one.campaigns.newest(["t"])] == ["z"]
+        assert [each.campaign.id for each in newest_campaigns(one.window, ["t"])] == ["z"]
 
 
 def stored_bytes(redis: Redis) -> bytes:
@@ -302,7 +302,7 @@ class TestDeletion:
         one.copy("d", 1, 1)
         one.window.delete("t", "original-name", Source(0, 1000))
         assert b"original-name" not in stored_bytes(redis)
-        assert one.campaigns.newest(["t"]) == []
+        assert newest_campaigns(one.window, ["t"]) == []
         assert id_and_size(one.copy("e", 1, 1)) == ("b", 2)
         assert id_and_size(one.copy("d", 1, 1)) == ("b", 3)  # its answer named what is deleted
 
