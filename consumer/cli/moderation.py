@@ -43,8 +43,8 @@ def campaigns(
 
 
 def feedback(
-    image_id: Annotated[str, typer.Argument(metavar="[IMAGE", help="The duplicate's image id.")] = "",
-    match_id: Annotated[str, typer.Argument(metavar="MATCH]", help="The image id of its match.")] = "",
+    image_id: Annotated[str, typer.Argument(metavar="IMAGE", help="The duplicate's image id.")] = "",
+    match_id: Annotated[str, typer.Argument(metavar="MATCH", help="The image id of its match.")] = "",
     verdict_id: Annotated[
         str, typer.Option("--verdict", help="Instead of both: the id of the verdict's event (`ce_id`).")
     ] = "",

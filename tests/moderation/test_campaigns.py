@@ -15,6 +15,7 @@ from consumer.settings import CampaignsSettings, WindowSettings
 from consumer.window.records import AppendResult, NewRecord, Position, Source
 from consumer.window.window import RedisWindow
 from tests.moderation.examples import duplicate
+from tests.moderation.stored import stored_bytes
 from tests.window.examples import MODEL, PREFIX, UPLOADED_AT, keys, upload
 
 BOUND = 3.0
@@ -275,22 +276,6 @@ class TestBounds:
         left = stored_bytes(redis)
         assert not any(f'"{name}"'.encode() in left for name in ("a", "b"))
         assert [each.campaign.id for each in newest_campaigns(one.window, ["t"])] == ["z"]
-
-
-def stored_bytes(redis: Redis) -> bytes:
-    """All that Redis holds, each name and value in quotation marks."""
-    parts: list[bytes] = []
-    for key in redis.keys("*"):
-        kind = redis.type(key)
-        if kind == b"hash":
-            parts += [part for pair in redis.hgetall(key).items() for part in pair]
-        elif kind == b"zset":
-            parts += redis.zrange(key, 0, -1)
-        elif kind == b"stream":
-            parts += [part for _, fields in redis.xrange(key) for pair in fields.items() for part in pair]
-        else:
-            parts.append(redis.get(key) or b"")
-    return b" ".join(b'"' + part + b'"' for part in parts)
 
 
 class TestDeletion:
