@@ -12,7 +12,7 @@ from cloudevents.core.v1.event import CloudEvent
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from consumer.errors import Unavailable
-from consumer.events import ImageDeleted, ImageUpload, Verdict
+from consumer.events import Body, ImageDeleted, ImageUpload, MatchFeedback, Verdict
 from consumer.kafka.config import MAX_MESSAGE_BYTES, client_options
 from consumer.kafka.messages import OutgoingMessage, produce
 from consumer.settings import KafkaSettings
@@ -49,27 +49,33 @@ class MessageProducer:
             self._failures.append(error)
 
 
-class UploadsProducer:
-    """Sends upload and deletion events to the input topic."""
+EVENT_TYPES: dict[type[Body], str] = {
+    ImageUpload: "image.uploaded",
+    ImageDeleted: "image.deleted",
+    MatchFeedback: "match.feedback",
+}
 
-    def __init__(self, settings: KafkaSettings) -> None:
-        self._topic = settings.input_topic
+
+class EventsProducer:
+    """Sends upload and deletion events to the input topic, or feedback to its own: to the `topic`, if one is given."""
+
+    def __init__(self, settings: KafkaSettings, topic: str = "") -> None:
+        self._topic = topic or settings.input_topic
         self._messages = MessageProducer(settings)
 
-    def send(self, event: ImageUpload | ImageDeleted) -> None:
+    def send(self, event: ImageUpload | ImageDeleted | MatchFeedback) -> None:
         """Queue one event; `flush` waits until the brokers have it."""
-        event_type = "image.uploaded" if isinstance(event, ImageUpload) else "image.deleted"
         cloud_event = CloudEvent(
             {
                 "id": str(uuid.uuid4()),
                 "source": "/seenit/upload",
-                "type": event_type,
+                "type": EVENT_TYPES[type(event)],
                 "time": datetime.now(UTC),
                 "datacontenttype": "application/json",
             },
             event.model_dump_json(exclude_none=True).encode(),
         )
-        message = to_binary(cloud_event, JSONFormat(), key_mapper=lambda _: event.image_id)
+        message = to_binary(cloud_event, JSONFormat(), key_mapper=lambda _: event.image_id or "")
         key = message.key.encode() if isinstance(message.key, str) else message.key
         self._messages.send(OutgoingMessage(self._topic, key, message.value, tuple(message.headers.items())))
 

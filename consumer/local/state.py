@@ -31,6 +31,7 @@ class Addresses:
     dead_letter_topic: str
     banks_topic: str
     rematches_topic: str
+    feedback_topic: str
 
 
 @dataclass(frozen=True, slots=True)

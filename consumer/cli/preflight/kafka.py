@@ -34,6 +34,14 @@ def check_kafka(settings: KafkaSettings, window_s: float = 0.0) -> Iterator[Find
     rights = [(settings.input_topic, "READ"), (settings.output_topic, "WRITE"), (settings.dead_letter_topic, "WRITE")]
     if settings.embeddings_topic:
         rights += [(settings.embeddings_topic, "WRITE"), (settings.embeddings_topic, "READ")]
+    if settings.rematches_topic:
+        rights.append((settings.rematches_topic, "WRITE"))
+    if settings.feedback_topic:
+        rights += [
+            (settings.feedback_topic, "READ"),
+            (settings.decisions_topic, "READ"),
+            (settings.decisions_topic, "WRITE"),
+        ]
     for topic, right in rights:
         if topic in existing:
             yield _right_on_topic(topics, topic, right)
