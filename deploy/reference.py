@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
-from consumer.events import ImageDeleted, ImageUpload, Verdict
+from consumer.events import ImageDeleted, ImageRematched, ImageUpload, Verdict
+from consumer.moderation.banks import BankDefined, BankEntry
 from consumer.settings import Settings
 
 SCHEMAS = Path(__file__).with_name("schemas")
@@ -19,7 +20,11 @@ _MODELS: dict[str, type[BaseModel]] = {
     "image.uploaded": ImageUpload,
     "image.deleted": ImageDeleted,
     "image.verdict": Verdict,
+    "image.rematched": ImageRematched,
+    "bank.defined": BankDefined,
+    "bank.entry": BankEntry,
 }
+_OUTGOING = (Verdict, ImageRematched)
 _SETTINGS_INTRODUCTION = """\
 # Settings
 
@@ -35,7 +40,7 @@ def schemas() -> dict[str, str]:
     texts = {}
     for kind, model in _MODELS.items():
         # What comes in may lack fields with defaults; what goes out always has them all.
-        schema = model.model_json_schema(mode="serialization" if model is Verdict else "validation")
+        schema = model.model_json_schema(mode="serialization" if model in _OUTGOING else "validation")
         schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
         texts[f"{kind}.schema.json"] = json.dumps(schema, indent=2) + "\n"
     return texts

@@ -128,6 +128,7 @@ def test_upload_and_watch_on_a_stack_left_running(up: dict[str, str], pictures: 
     assert sorted(verdicts[name]["verdict"] for name in ("cat.png", "cat-again.jpg")) == ["duplicate", "unique"]
 
 
+@pytest.mark.timeout(300)  # a dozen commands
 def test_a_bank_is_made_filled_and_asked_by_command(up: dict[str, str], pictures: Path, tmp_path: Path) -> None:
     addresses = json.loads(up.pop("addresses"))
     assert {"banks_topic", "rematches_topic"} <= set(addresses)

@@ -302,7 +302,8 @@ def test_the_configuration_is_one_that_the_service_takes(
     settings = Settings()
     assert settings.kafka.security_protocol == "sasl_ssl"
     assert settings.http.host == "0.0.0.0"  # noqa: S104
-    assert settings.kafka.embeddings_topic in of_kind(manifests, "KafkaTopic")
+    topics = {settings.kafka.embeddings_topic, settings.kafka.banks_topic, settings.kafka.rematches_topic}
+    assert topics <= set(of_kind(manifests, "KafkaTopic"))
 
 
 def test_the_kafka_user_may_do_all_it_has_to_and_the_topics_are_as_wanted(kafka_secured: KafkaCluster) -> None:
@@ -363,6 +364,8 @@ def as_user(cluster: KafkaCluster, user: str) -> KafkaSettings:
         sasl_password=SecretStr(USERS[user]),
         ssl_ca_file=str(cluster.ca_file),
         embeddings_topic="image-embeddings",
+        banks_topic="image-banks",
+        rematches_topic="image-rematches",
     )
 
 

@@ -34,6 +34,8 @@ def check_kafka(settings: KafkaSettings, window_s: float = 0.0) -> Iterator[Find
     rights = [(settings.input_topic, "READ"), (settings.output_topic, "WRITE"), (settings.dead_letter_topic, "WRITE")]
     if settings.embeddings_topic:
         rights += [(settings.embeddings_topic, "WRITE"), (settings.embeddings_topic, "READ")]
+    if settings.banks_topic:
+        rights += [(settings.banks_topic, "READ"), (settings.banks_topic, "WRITE")]
     if settings.rematches_topic:
         rights.append((settings.rematches_topic, "WRITE"))
     if settings.feedback_topic:
@@ -46,6 +48,8 @@ def check_kafka(settings: KafkaSettings, window_s: float = 0.0) -> Iterator[Find
         if topic in existing:
             yield _right_on_topic(topics, topic, right)
     yield _group(topics, settings.group_id)
+    if settings.banks_topic:
+        yield _group(topics, f"{settings.group_id}-rematches")
     if settings.delivery == "exactly-once":
         yield _transactions(settings)
 
