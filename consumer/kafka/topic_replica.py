@@ -7,7 +7,6 @@ waits for transactions that were open then.
 import logging
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -34,8 +33,7 @@ class TopicReplica:
         self._patience_s = settings.transaction_timeout_ms / 1000 + BROKER_TIMEOUT_S
         options = {
             **client_options(settings),
-            # A name is required, but nothing is ever committed under it.
-            "group.id": f"{settings.group_id}-replica-{uuid.uuid4()}",
+            "group.id": settings.group_id,  # a name is required; it is no member of the group
             "enable.auto.commit": False,
             "fetch.wait.max.ms": FETCH_WAIT_MS,
         }

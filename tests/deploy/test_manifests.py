@@ -363,6 +363,8 @@ def as_user(cluster: KafkaCluster, user: str) -> KafkaSettings:
         sasl_password=SecretStr(USERS[user]),
         ssl_ca_file=str(cluster.ca_file),
         embeddings_topic="image-embeddings",
+        rematches_topic="image-rematches",
+        feedback_topic="image-feedback",
     )
 
 

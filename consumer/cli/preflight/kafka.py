@@ -46,6 +46,8 @@ def check_kafka(settings: KafkaSettings, window_s: float = 0.0) -> Iterator[Find
         if topic in existing:
             yield _right_on_topic(topics, topic, right)
     yield _group(topics, settings.group_id)
+    if settings.feedback_topic:
+        yield _group(topics, f"{settings.group_id}-feedback")
     if settings.delivery == "exactly-once":
         yield _transactions(settings)
 
