@@ -179,6 +179,18 @@ class Decisions:
                 del self._rejected[tenant, name]
 
 
+def read_decisions(settings: KafkaSettings) -> list[Decision]:
+    """Read all decisions that stand on the topic, the latest about each pair. Raises Unavailable("kafka", ...)."""
+    latest: dict[bytes | None, bytes | None] = {}
+    replica = TopicReplica(settings, settings.decisions_topic, latest.__setitem__)
+    replica.start()
+    try:
+        replica.catch_up()
+    finally:
+        replica.close()
+    return [Decision.model_validate_json(value) for value in latest.values() if value is not None]
+
+
 def decision_message(topic: str, decision: Decision) -> OutgoingMessage:
     """Write a decision for the topic."""
     return OutgoingMessage(topic, decision.key, decision.model_dump_json().encode(), ())

@@ -373,6 +373,14 @@ class Checker:
         self._report.counts["feedback refused"] += len(letters)
         if len(decided) + len(letters) != len(sent):
             self._report.fail("", f"{len(sent)} feedbacks made {len(decided)} decisions and {len(letters)} letters")
+        for letter in letters:
+            pair = json.loads(letter.value or b"")["data"]
+            known = [
+                any(v.committed and v.message.timestamp_ms < letter.timestamp_ms for v in self._verdicts.get(name, []))
+                for name in (pair["image_id"], pair["match_id"])
+            ]
+            if any(known) and not any(harm.wipes for harm in self._harm):
+                self._report.fail(pair["image_id"], "had its verdict when feedback on it was refused")
         for reason in {letter.headers["seenit-reason"] for letter in letters} - {b"unknown-picture"}:
             self._report.fail("", f"feedback was refused for {reason!r}")
         for value in {message.key: message.value for message in decided}.values():
