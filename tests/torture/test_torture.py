@@ -43,9 +43,10 @@ def test_every_guarantee_survives_a_seed_of_faults(world: World, seed: int, tmp_
 @pytest.mark.timeout(300)
 def test_kill_in_mid_flow_gives_each_upload_one_verdict_and_the_checker_sees_what_is_wrong(world: World) -> None:
     topics = Topics("kill-in", "kill-out", "kill-letters")
-    for topic in topics:
+    for topic in filter(None, topics):
         world.kafka.create_topic(topic, PARTITIONS)
     workload = plan(1000, UPLOADS, PARTITIONS, world.store)
+    uploads = sum(not message.is_feedback for message in workload.messages)
     fleet = Fleet(world, 1, lambda number: environment(topics, 1000, number, static=False))
     checker = Checker(world.kafka.bootstrap_servers, topics, topics.uploads, workload, [])
     uploader = Uploader(workload, world.kafka.bootstrap_servers, topics.uploads, per_second=1000)
@@ -53,7 +54,7 @@ def test_kill_in_mid_flow_gives_each_upload_one_verdict_and_the_checker_sees_wha
     uploader.join()
     try:
         fleet.start()
-        until(lambda: 0 < UPLOADS - checker.lag() < UPLOADS / 2, 60, "nothing is decided", 0.01)
+        until(lambda: 0 < uploads - checker.lag() < uploads / 2, 60, "nothing is decided", 0.01)
         fleet.kill(0)
         assert checker.lag() > 0, "the kill came too late to be in mid-flow"
         fleet.restart(0)
