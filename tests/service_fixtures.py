@@ -128,11 +128,12 @@ def new_service(broker: str, redis_url: str, triton_url: str, folder: Path, **mo
         input_topic=f"in-{name}",
         output_topic=f"out-{name}",
         dead_letter_topic=f"dlq-{name}",
+        audit_topic=f"audit-{name}",
         delivery="at-least-once",
         session_timeout_ms=6000,
     )
     admin = AdminClient({"bootstrap.servers": broker})
-    topics = (kafka.input_topic, kafka.output_topic, kafka.dead_letter_topic)
+    topics = (kafka.input_topic, kafka.output_topic, kafka.dead_letter_topic, kafka.audit_topic)
     for created in admin.create_topics([NewTopic(topic, PARTITIONS, 1) for topic in topics]).values():
         created.result()
     environment = {
