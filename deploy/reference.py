@@ -1,6 +1,7 @@
 """The reference of the interfaces, generated from the code: `python -m deploy.reference` writes it.
 
-The JSON Schemas of the events go to `deploy/schemas`, the table of settings to `deploy/settings.md`.
+The JSON Schemas of the events go to `deploy/schemas`, the table of settings to `deploy/settings.md`, and the OpenAPI
+document of `seenit serve` to `deploy/openapi.json`.
 """
 
 import json
@@ -10,15 +11,19 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 
 from consumer.events import ImageDeleted, ImageUpload, Verdict
+from consumer.http.app import describe
+from consumer.http.changes import AuditedChange
 from consumer.settings import Settings
 
 SCHEMAS = Path(__file__).with_name("schemas")
 SETTINGS = Path(__file__).with_name("settings.md")
+OPENAPI = Path(__file__).with_name("openapi.json")
 
 _MODELS: dict[str, type[BaseModel]] = {
     "image.uploaded": ImageUpload,
     "image.deleted": ImageDeleted,
     "image.verdict": Verdict,
+    "audit.change": AuditedChange,
 }
 _SETTINGS_INTRODUCTION = """\
 # Settings
@@ -35,7 +40,8 @@ def schemas() -> dict[str, str]:
     texts = {}
     for kind, model in _MODELS.items():
         # What comes in may lack fields with defaults; what goes out always has them all.
-        schema = model.model_json_schema(mode="serialization" if model is Verdict else "validation")
+        goes_out = model in {Verdict, AuditedChange}
+        schema = model.model_json_schema(mode="serialization" if goes_out else "validation")
         schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
         texts[f"{kind}.schema.json"] = json.dumps(schema, indent=2) + "\n"
     return texts
@@ -53,6 +59,11 @@ def settings_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def openapi_document() -> str:
+    """Return the OpenAPI document of the HTTP interface."""
+    return json.dumps(describe(), indent=2) + "\n"
+
+
 def _default(value: Any) -> str:
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
@@ -66,3 +77,4 @@ if __name__ == "__main__":
     for name, text in schemas().items():
         (SCHEMAS / name).write_text(text)
     SETTINGS.write_text(settings_page())
+    OPENAPI.write_text(openapi_document())
