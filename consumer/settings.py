@@ -48,6 +48,10 @@ class KafkaSettings(Section):
         description="Topic that each stored embedding is published to as well, in the same transaction, and that a "
         "lost window can be rebuilt from: `image-embeddings`, say. Empty: none.",
     )
+    feedback_topic: str = Field(
+        default="",
+        description="Topic with what people decide about matches: `image-feedback`, say. Empty: none.",
+    )
     audit_topic: str = Field(
         default="",
         description="Topic that `seenit serve` tells every change to that it was asked for: `image-audit`, say. Empty: "
@@ -207,6 +211,11 @@ class ServeSettings(Section):
         gt=0,
         description="Requests a second of one key, beyond which it is told to wait, unless its own "
         "line in the file of keys says otherwise.",
+    )
+    session_secret: SecretStr = Field(
+        default=SecretStr(""),
+        description="Signs the sessions of people who look at the page; the same for all `seenit serve` behind one "
+        "address. Empty: a random one for each process.",
     )
     keys_file: Path | None = Field(
         default=None,

@@ -4,11 +4,13 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from cloudevents.core.bindings.kafka import KafkaMessage, to_binary
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 from confluent_kafka import KafkaError, Message, Producer
+from pydantic import BaseModel
 
 from consumer.events import Event, ImageDeleted, ImageUpload, Record, Verdict
 
@@ -16,6 +18,8 @@ Headers = tuple[tuple[str, bytes | None], ...]
 
 SOURCE = "/seenit"
 _JSON = JSONFormat()
+# Of a verdict, a CloudEvents extension attribute: the message that it answers, as `topic/partition/offset`.
+RECORD_HEADER = "ce_record"
 # How long the client may empty its full queue before the message is offered to it again.
 _FULL_QUEUE_WAIT_S = 0.1
 
@@ -69,6 +73,44 @@ def read_headers(message: Message) -> Headers | None:
         return tuple(message.headers() or ())  # type: ignore[arg-type]
     except (SystemError, UnicodeDecodeError):
         return None
+
+
+class RecordAddress(NamedTuple):
+    """Where a message stands."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    @classmethod
+    def parse(cls, text: bytes) -> "RecordAddress | None":
+        """Parse what `record_header` wrote; None for anything else."""
+        match text.decode("utf-8", "replace").rsplit("/", 2):
+            case [topic, partition, offset] if partition.isdecimal() and offset.isdecimal() and len(text) < 300:
+                return cls(topic, int(partition), int(offset))
+        return None
+
+
+def record_header(record: Record) -> tuple[str, bytes]:
+    """Make the header of a verdict that says which message it answers, so that its picture can be shown again."""
+    return RECORD_HEADER, f"{record.topic}/{record.partition}/{record.offset}".encode()
+
+
+def event_message(topic: str, kind: str, event_id: str, key: str, time: datetime, data: BaseModel) -> OutgoingMessage:
+    """Write an event for a topic: a CloudEvent in binary mode, about what its key names."""
+    event = CloudEvent(
+        {
+            "id": event_id,
+            "source": SOURCE,
+            "type": kind,
+            "subject": key,
+            "time": time,
+            "datacontenttype": "application/json",
+        },
+        data.model_dump_json(exclude_none=True).encode(),
+    )
+    message = to_binary(event, _JSON)
+    return OutgoingMessage(topic, key.encode(), message.value, tuple(message.headers.items()))
 
 
 def verdict_message(verdict: Verdict, event: Event) -> KafkaMessage:
