@@ -130,6 +130,19 @@ document.addEventListener("submit", async (event) => {
   button.disabled = false;
 });
 
+// What a request was refused with is shown until the next one goes well.
+function show(problem) {
+  const place = document.getElementById("problem");
+  place.hidden = !problem;
+  place.textContent = problem;
+}
+
+document.addEventListener("htmx:responseError", (event) => {
+  const { responseText, status } = event.detail.xhr;
+  try { show(JSON.parse(responseText).detail); } catch { show(String(status)); }
+});
+document.addEventListener("htmx:sendError", () => show(document.body.dataset.offline));
+document.addEventListener("htmx:afterSwap", () => show(""));
 document.addEventListener("htmx:afterSwap", (event) => {
   prepare(event.target);
   if (event.target.id === "case") document.getElementById("content").focus({ preventScroll: true });
