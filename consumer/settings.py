@@ -48,6 +48,10 @@ class KafkaSettings(Section):
         description="Topic that each stored embedding is published to as well, in the same transaction, and that a "
         "lost window can be rebuilt from: `image-embeddings`, say. Empty: none.",
     )
+    banks_topic: str = Field(
+        default="",
+        description="Compacted topic with banks of known pictures and their entries: `image-banks`, say. Empty: none.",
+    )
     feedback_topic: str = Field(
         default="",
         description="Topic with what people decide about matches: `image-feedback`, say. Empty: none.",

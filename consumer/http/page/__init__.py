@@ -16,7 +16,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
 from consumer.errors import Unavailable
-from consumer.http.page import calibration, entrance, now, review, trial
+from consumer.http.page import banks, calibration, entrance, now, review, trial
 from consumer.http.page.desk import Desk, SignInNeeded
 from consumer.http.page.rendering import TEXTS, render
 from consumer.http.parts import Parts
@@ -34,7 +34,7 @@ class _StaticFiles(StaticFiles):
 def add_pages(app: FastAPI, parts: Parts) -> None:
     """Add the pages to an application, and what they work with."""
     app.state.desk = Desk.of(parts)
-    for module in (now, trial, review, calibration, entrance):
+    for module in (now, trial, review, banks, calibration, entrance):
         app.include_router(module.router)
     app.mount("/static", _StaticFiles(directory=str(files("consumer.http.page") / "static")), "static")
     app.add_middleware(GZipMiddleware, minimum_size=1000)

@@ -39,6 +39,12 @@ class Campaign:
         """How many of the kept uploads came within an hour before the last."""
         return sum(each.decided_at > self.last_seen - HOUR for each in self.members)
 
+    def join(self, other: "Campaign") -> None:
+        """Take in the duplicates of another campaign, whose first picture turned out to be a copy as well."""
+        self.members = deque((*other.members, *self.members), MAX_MEMBERS)
+        self.size += other.size - 1
+        self.last_seen = max(self.last_seen, other.last_seen)
+
     def pairs(self) -> list[tuple[str, str]]:
         """The pairs that a decision is about: each duplicate with its match, exact copies only where all are."""
         near = [each for each in self.members if each.kind == "near"] or [self.members[-1]]
@@ -60,12 +66,14 @@ class CampaignLog:
             return
         tenant, image_id = verdict.tenant, verdict.image_id
         with self._lock:
-            first = self._of_upload.get((tenant, match.image_id), match.image_id)
+            first = self._first(tenant, match.image_id)
             campaign = self._campaigns.get((tenant, first))
             if campaign is None:
                 campaign = Campaign(tenant, first, match.uploaded_at, verdict.decided_at)
             if any(each.image_id == image_id for each in campaign.members):
                 return
+            if (early := self._campaigns.pop((tenant, image_id), None)) is not None:
+                campaign.join(early)  # its copies were heard of before it
             campaign.members.append(verdict)
             campaign.size += 1
             campaign.last_seen = max(campaign.last_seen, verdict.decided_at)
@@ -75,14 +83,21 @@ class CampaignLog:
     def find(self, tenant: str, campaign_id: str) -> Campaign | None:
         """Find a campaign by its id, or by one of its uploads."""
         with self._lock:
-            first = self._of_upload.get((tenant, campaign_id), campaign_id)
-            return self._campaigns.get((tenant, first))
+            return self._campaigns.get((tenant, self._first(tenant, campaign_id)))
 
     def of_tenant(self, tenant: str) -> list[Campaign]:
         """A tenant's campaigns, those with the most uploads in the last hour first, then the newest."""
         with self._lock:
             campaigns = [each for (whose, _), each in self._campaigns.items() if whose == tenant]
         return sorted(campaigns, key=lambda each: (-each.uploads_per_hour, -each.last_seen.timestamp()))
+
+    def _first(self, tenant: str, image_id: str) -> str:
+        """The first picture of an upload's campaign, as far as is known."""
+        seen = {image_id}
+        while (earlier := self._of_upload.get((tenant, image_id), image_id)) not in seen:
+            image_id = earlier
+            seen.add(image_id)
+        return image_id
 
 
 def _put(known: OrderedDict[tuple[str, str], Value], key: tuple[str, str], value: Value, limit: int) -> None:

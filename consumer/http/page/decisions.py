@@ -1,13 +1,15 @@
-"""What people decided about matches, as far as this process knows: the latest decision about each pair counts."""
+"""What people decided about matches: the latest decision about each pair counts."""
 
 import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from consumer.events import Body
+from pydantic import ValidationError
+
+from consumer.events import DEFAULT_TENANT, Body
 from consumer.kafka.messages import OutgoingMessage, event_message
 
 MAX_DECISIONS = 50_000
@@ -41,6 +43,15 @@ class DecisionLog:
             if len(self._decisions) > MAX_DECISIONS:
                 self._decisions.popitem(last=False)
 
+    def apply(self, _: bytes, data: dict[str, Any] | None, time: datetime) -> None:
+        """Take in a message of the topic `image-feedback`; one that names no pair of pictures is left out."""
+        try:
+            feedback = MatchFeedback.model_validate(data)
+        except ValidationError:
+            return
+        decision = Decision(feedback.decision, feedback.by, time, feedback.to_bank, feedback.note)
+        self.add(feedback.tenant, (feedback.image_id, feedback.match_id), decision)
+
     def latest(self, tenant: str, pairs: Iterable[Iterable[str]]) -> Decision | None:
         """The latest decision about any of these pairs."""
         with self._lock:
@@ -53,7 +64,7 @@ class MatchFeedback(Body):
 
     image_id: str
     match_id: str
-    tenant: str
+    tenant: str = DEFAULT_TENANT
     decision: Literal["confirm", "reject"]
     by: str
     note: str | None = None

@@ -11,8 +11,10 @@ from fastapi import Depends, Request
 from consumer.events import Verdict
 from consumer.http.access import ANYBODY
 from consumer.http.page.activity import Activity
+from consumer.http.page.bank_directory import BankDirectory
 from consumer.http.page.campaigns import CampaignLog
 from consumer.http.page.decisions import DecisionLog
+from consumer.http.page.follower import TopicFollower
 from consumer.http.page.monitor import Monitor
 from consumer.http.page.originals import Originals
 from consumer.http.page.sessions import ID_COOKIE, SESSION_COOKIE, TOKEN_FIELD, TOKEN_HEADER, Sessions, Visitor
@@ -36,12 +38,20 @@ class Desk:
     decisions: DecisionLog
     originals: Originals
     monitor: Monitor
+    banks: BankDirectory
+    followers: tuple[TopicFollower, ...]
 
     @classmethod
     def of(cls, parts: Parts) -> "Desk":
         """Put it together, and follow the verdicts."""
         secret = parts.settings.serve.session_secret.get_secret_value()
-        desk = cls(Sessions(secret), Activity(), CampaignLog(), DecisionLog(), Originals(parts), Monitor(parts))
+        kafka, banks, decisions = parts.settings.kafka, BankDirectory(), DecisionLog()
+        followers = (
+            TopicFollower(kafka, kafka.banks_topic, banks.apply),
+            TopicFollower(kafka, kafka.feedback_topic, decisions.apply),
+        )
+        known = Activity(), CampaignLog(), decisions, Originals(parts), Monitor(parts), banks, followers
+        desk = cls(Sessions(secret), *known)
         parts.verdicts.listen(desk.follow)
         return desk
 
@@ -52,6 +62,8 @@ class Desk:
 
     def close(self) -> None:
         """Let go of the brokers."""
+        for follower in self.followers:
+            follower.close()
         self.originals.close()
         self.monitor.close()
 

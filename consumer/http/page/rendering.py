@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
@@ -47,6 +48,11 @@ def _new_environment() -> Environment:
 
 
 _templates = Jinja2Templates(env=_new_environment())
+
+
+def tenant_query(visitor: Visitor) -> str:
+    """The query of an address that keeps the tenant."""
+    return urlencode({"tenant": visitor.tenant})
 
 
 def render(request: Request, template: str, visitor: Visitor | None, status: int = 200, **context: Any) -> HTMLResponse:

@@ -23,7 +23,6 @@ MAX_LISTED = 200
 Choice = Literal["confirm", "reject", "bank", "allow"]
 CampaignId = Annotated[str, Query(max_length=NAME_LENGTH)]
 BankName = Annotated[str, Form(max_length=256)]
-BANK, ALLOW_BANK = "blocked", "allowed"
 
 
 @router.get("/review")
@@ -73,7 +72,9 @@ async def decide(
     decided = desk.campaigns.find(visitor.tenant, campaign)
     if decided is None:
         raise Refused(HTTPStatus.NOT_FOUND, "unknown-campaign", "This campaign is not known any more.")
-    to_bank = {"bank": bank or BANK, "allow": allow_bank or ALLOW_BANK}.get(choice)
+    to_bank = {"bank": bank, "allow": allow_bank}.get(choice)
+    if to_bank is not None and to_bank not in _banks(desk, visitor, allow=choice == "allow"):
+        raise Refused(HTTPStatus.NOT_FOUND, "unknown-bank", "There is no such bank any more; load the page again.")
     decision = Decision(
         "reject" if choice == "reject" else "confirm", visitor.caller.name, datetime.now(UTC), to_bank, note or None
     )
@@ -84,7 +85,7 @@ async def decide(
         await parts.changes.ask(visitor.caller, "match.feedback", visitor.tenant, pair[0], message)
         desk.decisions.add(visitor.tenant, pair, each)
     context = _context(desk, parts, visitor, "", campaign) | {"done": decision, "done_id": decided.shown.image_id}
-    context |= {"previous": campaign, "bank": bank or BANK, "allow_bank": allow_bank or ALLOW_BANK}
+    context |= {"previous": campaign, "bank": bank, "allow_bank": allow_bank}
     return render(request, "_case.html", visitor, **context)
 
 
@@ -109,12 +110,19 @@ def _context(desk: Desk, parts: Parts, visitor: Visitor, campaign_id: str, after
         "left": len(undecided),
         "previous": after,
         "done": None,
-        "banks": (),
-        "bank": BANK,
-        "allow_bank": ALLOW_BANK,
+        "review_banks": _banks(desk, visitor, allow=False),
+        "allow_banks": _banks(desk, visitor, allow=True),
+        "bank": "",
+        "allow_bank": "",
         "is_set_up": bool(parts.settings.kafka.feedback_topic),
     }
 
 
 def _decision(desk: Desk, campaign: Campaign) -> Decision | None:
     return desk.decisions.latest(campaign.tenant, campaign.pairs())
+
+
+def _banks(desk: Desk, visitor: Visitor, *, allow: bool) -> list[str]:
+    """The tenant's own banks of allowed pictures, or those of others: feedback is a tenant's."""
+    own = [each for each in desk.banks.visible_to(visitor.tenant) if each.name.tenant is not None]
+    return [each.name.bank for each in own if (each.kind == "allow") == allow]
