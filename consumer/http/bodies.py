@@ -79,8 +79,8 @@ async def read_picture(request: Request, fetch: Fetch) -> PictureFile:
     )
 
 
-async def read_form(request: Request, *fields: str) -> dict[str, PictureFile]:
-    """Read the pictures in these fields of a form. Raises Refused."""
+async def read_form(request: Request, *fields: str, optional: str = "") -> dict[str, PictureFile]:
+    """Read the pictures in these fields of a form, of which the `optional` one may be left out. Raises Refused."""
     parser = MultiPartParser(
         request.headers, request.stream(), max_files=len(fields), max_fields=MAX_FORM_FIELDS, max_part_size=64 << 10
     )
@@ -93,6 +93,8 @@ async def read_form(request: Request, *fields: str) -> dict[str, PictureFile]:
     files = {}
     for field in fields:
         part = form.get(field)
+        if field == optional and (not isinstance(part, UploadFile) or not part.size):
+            continue
         if not isinstance(part, UploadFile):
             raise Refused(
                 HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", f"The form has no file in its field {field!r}."

@@ -29,10 +29,10 @@ async def compare(request: Request, parts: ThePart, visitor: TheVisitor) -> Resp
     try:
         parts.ready()
         async with parts.slot():
-            files = await read_form(request, "first", "second")
-            first, second = files["first"], files["second"]
+            files = await read_form(request, "first", "second", optional="second")
+            first, second = files["first"], files.get("second")
             strictness = parts.settings.match.strictness
-            if second.data:
+            if second is not None:
                 result = await compare_files(parts, first, second, strictness)
                 return render(request, "_compared.html", visitor, result=result)
             found = await parts.match(first, visitor.tenant, strictness)

@@ -21,7 +21,7 @@ CHANGING = sorted(
     route.path
     for module in (banks, calibration, entrance, now, review, trial)
     for route in module.router.routes
-    if isinstance(route, APIRoute) and not route.methods <= {"GET", "HEAD"}
+    if isinstance(route, APIRoute) and not (route.methods or set()) <= {"GET", "HEAD"}
 )
 
 
