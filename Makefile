@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 IMAGES ?=
+KEEP ?=
 
 .PHONY: help setup demo test torture model sbom audit lint types test-training bench soak docs pictures lock clean
 
@@ -26,8 +27,8 @@ $(VENV)/.ready: requirements.lock pyproject.toml consumer/local/stack.lock
 	@$(BIN)/python -c 'from consumer.local.binaries import find_binaries; find_binaries(print)'
 	@touch $@
 
-demo: setup ## photographs and edited copies through the whole service (IMAGES=folder for your own)
-	$(BIN)/seenit demo $(if $(IMAGES),--images "$(IMAGES)")
+demo: setup ## photographs and edited copies through the whole service (IMAGES=folder for your own; KEEP=1: look at the page)
+	$(BIN)/seenit demo $(if $(IMAGES),--images "$(IMAGES)") $(if $(KEEP),--keep)
 
 test: setup ## all tests except those of the training
 	$(BIN)/python -m pytest
@@ -81,9 +82,10 @@ docs: setup ## write what is made from code: JSON Schemas, the table of settings
 	$(BIN)/python deploy/grafana/dashboards.py
 	$(BIN)/python deploy/kubernetes/prometheus_rule.py
 
-pictures: setup ## plot the dashboards' panels from some minutes of real load; needs Debian's prometheus
+pictures: setup ## plot the dashboards' panels from some minutes of real load, and the page; needs Debian's prometheus and chromium
 	@command -v prometheus >/dev/null || { echo "there is no prometheus on the PATH (on Debian: apt-get install prometheus)" >&2; exit 1; }
 	$(BIN)/python -m tests.deploy.picture_dashboards
+	$(BIN)/python -m tests.http.page.picture_pages
 
 bench: setup ## images a second, beside the bounds of the service; needs an otherwise idle machine
 	$(BIN)/python -m tests.benchmarks.bench_service
@@ -97,8 +99,8 @@ PIN = $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes
   --no-emit-trusted-host --no-emit-find-links
 
 lock: setup ## pin the newest allowed dependencies of the checkout, the images and the validators
-	$(PIN) --upgrade --extra local --extra tracing --extra dev --output-file requirements.lock pyproject.toml
-	$(PIN) --upgrade --extra tracing --constraint requirements.lock --output-file deploy/docker/requirements.lock pyproject.toml
+	$(PIN) --upgrade --extra local --extra serve --extra tracing --extra dev --output-file requirements.lock pyproject.toml
+	$(PIN) --upgrade --extra serve --extra tracing --constraint requirements.lock --output-file deploy/docker/requirements.lock pyproject.toml
 	$(PIN) --upgrade --constraint requirements.lock --output-file deploy/docker/triton.lock deploy/docker/triton.in
 	$(PIN) --upgrade --output-file deploy/docker/build.lock deploy/docker/build.in
 	$(PIN) --upgrade --output-file deploy/supply/requirements.lock deploy/supply/requirements.in

@@ -18,19 +18,25 @@ def run() -> None:
 
     SIGTERM stops it gracefully; SIGUSR1 switches the log to debug, and back.
     """
-    settings = Settings.load()
-    logs.configure(settings.log)
-    logs.switch_on_signal(settings.log)
-    err.print_json(settings.model_dump_json())
+    settings = begin()
     service = Service(settings)
     service.stop_on_signals()
     try:
         service.run()
     finally:
-        _exit_within(EXIT_TIMEOUT_S, 0 if sys.exception() is None else 1)
+        exit_within(EXIT_TIMEOUT_S, 0 if sys.exception() is None else 1)
 
 
-def _exit_within(timeout_s: float, status: int) -> None:
+def begin() -> Settings:
+    """Read the settings, show them, and log as they say."""
+    settings = Settings.load()
+    logs.configure(settings.log)
+    logs.switch_on_signal(settings.log)
+    err.print_json(settings.model_dump_json())
+    return settings
+
+
+def exit_within(timeout_s: float, status: int) -> None:
     """End the process after `timeout_s` if it has not ended by then.
 
     Python waits for the threads of all pools when it ends, and nothing interrupts one that fetches.

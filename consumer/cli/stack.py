@@ -16,14 +16,16 @@ from consumer.local.demo import demonstrate
 
 def up(
     as_json: Annotated[bool, typer.Option("--json", help="Print the addresses as one JSON object.")] = False,
-    consumer: Annotated[bool, typer.Option(help="Start a consumer too.")] = True,
+    consumer: Annotated[bool, typer.Option(help="Start a consumer and the page too.")] = True,
 ) -> None:
-    """Start broker, Redis, Triton and a consumer on this machine, and leave them running."""
+    """Start broker, Redis, Triton, a consumer and the page on this machine, and leave them running."""
     running = stack.up(consumer=consumer, progress=lambda text: err.print(text, style="dim"))
     if as_json:
         sys.stdout.write(json.dumps(asdict(running.addresses)) + "\n")
     else:
         out.print(_address_table(running))
+        if running.addresses.http_url is not None:
+            out.print(f"The page: {running.addresses.http_url}", soft_wrap=True)
 
 
 def down() -> None:
@@ -49,13 +51,14 @@ def demo(
         Path | None, typer.Option(exists=True, file_okay=False, help="Use the pictures in this folder.")
     ] = None,
     results: Annotated[Path, typer.Option("--out", help="Folder for the contact sheet.")] = Path("out/demo"),
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the stack running, with its page.")] = False,
 ) -> None:
     """Upload photographs, edited copies and unrelated pictures to a stack of its own; show each verdict.
 
     Exits with 0 only when every copy is found and no unrelated picture is called a duplicate. Copies with lighting,
     zoom and noise all at once are shown and counted, but do not decide.
     """
-    if not demonstrate(images, results, out):
+    if not demonstrate(images, results, out, keep=keep):
         raise typer.Exit(1)
 
 

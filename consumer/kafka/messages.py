@@ -1,8 +1,10 @@
 """Kafka messages that the service reads and writes."""
 
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 from cloudevents.core.bindings.kafka import KafkaMessage, to_binary
 from cloudevents.core.formats.json import JSONFormat
@@ -10,12 +12,19 @@ from cloudevents.core.v1.event import CloudEvent
 from confluent_kafka import KafkaError, Message, Producer
 from pydantic import BaseModel
 
-from consumer.events import Event, Record, Verdict
+from consumer.events import Body, Event, ImageDeleted, ImageUpload, MatchFeedback, Record, Verdict
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
 SOURCE = "/seenit"
 _JSON = JSONFormat()
+# Of a verdict, a CloudEvents extension attribute: the message that it answers, as `topic/partition/offset`.
+RECORD_HEADER = "ce_record"
+INCOMING_TYPES: dict[type[Body], str] = {
+    ImageUpload: "image.uploaded",
+    ImageDeleted: "image.deleted",
+    MatchFeedback: "match.feedback",
+}
 # How long the client may empty its full queue before the message is offered to it again.
 _FULL_QUEUE_WAIT_S = 0.1
 
@@ -71,6 +80,27 @@ def read_headers(message: Message) -> Headers | None:
         return None
 
 
+class RecordAddress(NamedTuple):
+    """Where a message stands."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    @classmethod
+    def parse(cls, text: bytes) -> "RecordAddress | None":
+        """Parse what `record_header` wrote; None for anything else."""
+        match text.decode("utf-8", "replace").rsplit("/", 2):
+            case [topic, partition, offset] if partition.isdecimal() and offset.isdecimal() and len(text) < 300:
+                return cls(topic, int(partition), int(offset))
+        return None
+
+
+def record_header(record: Record) -> tuple[str, bytes]:
+    """Make the header of a verdict that says which message it answers, so that its picture can be shown again."""
+    return RECORD_HEADER, f"{record.topic}/{record.partition}/{record.offset}".encode()
+
+
 def event_message(topic: str, kind: str, event_id: str, key: str, time: datetime, data: BaseModel) -> OutgoingMessage:
     """Write an event for a topic: a CloudEvent in binary mode, about what its key names."""
     event = CloudEvent(
@@ -105,6 +135,23 @@ def verdict_message(verdict: Verdict, event: Event) -> KafkaMessage:
         _JSON,
         key_mapper=lambda _: verdict.image_id.encode(),
     )
+
+
+def incoming_message(topic: str, body: ImageUpload | ImageDeleted | MatchFeedback, source: str) -> OutgoingMessage:
+    """Make a message for one of the topics that the service reads: a CloudEvent in binary mode, with a new id."""
+    event = CloudEvent(
+        {
+            "id": str(uuid.uuid4()),
+            "source": source,
+            "type": INCOMING_TYPES[type(body)],
+            "time": datetime.now(UTC),
+            "datacontenttype": "application/json",
+        },
+        body.model_dump_json(exclude_none=True).encode(),
+    )
+    message = to_binary(event, _JSON, key_mapper=lambda _: body.image_id or "")
+    key = message.key.encode() if isinstance(message.key, str) else message.key
+    return OutgoingMessage(topic, key, message.value, tuple(message.headers.items()))
 
 
 def produce(

@@ -1,0 +1,161 @@
+"""`seenit serve`: the application on a port, with what it works with, until it is told to stop."""
+
+import logging
+import threading
+from contextlib import ExitStack
+
+import uvicorn
+from fastapi import FastAPI
+
+from consumer.encoder.triton import TritonEncoder
+from consumer.errors import Misconfigured, Unavailable
+from consumer.http.access import Access
+from consumer.http.app import make_app
+from consumer.http.changes import Changes
+from consumer.http.encoding import PictureEncoder
+from consumer.http.matching import PictureMatcher
+from consumer.http.observing import Observer
+from consumer.http.parts import Backends, Parts
+from consumer.http.protocol import GuardedProtocol
+from consumer.http.verdicts import VerdictLog
+from consumer.images.fetch import Fetcher
+from consumer.kafka.sender import Sender
+from consumer.settings import Settings
+from consumer.telemetry.health import HealthServer
+from consumer.telemetry.metrics import HttpMetrics
+from consumer.telemetry.start import start_tracing
+from consumer.window.connection import REDIS_FAILURES, AnyRedis, connect
+from consumer.window.window import RedisWindow
+
+log = logging.getLogger(__name__)
+
+# How often dependencies are tried that have not answered yet.
+CONNECT_EVERY_S = 1.0
+# And how often all of them are, for the metrics.
+OBSERVE_EVERY_S = 5.0
+# Connections at once; each takes a few KiB while it sends nothing.
+MAX_CONNECTIONS = 2000
+STOP_TIMEOUT_S = 10
+
+
+class HttpService:
+    """One `seenit serve` process. It answers at once: 503 while what it has to ask is away."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises Misconfigured for a service that anybody could reach without a key."""
+        self._settings = settings
+        self._access = Access(settings.serve)
+        self._metrics = HttpMetrics()
+        self._stop = threading.Event()
+        self._redis: AnyRedis | None = None
+        self._failure: Misconfigured | None = None
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises Misconfigured when an operator has to act."""
+        settings = self._settings
+        with ExitStack() as stack:
+            health = HealthServer(settings.http.host, settings.http.port, dict, self._ready)
+            stack.callback(health.close)
+            self._parts = self._compose(stack)
+            app = make_app(self._parts)
+            stack.callback(app.state.desk.close)
+            self._server = uvicorn.Server(self._config(app))
+            for work in (self._connect, self._observe):
+                threading.Thread(target=work, name=work.__name__, daemon=True).start()
+            self._server.run()
+        if self._failure is not None:
+            raise self._failure
+
+    def _compose(self, stack: ExitStack) -> Parts:
+        settings = self._settings
+        fetcher = stack.enter_context(Fetcher(settings.fetch))
+        self._triton = stack.enter_context(TritonEncoder(settings.triton))
+        encoder = PictureEncoder(settings.decode, self._triton)
+        stack.callback(encoder.close)
+        sender = Sender(settings.kafka)
+        stack.callback(sender.close)
+        verdicts = VerdictLog(settings.kafka)
+        verdicts.start()
+        stack.callback(verdicts.close)
+        tracing = start_tracing(settings)
+        stack.callback(tracing.close)
+        observer, changes = Observer(self._metrics, tracing), Changes(settings.kafka, sender)
+        parts = Parts(settings, self._access, fetcher, encoder, changes, verdicts, observer, self._ready)
+        stack.callback(parts.close)
+        stack.callback(self._close)
+        return parts
+
+    def _config(self, app: FastAPI) -> uvicorn.Config:
+        serve = self._settings.serve
+        return uvicorn.Config(
+            app,
+            host=serve.host,
+            port=serve.port,
+            http=GuardedProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_graceful_shutdown=STOP_TIMEOUT_S,
+        )
+
+    def _connect(self) -> None:
+        """Ask the encoder and Redis until they have answered; then look-ups are answered."""
+        while not self._stop.is_set():
+            try:
+                model = self._triton.info
+                self._redis = self._redis or connect(self._settings.redis)
+                self._redis.ping()
+                window = RedisWindow(self._redis, model, self._settings.window, self._settings.redis.key_prefix)
+                self._parts.backends = Backends(model, PictureMatcher(window, model))
+                return
+            except Misconfigured as error:
+                self._failure = error
+                self._server.should_exit = True
+                return
+            except Unavailable as error:
+                self._wait_for(error)
+            except REDIS_FAILURES as error:
+                self._wait_for(Unavailable("redis", str(error) or type(error).__name__))
+
+    def _wait_for(self, problem: Unavailable) -> None:
+        if str(problem) != str(self._parts.waiting_for):
+            log.warning("%s", problem)
+        self._parts.waiting_for = problem
+        self._stop.wait(CONNECT_EVERY_S)
+
+    def _ready(self) -> dict[str, str]:
+        problems: dict[str, str] = {}
+        if self._parts.backends is None:
+            return {self._parts.waiting_for.dependency: str(self._parts.waiting_for)}
+        try:
+            self._triton.check()
+        except Unavailable as error:
+            problems["triton"] = str(error)
+        except Misconfigured as error:
+            problems["configuration"] = str(error)
+        try:
+            assert self._redis is not None  # noqa: S101 (narrows the type)
+            self._redis.ping()
+        except REDIS_FAILURES as error:
+            problems["redis"] = str(error) or type(error).__name__
+        return problems
+
+    def _observe(self) -> None:
+        """Try the dependencies now and then, for the metrics."""
+        while not self._stop.wait(OBSERVE_EVERY_S):
+            problems = self._ready()
+            self._metrics.ready.set(not problems)
+            for dependency in ("redis", "triton"):
+                self._metrics.dependency_up.labels(dependency).set(dependency not in problems)
+            self._metrics.dependency_up.labels("kafka").set(not self._parts.verdicts.problem)
+
+    def _close(self) -> None:
+        self._stop.set()
+        if self._parts.backends is not None:
+            self._parts.backends.matcher.close()
+        if self._redis is not None:
+            self._redis.close()
