@@ -28,12 +28,6 @@ LATE = {KafkaError.INVALID_TXN_STATE, *FENCED}
 TOO_LARGE = "x" * 5000  # more metadata than an offset may have: the quickest way to have one refused
 
 
-@pytest.fixture(scope="module")
-def requests(kafka_cluster: KafkaCluster) -> Iterator[Requests]:
-    with requests_of(kafka_cluster) as requests:
-        yield requests
-
-
 @pytest.fixture
 def line(topics: Topics, requests: Requests, join: Callable[..., Member]) -> Iterator["Line"]:
     line = Line(topics, requests, join().consumer)
