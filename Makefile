@@ -29,8 +29,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml consumer/local/stack.lock
 demo: setup ## photographs and edited copies through the whole service (IMAGES=folder for your own)
 	$(BIN)/seenit demo $(if $(IMAGES),--images "$(IMAGES)")
 
-test: setup ## all tests except those of the training
-	$(BIN)/python -m pytest
+WORKERS ?= 2
+test: setup ## all tests except those of the training, by WORKERS processes, which mostly wait
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 SEEDS ?= 20
 START ?= 1
