@@ -14,7 +14,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not hasattr(config, "workerinput"):
         return
     ranks = {prefix: rank for rank, prefix in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: next((ranks[each] for each in LONGEST_FIRST if item.nodeid.startswith(each)), len(ranks)))
+    items.sort(
+        key=lambda item: next((ranks[each] for each in LONGEST_FIRST if item.nodeid.startswith(each)), len(ranks))
+    )
     for item in items:
         file = item.nodeid.partition("::")[0]
         folder = file.rpartition("/")[0]
