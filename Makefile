@@ -30,8 +30,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml consumer/local/stack.lock
 demo: setup ## photographs and edited copies through the whole service (IMAGES=folder for your own; KEEP=1: look at the page)
 	$(BIN)/seenit demo $(if $(IMAGES),--images "$(IMAGES)") $(if $(KEEP),--keep)
 
-test: setup ## all tests except those of the training
-	$(BIN)/python -m pytest
+WORKERS ?= 2
+test: setup ## all tests except those of the training, by WORKERS processes, which mostly wait
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 SEEDS ?= 20
 START ?= 1
@@ -63,7 +64,8 @@ sbom: .venv-supply/.ready ## out/sbom.cdx.json: what the image's lock contains, 
 	  --pyproject pyproject.toml --output-file out/sbom.cdx.json deploy/docker/requirements.lock
 
 LOCKS = requirements.lock consumer/local/stack.lock deploy/docker/requirements.lock deploy/docker/triton.lock \
-  deploy/docker/build.lock deploy/supply/requirements.lock tests/deploy/requirements.lock
+  deploy/docker/build.lock deploy/supply/requirements.lock tests/deploy/requirements.lock \
+  tests/deploy/go.lock
 audit: .venv-supply/.ready ## known vulnerabilities in every lock; fails too where the advisory database cannot be asked
 	@failed=; for lock in $(LOCKS); do echo "$$lock"; \
 	  .venv-supply/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off --requirement "$$lock" \
@@ -105,6 +107,7 @@ lock: setup ## pin the newest allowed dependencies of the checkout, the images a
 	$(PIN) --upgrade --output-file deploy/docker/build.lock deploy/docker/build.in
 	$(PIN) --upgrade --output-file deploy/supply/requirements.lock deploy/supply/requirements.in
 	$(PIN) --upgrade --output-file tests/deploy/requirements.lock tests/deploy/requirements.in
+	$(PIN) --upgrade --output-file tests/deploy/go.lock tests/deploy/go.in
 
 clean: ## remove everything the other targets made
 	rm -rf $(VENV) .venv-train .venv-supply .stack .cache out build dist *.egg-info
