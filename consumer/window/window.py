@@ -9,23 +9,29 @@ with what stood before it then. The Lua scripts in `lua/` do what has to be atom
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from consumer.encoder.contract import ModelInfo
+from consumer.errors import Unavailable
 from consumer.settings import WindowSettings
 from consumer.window.connection import AnyRedis
 from consumer.window.contract import TenantStats, Window, WindowStats
 from consumer.window.index import Hit, Query, SearchParams, VectorIndex
+from consumer.window.inverted_lists import Effort
+from consumer.window.large_index import LargeIndex, RowsGone
 from consumer.window.loss_guard import LossGuard
 from consumer.window.records import (
     AppendResult,
     DeleteResult,
     ExactMatch,
+    IndexRow,
     NearMatch,
     NewRecord,
     Position,
@@ -42,6 +48,10 @@ from consumer.window.store import Call, WindowRecovering, WindowStore
 
 # Near matches reported for an upload, beside the earliest one within the threshold.
 MAX_NEAREST = 32
+# By the setting: how much a search among more than EXACT_ROWS may cost. What each finds: tests/benchmarks/README.md.
+EFFORTS = {"thorough": Effort(share=0.6, candidates=500), "fast": Effort(share=0.2, candidates=200)}
+# Searches of a replica that is read on in between: others delete much, but not that fast.
+MAX_SEARCHES = 16
 # Stale replicas that are read along with an append or a refresh: a deleted picture has to leave every process within
 # seconds, also one that is busy with other tenants.
 STALE_WITH_APPEND = 8
@@ -73,7 +83,15 @@ class RedisWindow(Window):
         def new_index() -> VectorIndex:
             return VectorIndex(model.dim, search, self.store.retention_ms)
 
-        self._replicas = Replicas(self.store, self.loss_guard, lambda: Replica(new_index, model.dim), progress)
+        retention_ms, effort = self.store.retention_ms, EFFORTS[settings.search]
+        new_large_index = (
+            None if model.codebooks is None else partial(LargeIndex, model.codebooks, search, retention_ms, effort)
+        )
+
+        def new_replica() -> Replica:
+            return Replica(new_index, model.dim, new_large_index)
+
+        self._replicas = Replicas(self.store, self.loss_guard, new_replica, progress)
         self._lock = threading.Lock()
 
     def find_exact(self, uploads: Sequence[tuple[str, str, bytes, datetime]]) -> list[ExactMatch | None]:
@@ -107,6 +125,11 @@ class RedisWindow(Window):
         arrival; `region_matches` has the same for each region. An exact copy is not searched for near matches. One
         round trip for all tenants, unless a replica is far behind.
         """
+        while True:
+            with suppress(RowsGone):  # of a window that was lost meanwhile
+                return self._append(records)
+
+    def _append(self, records: Sequence[NewRecord]) -> list[AppendResult]:
         by_tenant = _group(record.tenant for record in records)
         results: list[AppendResult] = [AppendResult()] * len(records)
         arguments = [_append_arguments(record) for record in records]
@@ -128,7 +151,7 @@ class RedisWindow(Window):
                         own_queries = _queries(records[index], position)
                         queries += own_queries
                         queried += [index] * len(own_queries)
-                hits = replicas[tenant].index.search(queries)
+                hits = self._search(tenant, replicas[tenant], queries)
                 for index, group in groupby(zip(queried, hits, strict=True), lambda pair: pair[0]):
                     near, *regions = (tuple(map(_near_match, each)) for _, each in group)
                     results[index] = replace(results[index], near=near, region_matches=tuple(regions))
@@ -163,6 +186,28 @@ class RedisWindow(Window):
             pipeline.execute_command("HMGET", self.store.key(tenant, "patches"), *fields)
         patches = dict(zip(by_tenant, map(iter, self.store.execute(pipeline)), strict=True))
         return [next(patches[tenant]) for tenant, _ in positions]
+
+    def _search(self, tenant: str, replica: Replica, queries: Sequence[Query]) -> list[list[Hit]]:
+        """Search a replica, which is read on where others deleted what it holds. Raises RowsGone for another log."""
+        epoch = replica.epoch
+        for _ in range(MAX_SEARCHES):
+            with suppress(RowsGone):
+                return replica.search(queries, partial(self._read_rows, tenant))
+            self._replicas.sync({tenant: replica}, {})
+            if replica.epoch != epoch:
+                raise RowsGone
+        raise Unavailable("redis", f"rows of tenant {tenant!r} are in the log of its window, and nowhere else")
+
+    def _read_rows(self, tenant: str, positions: Sequence[Position]) -> list[IndexRow | None]:
+        """Read what an index holds of the rows at positions, with their vectors; None for rows that are gone."""
+        if not positions:
+            return []
+        fields = [str(position).encode() for position in positions]
+        records = self.store.command("HMGET", self.store.key(tenant, "rows"), *fields)
+        return [
+            None if record is None else decode_index_row(field, record)
+            for field, record in zip(fields, records, strict=True)
+        ]
 
     def refresh(self) -> None:
         """Read what other processes appended and deleted. For idle moments: `append` does so for its own tenants."""
