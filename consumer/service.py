@@ -17,8 +17,6 @@ from consumer.images.fetch import Fetcher
 from consumer.kafka.consumer import UploadsConsumer
 from consumer.kafka.lag import LagReader
 from consumer.kafka.publisher import Publisher
-from consumer.moderation.bank_threads import open_banks, require_banks
-from consumer.moderation.matching import Banks
 from consumer.moderation.moderation import Moderation
 from consumer.pipeline.bank_step import BankStep
 from consumer.pipeline.encode import Encode
@@ -88,16 +86,10 @@ class Service:
             window = self._open_window(encoder.info)
             if window.loss_guard.recovers and not self._await(window.loss_guard.marker):
                 return
-            count = self._metrics.count_feedback
-            moderation = stack.enter_context(Moderation(self._settings, window, encoder.info, count))
-            banks = open_banks(stack, self._settings, encoder, window, self._metrics, self._stop)
+            moderation = stack.enter_context(Moderation(self._settings, window, encoder, self._metrics))
             if not self._await(moderation.catch_up):
                 return
-            if banks is not None and not (
-                self._await(lambda: require_banks(self._settings.kafka, banks)) and self._await(banks.sync)
-            ):
-                return
-            self._parts = parts = self._compose(stack, fetcher, encoder, window, moderation, banks)
+            self._parts = parts = self._compose(stack, fetcher, encoder, window, moderation)
             self._start_threads(parts)
             if self._stop.is_set():
                 parts.pipeline.stop()
@@ -136,7 +128,6 @@ class Service:
         encoder: TritonEncoder,
         window: RedisWindow,
         moderation: Moderation,
-        banks: Banks | None,
     ) -> _Parts:
         """Put the pipeline together; what has to be closed is closed by the stack, the consumer last."""
         assert self._redis is not None  # noqa: S101 (narrows the type)
@@ -146,7 +137,7 @@ class Service:
         stack.callback(consumer.close)
         publisher = Publisher(settings.kafka, consumer)
         stack.callback(publisher.close)
-        bank_step = BankStep(banks, settings.kafka.banks_topic)
+        bank_step = BankStep(moderation.banks, settings.kafka.banks_topic)
         ingest = Ingest(settings, model.size, fetcher, window, metrics, self._tracing, bank_step)
         stack.callback(ingest.close)
         encode = Encode(settings.decode, encoder, metrics, ingest.read_picture)

@@ -30,11 +30,9 @@ def open_banks(
     window: RedisWindow,
     metrics: Metrics,
     stop: threading.Event,
-) -> Banks | None:
-    """Open the banks, if there are any; what has been started ends with `stop` and the stack."""
+) -> Banks:
+    """Open the banks; what has been started ends with `stop` and the stack."""
     kafka = settings.kafka
-    if not kafka.banks_topic:
-        return None
     store = BankStore(window.store)
     banks = Banks(store, encoder.info)
     entries = EntryEncoder(settings, encoder, window)

@@ -2,16 +2,20 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Self
 
-from consumer.encoder.contract import ModelInfo
+from consumer.encoder.triton import TritonEncoder
 from consumer.errors import SeenitError
 from consumer.kafka.config import CLOSE_TIMEOUT_S
+from consumer.moderation.bank_threads import open_banks, require_banks
 from consumer.moderation.campaigns import Campaigns, newest_campaigns
 from consumer.moderation.decisions import Decisions
 from consumer.moderation.feedback import FeedbackWorker
+from consumer.moderation.matching import Banks
 from consumer.moderation.rejections import Rejections
 from consumer.settings import Settings
+from consumer.telemetry.metrics import Metrics
 from consumer.verification.rerank import Verifier
 from consumer.window.contract import TenantStats
 from consumer.window.window import RedisWindow
@@ -21,41 +25,48 @@ MAX_CAMPAIGNS, MAX_TENANTS = 10, 20
 
 
 class Moderation:
-    """The campaigns of the window, and what people decided about its matches."""
+    """The banks of known pictures, the campaigns of the window, and what people decided about its matches."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        window: RedisWindow,
-        model: ModelInfo,
-        count_feedback: Callable[[str], None],
-    ) -> None:
+    def __init__(self, settings: Settings, window: RedisWindow, encoder: TritonEncoder, metrics: Metrics) -> None:
+        kafka, model = settings.kafka, encoder.info
         verifier = Verifier(window, model, settings.match.strictness)
         self.campaigns = Campaigns(window, verifier, settings.campaigns)
+        self._settings = settings
         self._window = window
-        self._decisions = Decisions(settings.kafka)
+        self._encoder = encoder
+        self._metrics = metrics
+        self._decisions = Decisions(kafka)
         self.rejections = Rejections(self._decisions, window)
-        self._worker = (
-            FeedbackWorker(settings.kafka, window, model, count_feedback) if settings.kafka.feedback_topic else None
-        )
+        self._worker = FeedbackWorker(kafka, window, model, metrics.count_feedback) if kafka.feedback_topic else None
+        self.banks: Banks | None = None
+        self._banks_required = False
         self._stop = threading.Event()
+        self._stack = ExitStack()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        """Begin to read what was decided; `catch_up` waits until all of it is known."""
+        """Begin to read banks and decisions; `catch_up` waits until all of it is known."""
         self._decisions.start()
+        if self._settings.kafka.banks_topic:
+            self.banks = open_banks(self._stack, self._settings, self._encoder, self._window, self._metrics, self._stop)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stop all of it."""
         self._stop.set()
+        self._stack.close()
         if self._thread is not None:
             self._thread.join(CLOSE_TIMEOUT_S)  # it may wait for brokers that do not answer
         self._decisions.close()
 
     def catch_up(self) -> None:
-        """Wait until all decisions are known that were made before. Raises Unavailable."""
+        """Wait until banks and decisions are known as they were before. Raises Unavailable: ask again."""
         self._decisions.catch_up()
+        if self.banks is not None:
+            if not self._banks_required:
+                require_banks(self._settings.kafka, self.banks)
+                self._banks_required = True
+            self.banks.sync()
 
     def take_in_feedback(self, on_failure: Callable[[BaseException], None]) -> None:
         """Begin to take in feedback; what ends that for good goes to `on_failure`."""
