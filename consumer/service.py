@@ -122,12 +122,7 @@ class Service:
         return RedisWindow(self._redis, model, self._settings.window, self._settings.redis.key_prefix)
 
     def _compose(
-        self,
-        stack: ExitStack,
-        fetcher: Fetcher,
-        encoder: TritonEncoder,
-        window: RedisWindow,
-        moderation: Moderation,
+        self, stack: ExitStack, fetcher: Fetcher, encoder: TritonEncoder, window: RedisWindow, moderation: Moderation
     ) -> _Parts:
         """Put the pipeline together; what has to be closed is closed by the stack, the consumer last."""
         assert self._redis is not None  # noqa: S101 (narrows the type)
