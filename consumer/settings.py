@@ -198,6 +198,16 @@ class HttpSettings(Section):
     port: int = Field(default=9464, ge=0, le=65_535, description="Their port. 0: any free one.")
 
 
+class ServeSettings(Section):
+    host: str = Field(
+        default="127.0.0.1", description="Address that `seenit serve` listens on. Beyond loopback it needs keys."
+    )
+    port: int = Field(default=8080, ge=0, le=65_535, description="Its port. 0: any free one.")
+    max_look_ups: int = Field(
+        default=64, ge=1, description="Pictures that are looked up at once; whoever asks for more is told to wait."
+    )
+
+
 class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe level logged."
@@ -231,6 +241,7 @@ class Settings(BaseSettings):
     decode: DecodeSettings = DecodeSettings()
     pipeline: PipelineSettings = PipelineSettings()
     http: HttpSettings = HttpSettings()
+    serve: ServeSettings = ServeSettings()
     log: LogSettings = LogSettings()
     tracing: TracingSettings = TracingSettings()
 

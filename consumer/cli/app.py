@@ -15,6 +15,11 @@ COMMANDS = {
         "Run the service, configured by SEENIT_* variables and the file that SEENIT_CONFIG names.",
         "SEENIT_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 SEENIT_TRITON_URL=triton:8001 seenit run",
     ),
+    "serve": CommandEntry(
+        "consumer.cli.service:serve",
+        "Answer look-ups over HTTP, and show a page to review matches; configured as `run` is.",
+        "SEENIT_SERVE_PORT=8080 seenit serve",
+    ),
     "check": CommandEntry(
         "consumer.cli.operations:check",
         "Try Kafka, Redis, Triton and object stores as SEENIT_* and SEENIT_CONFIG name them; say how to mend what "

@@ -6,9 +6,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from consumer.encoder.contract import Encoded
+from consumer.encoder.contract import Encoded, ModelInfo
+from consumer.images.decode import Picture
 from consumer.images.region import Region
+from consumer.images.regions import View, make_views
 from consumer.images.thumbnail import THUMBNAIL_BYTES, Thumbnail
+from consumer.settings import DecodeSettings
 
 
 class Features(NamedTuple):
@@ -48,3 +51,11 @@ class EncodedViews(NamedTuple):
         patches = encoded.patches
         features = None if patches is None else [Features(*pair) for pair in zip(patches, thumbnails, strict=True)]
         return cls(regions, encoded.embeddings, features)
+
+
+def choose_views(pictures: Sequence[Picture], settings: DecodeSettings, model: ModelInfo) -> list[list[View]]:
+    """Choose what to encode of each picture: nothing if it shows too little, else all of it and the regions in it."""
+    with_regions = settings.frames and model.verification_rule is not None
+    detailed = [picture for picture in pictures if picture.detail >= settings.min_detail]
+    views = iter(make_views(detailed, settings.min_detail, with_regions))
+    return [next(views) if picture.detail >= settings.min_detail else [] for picture in pictures]

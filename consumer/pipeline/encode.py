@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.encoder.contract import Encoded, Encoder
+from consumer.encoder.views import choose_views
 from consumer.errors import Unavailable, Unprocessable
 from consumer.images.decode import Picture
-from consumer.images.regions import View, make_views
+from consumer.images.regions import View
 from consumer.pipeline.batch import Batch, Item
 from consumer.settings import DecodeSettings
 from consumer.telemetry.metrics import Metrics
@@ -93,12 +94,7 @@ class Encode:
         return decoded
 
     def _make_views(self, pictures: list[Picture]) -> list[list[View]]:
-        """What to encode of each picture: nothing if it shows too little, else all of it and the regions in it."""
-        min_detail = self._settings.min_detail
-        with_regions = self._settings.frames and self._encoder.info.verification_rule is not None
-        detailed = [picture for picture in pictures if picture.detail >= min_detail]
-        views = iter(make_views(detailed, min_detail, with_regions))
-        return [next(views) if picture.detail >= min_detail else [] for picture in pictures]
+        return choose_views(pictures, self._settings, self._encoder.info)
 
     def _split(self, views: list[View]) -> list[list[View]]:
         size = self._encoder.info.max_batch_size

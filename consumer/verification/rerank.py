@@ -74,8 +74,8 @@ class Verifier:
         """Verify the candidates of each upload, and of each region of it, that are worth it.
 
         Uploads and candidates are read back from the window, in one round trip, so that a repeat is judged by what was
-        judged at first; regions are not stored, so their features are those of the request. Candidates deleted
-        meanwhile are left out. Raises Unavailable("redis", ...).
+        judged at first. Regions are not stored, nor are pictures that are only looked up, so their features are those
+        of the request. Candidates deleted meanwhile are left out. Raises Unavailable("redis", ...).
         """
         rule, shape = self._model.verification_rule, self._model.patches
         if rule is None or shape is None:
@@ -122,7 +122,7 @@ class Verifier:
         comparisons = []
         for candidate in candidates:
             tenant, appended, views = requests[candidate.request]
-            if candidate.view == 0:
+            if candidate.view == 0 and appended.position is not None:
                 upload = stored.get((tenant, appended.position))
             else:
                 upload = None if views is None or views.features is None else views.features[candidate.view]

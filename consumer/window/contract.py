@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from consumer.window.records import AppendResult, DeleteResult, ExactMatch, NewRecord, Position, Source, StoredRecord
+from consumer.window.records import (
+    AppendResult,
+    DeleteResult,
+    ExactMatch,
+    Lookup,
+    NewRecord,
+    Position,
+    Source,
+    StoredRecord,
+)
 
 
 class WindowStats(NamedTuple):
@@ -49,6 +58,10 @@ class Window(Protocol):
         An upload that is known already, by image id and content together, keeps its position and is compared with what
         stood before it then.
         """
+        ...
+
+    def look_up(self, lookups: Sequence[Lookup]) -> list[AppendResult]:
+        """Find the exact and near matches of pictures among all that stand in the window; write nothing."""
         ...
 
     def delete(self, tenant: str, image_id: str, source: Source | None = None) -> DeleteResult:

@@ -71,6 +71,18 @@ class NewRecord(NamedTuple):
     region_vectors: tuple[NDArray[np.float32], ...] = ()
 
 
+class Lookup(NamedTuple):
+    """A picture to look up, which is not stored: the hash of its bytes and the vectors, float32 [D], of its views.
+
+    The vector of the whole picture comes first, then those of the pictures within it; a picture that matches only
+    exactly has none.
+    """
+
+    tenant: str
+    digest: bytes
+    vectors: tuple[NDArray[np.float32], ...]
+
+
 class StoredRecord(NamedTuple):
     """A record as Redis holds it: its position, its bytes, and its patches or b""."""
 
@@ -120,8 +132,9 @@ class ExactMatch:
 
 @dataclass(frozen=True, slots=True)
 class AppendResult:
-    """Where an upload stands and what stands before it. `position` is None for an exact copy that is not stored.
+    """Where an upload stands and what stands before it.
 
+    `position` is None for an exact copy that is not stored, and for a picture that was only looked up.
     `own_record` is what is stored of the upload; it is None as well for one that was deleted before it came.
     `region_matches` has the near matches of each of its regions.
     """

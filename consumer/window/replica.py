@@ -30,6 +30,11 @@ STALE_S = 1.0
 SAME_LOSS = timedelta(seconds=10)
 
 
+# Runs a script for each unread tenant: takes the calls, which are asked for again after replicas were reset, and the
+# unread tenants with whether their arguments are among the calls.
+RunScript = Callable[[Callable[[], Sequence[Call]], Mapping[str, bool]], list[Any]]
+
+
 class Page(NamedTuple):
     """The reply of `lua/sync.lua`: the outcome of each append, then what stands in the log after the cursor.
 
@@ -141,35 +146,62 @@ class Replicas:
 
         `appends` has the record, the patches and the source of each new record, one after the other.
         """
-        outcomes: dict[str, list[list[Any]]] = {}
-        unread = dict.fromkeys(replicas, True)  # tenants to read, and whether their records are still to be appended
+
+        def run(calls: Callable[[], Sequence[Call]], unread: Mapping[str, bool]) -> list[Any]:
+            # A window that was never read and is not appended to need not be there.
+            needed = [
+                tenant
+                for tenant, appending in unread.items()
+                if replicas[tenant].epoch or (appending and tenant in appends)
+            ]
+            return self.run("sync", calls, needed)
+
+        return self._read_logs(replicas, appends, run)
+
+    def read(self, replicas: Mapping[str, Replica], lookups: Mapping[str, Sequence[bytes]]) -> dict[str, list[Any]]:
+        """Read each replica to the end of its log, and write nothing. Returns the outcomes of each tenant's look-ups.
+
+        `lookups` has the content hashes to look up. Raises Unavailable while windows are to be recovered.
+        """
+
+        def run(calls: Callable[[], Sequence[Call]], _: Mapping[str, bool]) -> list[Any]:
+            if self._loss_guard.recovers and self._loss_guard.marker() is None:
+                raise Unavailable("redis", RECOVERY_PENDING)
+            try:
+                return self._store.run("read", [(tenant, ["", *arguments]) for tenant, arguments in calls()])
+            except WindowRecovering:
+                raise Unavailable("redis", RECOVERY_PENDING) from None
+
+        return self._read_logs(replicas, lookups, run)
+
+    def _read_logs(
+        self, replicas: Mapping[str, Replica], arguments: Mapping[str, Sequence[bytes | str]], run: RunScript
+    ) -> dict[str, list[Any]]:
+        """Read each replica to the end of its log by a script, which takes each tenant's `arguments` once."""
+        outcomes: dict[str, list[Any]] = {}
+        unread = dict.fromkeys(replicas, True)  # tenants to read, and whether their arguments are still to be given
         while unread:
-            unread = self._read_pages(replicas, appends, unread, outcomes)
+            unread = self._read_pages(replicas, arguments, unread, outcomes, run)
         return outcomes
 
     def _read_pages(
         self,
         replicas: Mapping[str, Replica],
-        appends: Mapping[str, Sequence[bytes | str]],
+        arguments: Mapping[str, Sequence[bytes | str]],
         unread: dict[str, bool],
-        outcomes: dict[str, list[list[Any]]],
+        outcomes: dict[str, list[Any]],
+        run: RunScript,
     ) -> dict[str, bool]:
         """Read one page of each replica. Returns what is unread after it."""
 
         def calls() -> list[Call]:
             return [
-                (tenant, [replicas[tenant].cursor, PAGE_ENTRIES, *(appends.get(tenant, ()) if appending else ())])
-                for tenant, appending in unread.items()
+                (tenant, [replicas[tenant].cursor, PAGE_ENTRIES, *(arguments.get(tenant, ()) if giving else ())])
+                for tenant, giving in unread.items()
             ]
 
-        # A window that was never read and is not appended to need not be there.
-        needed = [
-            tenant
-            for tenant, appending in unread.items()
-            if replicas[tenant].epoch or (appending and tenant in appends)
-        ]
         still_unread: dict[str, bool] = {}
-        for (tenant, appending), reply in zip(unread.items(), self.run("sync", calls, needed), strict=True):
+        for (tenant, giving), reply in zip(unread.items(), run(calls, unread), strict=True):
             replica, page = replicas[tenant], Page(*reply)
             if not replica.precedes(page):
                 self._reset(tenant, replica)
@@ -178,7 +210,7 @@ class Replicas:
                 continue
             replica.apply(page)
             replica.read_at_s, replica.marker = time.monotonic(), self._loss_guard.last_reading.marker
-            if appending:
+            if giving:
                 outcomes[tenant] = page.outcomes
             if page.more:
                 still_unread[tenant] = False

@@ -23,7 +23,7 @@ KEY_KINDS = ("log", "rows", "ids", "digests", "patches", "deleted", "meta")
 # 140 less.
 ROW_OVERHEAD_BYTES = 350
 
-_SCRIPT_NAMES = ("sync", "exact", "forget", "stage", "restore")
+_SCRIPT_NAMES = ("sync", "read", "exact", "forget", "stage", "restore")
 # The first word of the errors that the scripts themselves return.
 _GONE, _RECOVERING = "WINDOWGONE", "WINDOWREBUILDING"
 

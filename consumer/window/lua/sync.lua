@@ -7,13 +7,13 @@
 --         positions and records of living rows after the cursor, one after the other,
 --         positions deleted after the cursor
 
-local outcomes, rows, gone = {}, {}, {}
+local outcomes = {}
 local appends = (#ARGV - 7) / 3
 
 if appends > 0 then
   ensure()
 elseif not epoch then
-  return {'', 0, '', '-', 0, outcomes, rows, gone}
+  return {'', 0, '', '-', 0, outcomes, {}, {}}
 end
 
 -- First make room: a full server refuses a script whose first write needs memory.
@@ -41,25 +41,5 @@ if appends > 0 then
   keep_alive()
 end
 
-local cursor, limit = ARGV[6], tonumber(ARGV[7])
-local entries = redis.call('XRANGE', LOG, cursor == '-' and '-' or '(' .. cursor, '+', 'COUNT', limit)
-local asked = {}
-for _, entry in ipairs(entries) do
-  cursor = entry[1]
-  if entry[2][1] == 'gone' then
-    gone[#gone + 1] = entry[2][2]
-  elseif entry[2][1] == 'row' then
-    asked[#asked + 1] = cursor
-  end
-end
-if #asked > 0 then
-  for index, record in ipairs(redis.call('HMGET', ROWS, unpack(asked))) do
-    if record then
-      rows[#rows + 1] = asked[index]
-      rows[#rows + 1] = record
-    end
-  end
-end
-local oldest = redis.call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1]
-local more = #entries == limit and 1 or 0
-return {epoch, serial, oldest and oldest[1] or '', cursor, more, outcomes, rows, gone}
+local cursor, more, rows, gone = read_log(ARGV[6], tonumber(ARGV[7]))
+return {epoch, serial, oldest_position(), cursor, more, outcomes, rows, gone}

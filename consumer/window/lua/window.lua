@@ -321,3 +321,33 @@ local function find(image_id, digest)
   end
   return own, nil, copies[#copies]
 end
+
+-- Read at most `limit` entries of the log after a replica's cursor. Returns the cursor after them, 1 if there is more to
+-- read, positions and records of living rows, one after the other, and positions that were deleted.
+local function read_log(cursor, limit)
+  local entries = redis.call('XRANGE', LOG, cursor == '-' and '-' or '(' .. cursor, '+', 'COUNT', limit)
+  local rows, gone, asked = {}, {}, {}
+  for _, entry in ipairs(entries) do
+    cursor = entry[1]
+    if entry[2][1] == 'gone' then
+      gone[#gone + 1] = entry[2][2]
+    elseif entry[2][1] == 'row' then
+      asked[#asked + 1] = cursor
+    end
+  end
+  if #asked > 0 then
+    for index, record in ipairs(redis.call('HMGET', ROWS, unpack(asked))) do
+      if record then
+        rows[#rows + 1] = asked[index]
+        rows[#rows + 1] = record
+      end
+    end
+  end
+  return cursor, #entries == limit and 1 or 0, rows, gone
+end
+
+-- The first position in the log, or ''.
+local function oldest_position()
+  local oldest = redis.call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1]
+  return oldest and oldest[1] or ''
+end

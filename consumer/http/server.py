@@ -1,0 +1,107 @@
+"""`seenit serve`: the application on a port, with what it works with, until it is told to stop."""
+
+import logging
+import threading
+from contextlib import ExitStack
+
+import uvicorn
+
+from consumer.encoder.triton import TritonEncoder
+from consumer.errors import Misconfigured, Unavailable
+from consumer.http.app import make_app
+from consumer.http.encoding import PictureEncoder
+from consumer.http.matching import PictureMatcher
+from consumer.http.parts import Parts
+from consumer.images.fetch import Fetcher
+from consumer.settings import Settings
+from consumer.telemetry.health import HealthServer
+from consumer.window.connection import REDIS_FAILURES, AnyRedis, connect
+from consumer.window.window import RedisWindow
+
+log = logging.getLogger(__name__)
+
+# How often dependencies are tried that have not answered yet.
+CONNECT_EVERY_S = 1.0
+
+
+class HttpService:
+    """One `seenit serve` process. It answers at once; 503 while what it has to ask is away."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stop = threading.Event()
+        self._redis: AnyRedis | None = None
+        self._failure: Misconfigured | None = None
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises Misconfigured when an operator has to act."""
+        settings = self._settings
+        with ExitStack() as stack:
+            fetcher = stack.enter_context(Fetcher(settings.fetch))
+            self._triton = stack.enter_context(TritonEncoder(settings.triton))
+            encoder = PictureEncoder(settings.decode, self._triton)
+            stack.callback(encoder.close)
+            self._parts = Parts(settings, fetcher, encoder, ready=self._ready)
+            health = HealthServer(settings.http.host, settings.http.port, dict, self._ready)
+            stack.callback(health.close)
+            stack.callback(self._close)
+            self._server = uvicorn.Server(self._config())
+            threading.Thread(target=self._connect, name="connect", daemon=True).start()
+            self._server.run()
+        if self._failure is not None:
+            raise self._failure
+
+    def _config(self) -> uvicorn.Config:
+        serve = self._settings.serve
+        return uvicorn.Config(
+            make_app(self._parts),
+            host=serve.host,
+            port=serve.port,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=10,
+        )
+
+    def _connect(self) -> None:
+        """Ask the encoder and Redis until they have answered; then look-ups are answered."""
+        while not self._stop.is_set():
+            try:
+                model = self._triton.info
+                self._redis = connect(self._settings.redis)
+                self._redis.ping()
+                window = RedisWindow(self._redis, model, self._settings.window, self._settings.redis.key_prefix)
+                self._parts.model, self._parts.matcher = model, PictureMatcher(window, model)
+                return
+            except Misconfigured as error:
+                self._failure = error
+                self._server.should_exit = True
+                return
+            except (Unavailable, *REDIS_FAILURES) as error:
+                log.warning("%s", error)
+            self._stop.wait(CONNECT_EVERY_S)
+
+    def _ready(self) -> dict[str, str]:
+        problems: dict[str, str] = {}
+        try:
+            self._triton.check()
+        except Unavailable as error:
+            problems["triton"] = str(error)
+        except Misconfigured as error:
+            problems["configuration"] = str(error)
+        try:
+            (self._redis or connect(self._settings.redis)).ping()
+        except REDIS_FAILURES as error:
+            problems["redis"] = str(error) or type(error).__name__
+        return problems
+
+    def _close(self) -> None:
+        self._stop.set()
+        if self._parts.matcher is not None:
+            self._parts.matcher.close()
+        if self._redis is not None:
+            self._redis.close()
