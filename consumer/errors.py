@@ -8,7 +8,7 @@ SeenitError
 
 from typing import Literal, get_args
 
-Dependency = Literal["kafka", "redis", "triton", "object-store"]
+Dependency = Literal["kafka", "redis", "triton", "object-store", "oidc"]
 
 Reason = Literal[
     "malformed-event",  # not JSON, not a CloudEvent, a field missing or of the wrong form

@@ -57,6 +57,11 @@ class KafkaSettings(Section):
         description="Topic for earlier uploads that a new entry of a bank shows: `image-rematches`, say. Empty: they "
         "are not looked for.",
     )
+    audit_topic: str = Field(
+        default="",
+        description="Topic that `seenit serve` tells every change to that it was asked for: `image-audit`, say. Empty: "
+        "none, and nothing can be changed over HTTP.",
+    )
     delivery: Literal["exactly-once", "at-least-once"] = Field(
         default="exactly-once", description="`exactly-once` needs a broker with transactions."
     )
@@ -205,6 +210,29 @@ class ServeSettings(Section):
     port: int = Field(default=8080, ge=0, le=65_535, description="Its port. 0: any free one.")
     max_look_ups: int = Field(
         default=64, ge=1, description="Pictures that are looked up at once; whoever asks for more is told to wait."
+    )
+    requests_per_s: float = Field(
+        default=50.0,
+        gt=0,
+        description="Requests a second of one key, beyond which it is told to wait, unless its own "
+        "line in the file of keys says otherwise.",
+    )
+    keys_file: Path | None = Field(
+        default=None,
+        description="TOML file with the hashes of keys, their scopes and tenants, as `seenit key` writes "
+        "them. Without it and without a provider, whoever is on this machine may do everything.",
+    )
+    oidc_issuer: str = Field(
+        default="", description="OpenID provider whose access tokens are taken as keys are, `https://...`. Empty: none."
+    )
+    oidc_audience: str = Field(default="", description="Whom these tokens have to be meant for: their claim `aud`.")
+    oidc_scopes_claim: str = Field(
+        default="scope",
+        description="Their claim with the scopes `read`, `review` and `admin`, or `seenit:read` and so "
+        "on: a list, or words with spaces between.",
+    )
+    oidc_tenants_claim: str = Field(
+        default="tenants", description="Their claim with the tenants, in the same form; `*` for all."
     )
 
 

@@ -136,12 +136,13 @@ def new_service(
         input_topic=f"in-{name}",
         output_topic=f"out-{name}",
         dead_letter_topic=f"dlq-{name}",
+        audit_topic=f"audit-{name}",
         delivery="at-least-once",
         session_timeout_ms=6000,
         **({"banks_topic": f"banks-{name}", "rematches_topic": f"rematches-{name}"} if banks else {}),
     )
     admin = AdminClient({"bootstrap.servers": broker})
-    topics = [kafka.input_topic, kafka.output_topic, kafka.dead_letter_topic]
+    topics = [kafka.input_topic, kafka.output_topic, kafka.dead_letter_topic, kafka.audit_topic]
     topics += [kafka.rematches_topic] if banks else []
     new_topics = [NewTopic(topic, PARTITIONS, 1) for topic in topics]
     new_topics += [NewTopic(kafka.banks_topic, 1, 1)] if banks else []

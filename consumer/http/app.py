@@ -1,12 +1,29 @@
 """The application: its routes, and what every request and every answer goes through."""
 
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
 
-from consumer.http import lookups, page
+from consumer.events import ImageUpload
+from consumer.http import images, lookups, page
+from consumer.http.access import LOOPBACK_NAMES
+from consumer.http.limits import Limits
+from consumer.http.models import Problem
 from consumer.http.parts import Parts
 from consumer.http.problems import answer_problems
+
+PROBLEMS = {
+    400: "The picture is bad, or the request",
+    401: "No key, or an unknown one",
+    403: "The key has not the scope, or not the tenant",
+    413: "The body is too large",
+    415: "The body is of a type that is not taken",
+    422: "A parameter or the body is not as described",
+    429: "Too many requests from this key; see Retry-After",
+    503: "A part is away; see Retry-After",
+}
+_PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
 
 def make_app(parts: Parts) -> FastAPI:
@@ -18,10 +35,26 @@ def make_app(parts: Parts) -> FastAPI:
         # Their pages load scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
+        responses={status: {"description": text, "content": _PROBLEM} for status, text in PROBLEMS.items()},
     )
     app.state.parts = parts
     answer_problems(app)
-    app.include_router(lookups.router)
-    app.include_router(page.router)
+    for router in (lookups.router, images.router, page.router):
+        app.include_router(router)
     app.mount("/static", page.static_files(), "static")
+    hosts = frozenset(LOOPBACK_NAMES) if parts.access.is_open else None
+    app.add_middleware(Limits, max_picture_bytes=parts.settings.fetch.max_bytes, hosts=hosts)
+    app.openapi = lambda: _document(app)  # type: ignore[method-assign]  # as FastAPI's guide extends the document
     return app
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    """Describe the interface, with the schemas that are only referred to."""
+    if app.openapi_schema is None:
+        document = FastAPI.openapi(app)
+        schemas = document["components"]["schemas"]
+        for model in (Problem, ImageUpload):
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas |= schema.pop("$defs", {})
+            schemas[model.__name__] = schema
+    return app.openapi_schema or {}

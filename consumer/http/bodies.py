@@ -1,20 +1,22 @@
-"""The picture of a request: as the body, as the form field `image`, or by its address in JSON."""
+"""The pictures of a request: as the body, as fields of a form, or by their addresses in JSON."""
 
-import asyncio
 import json
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from consumer.http.problems import Refused
-from consumer.images.fetch import Fetcher
 
 IMAGE_FIELD = "image"
-# Parts of a form beside the picture.
+# Parts of a form beside the pictures.
 MAX_FORM_FIELDS = 8
+
+_Json = TypeVar("_Json", bound=BaseModel)
 
 
 class PictureAddress(BaseModel):
@@ -31,15 +33,42 @@ class PictureFile(NamedTuple):
     content_type: str | None
 
 
-async def read_picture(request: Request, fetcher: Fetcher) -> PictureFile:
+Fetch = Callable[[str], Awaitable[PictureFile]]
+
+FILE_SCHEMA: Mapping[str, Any] = {"type": "string", "format": "binary"}
+
+
+def form_schema(*fields: str) -> dict[str, Any]:
+    """Describe a form with a picture in each of these fields, as OpenAPI does."""
+    return {"schema": {"type": "object", "required": list(fields), "properties": dict.fromkeys(fields, FILE_SCHEMA)}}
+
+
+def request_body(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe the body of a route, by its content types."""
+    return {"requestBody": {"required": True, "content": content}}
+
+
+PICTURE_BODY = request_body(
+    {
+        "image/*": {"schema": FILE_SCHEMA},
+        "multipart/form-data": form_schema(IMAGE_FIELD),
+        "application/json": {"schema": PictureAddress.model_json_schema()},
+    }
+)
+
+
+def content_type_of(request: Request) -> str:
+    """The content type of a request's body, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read_picture(request: Request, fetch: Fetch) -> PictureFile:
     """Read the picture of a request. Raises Refused, Unprocessable or Unavailable."""
-    content_type = request.headers.get("content-type", "")
-    kind = content_type.partition(";")[0].strip().lower()
+    kind = content_type_of(request)
     if kind == "application/json":
-        url = parse_address(await request.body()).url
-        return PictureFile(await asyncio.to_thread(fetcher.fetch, url), None)
+        return await fetch(parse(PictureAddress, await request.body()).url)
     if kind == "multipart/form-data":
-        return await _read_form(request)
+        return (await read_form(request, IMAGE_FIELD))[IMAGE_FIELD]
     if kind.startswith("image/") or kind == "application/octet-stream":
         return PictureFile(await request.body(), kind)
     raise Refused(
@@ -50,23 +79,37 @@ async def read_picture(request: Request, fetcher: Fetcher) -> PictureFile:
     )
 
 
-def parse_address(body: bytes) -> PictureAddress:
-    """Parse `{"url": ...}`. Raises Refused."""
+async def read_form(request: Request, *fields: str) -> dict[str, PictureFile]:
+    """Read the pictures in these fields of a form. Raises Refused."""
+    parser = MultiPartParser(
+        request.headers, request.stream(), max_files=len(fields), max_fields=MAX_FORM_FIELDS, max_part_size=64 << 10
+    )
+    parser.spool_max_size = 1 << 40  # never on disk: how large a body may be is bounded before
     try:
-        return PictureAddress.model_validate(json.loads(body))
-    except (ValueError, RecursionError, ValidationError):
-        raise Refused(
-            HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", 'The body is not JSON like {"url": "https://..."}.'
-        ) from None
-
-
-async def _read_form(request: Request) -> PictureFile:
-    async with request.form(max_files=1, max_fields=MAX_FORM_FIELDS) as form:
-        part = form.get(IMAGE_FIELD)
+        form = await parser.parse()
+    except (MultiPartException, KeyError, UnicodeDecodeError) as error:
+        message = getattr(error, "message", "it is malformed")
+        raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", f"The form: {message}") from None
+    files = {}
+    for field in fields:
+        part = form.get(field)
         if not isinstance(part, UploadFile):
             raise Refused(
-                HTTPStatus.UNPROCESSABLE_ENTITY,
-                "invalid-request",
-                f"The form has no file in its field {IMAGE_FIELD!r}.",
+                HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", f"The form has no file in its field {field!r}."
             )
-        return PictureFile(await part.read(), part.content_type)
+        files[field] = PictureFile(await part.read(), part.content_type)
+    await form.close()
+    return files
+
+
+def parse(model: type[_Json], body: bytes) -> _Json:
+    """Parse a body of JSON. Raises Refused."""
+    try:
+        return model.model_validate(json.loads(body))
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        detail = f"{where}: {first['msg']}" if where else first["msg"]
+        raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", detail[:500]) from None
+    except (ValueError, RecursionError):
+        raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "The body is not JSON.") from None

@@ -1,46 +1,115 @@
-"""`POST /v1/lookup`: what is known of a picture, which is not stored."""
+"""`/v1/lookup` and `/v1/compare`: what is known of a picture, and whether it is a copy of another."""
 
-from typing import Annotated, Any
+import asyncio
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+import numpy as np
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict
 
 from consumer.encoder.contract import Strictness
-from consumer.events import DEFAULT_TENANT
-from consumer.http.bodies import IMAGE_FIELD, PictureAddress, read_picture
-from consumer.http.models import LookupAnswer, LookupMatch
-from consumer.http.parts import Parts, parts_of
+from consumer.encoder.views import EncodedViews
+from consumer.http.bodies import (
+    PICTURE_BODY,
+    PictureAddress,
+    PictureFile,
+    content_type_of,
+    form_schema,
+    parse,
+    read_form,
+    read_picture,
+    request_body,
+)
+from consumer.http.encoding import hash_content
+from consumer.http.matching import MatchRequest
+from consumer.http.models import Comparison, LookupAnswer, LookupMatch
+from consumer.http.parts import Backends, Parts, Reader, Tenant, ThePart
+from consumer.verification.pair import verify_pair
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", tags=["look-ups"])
 
-PICTURE_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "image/*": {"schema": {"type": "string", "format": "binary"}},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": [IMAGE_FIELD],
-                    "properties": {IMAGE_FIELD: {"type": "string", "format": "binary"}},
-                }
-            },
-            "application/json": {"schema": PictureAddress.model_json_schema()},
+Chosen = Annotated[
+    Strictness | None, Query(description="How sure a match has to be; as the service's setting says, unless given.")
+]
+
+
+class _Pair(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    original: PictureAddress
+    upload: PictureAddress
+
+
+_PAIR_BODY = request_body(
+    {
+        "multipart/form-data": form_schema("original", "upload"),
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["original", "upload"],
+                "properties": dict.fromkeys(("original", "upload"), PictureAddress.model_json_schema()),
+            }
         },
     }
-}
-
-Tenant = Annotated[str, Query(min_length=1, max_length=256, description="Whose pictures are searched.")]
+)
 
 
-@router.post("/lookup", openapi_extra=PICTURE_BODY, summary="Look a picture up")
+@router.post("/lookup", openapi_extra=PICTURE_BODY, operation_id="lookUp", summary="Look a picture up")
 async def look_up(
     request: Request,
-    parts: Annotated[Parts, Depends(parts_of)],
-    tenant: Tenant = DEFAULT_TENANT,
-    strictness: Annotated[Strictness | None, Query(description="As the setting says, unless given.")] = None,
+    parts: ThePart,
+    caller: Reader,
+    tenant: Tenant = None,
+    strictness: Chosen = None,
     limit: Annotated[int, Query(ge=1, le=32, description="Matches to answer, at most.")] = 6,
 ) -> LookupAnswer:
-    """Find the exact and near matches of a picture in the window; nothing of it is stored."""
-    file = await read_picture(request, parts.fetcher)
-    found = await parts.look_up(file, tenant, strictness or parts.settings.match.strictness)
-    return LookupAnswer(matches=[LookupMatch.of(each) for each in found[:limit]], model=parts.named_model)
+    """Find the exact match of a picture in a tenant's window, if any, then the near ones; nothing of it is stored.
+
+    Of the near ones the best comes first, and is the one that a verdict would name; then the others, nearest first.
+    """
+    tenant, backends = caller.tenant(tenant), parts.ready()
+    async with parts.slot():
+        file = await read_picture(request, parts.fetch)
+        views = await parts.encode(file)
+        asked = MatchRequest(tenant, hash_content(file.data), views, strictness or parts.settings.match.strictness)
+        found = await asyncio.wrap_future(backends.matcher.match(asked))
+    return LookupAnswer(matches=[LookupMatch.of(each) for each in found[:limit]], model=backends.named_model)
+
+
+@router.post("/compare", openapi_extra=_PAIR_BODY, operation_id="compare", summary="Compare two pictures")
+async def compare(request: Request, parts: ThePart, _: Reader, strictness: Chosen = None) -> Comparison:
+    """Tell whether one picture is a copy of another, and by which edit; neither has to be known."""
+    backends = parts.ready()
+    async with parts.slot():
+        original, upload = await _read_pair(request, parts)
+        views = await asyncio.gather(parts.encode(original), parts.encode(upload))
+        chosen = strictness or parts.settings.match.strictness
+        return await asyncio.to_thread(_compare, backends, original.data == upload.data, *views, chosen)
+
+
+async def _read_pair(request: Request, parts: Parts) -> tuple[PictureFile, PictureFile]:
+    if content_type_of(request) == "multipart/form-data":
+        files = await read_form(request, "original", "upload")
+        return files["original"], files["upload"]
+    pair = parse(_Pair, await request.body())
+    original, upload = await asyncio.gather(parts.fetch(pair.original.url), parts.fetch(pair.upload.url))
+    return original, upload
+
+
+def _compare(
+    backends: Backends,
+    exact: bool,
+    original: EncodedViews | None,
+    upload: EncodedViews | None,
+    strictness: Strictness,
+) -> Comparison:
+    if original is None or upload is None:  # too little to see, so that only the same bytes count
+        return Comparison(duplicate=exact, exact=exact, model=backends.named_model)
+    result = verify_pair(backends.model, original, upload, strictness)
+    verification = result.verification
+    return Comparison(
+        duplicate=exact or result.duplicate,
+        exact=exact,
+        l2=round(float(np.float32(result.l2)), 6),
+        evidence=None if verification is None else verification.to_evidence(result.duplicate),
+        model=backends.named_model,
+    )

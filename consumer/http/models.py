@@ -47,3 +47,19 @@ class Problem(Answer):
     status: int
     detail: str
     reason: str
+
+
+class Comparison(Answer):
+    """Whether one picture is a copy of another; without `l2` where one shows too little to compare."""
+
+    duplicate: bool
+    exact: bool = Field(description="The bytes are the same.")
+    l2: float | None = None
+    evidence: Evidence | None = None
+    model: Model
+
+
+class Accepted(Answer):
+    """An event is on its topic; `id` is its id. What it asks for is done when it is processed."""
+
+    id: str

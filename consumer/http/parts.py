@@ -1,51 +1,124 @@
-"""What the routes work with, put together once for each process."""
+"""What the routes work with, put together once for each process, and what they ask for as dependencies."""
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Annotated
 
-from starlette.requests import HTTPConnection
+from fastapi import Depends, Query
+from fastapi.security import HTTPBearer
+from starlette.requests import HTTPConnection, Request
 
-from consumer.encoder.contract import ModelInfo, Strictness
+from consumer.encoder.contract import ModelInfo
+from consumer.encoder.views import EncodedViews
 from consumer.errors import Unavailable
 from consumer.events import Model
+from consumer.http.access import Access
 from consumer.http.bodies import PictureFile
-from consumer.http.encoding import PictureEncoder, hash_content
-from consumer.http.matching import FoundMatch, MatchRequest, PictureMatcher
+from consumer.http.changes import Changes
+from consumer.http.encoding import PictureEncoder
+from consumer.http.matching import PictureMatcher
+from consumer.http.problems import Refused
+from consumer.http.scopes import Caller, Scope
+from consumer.http.verdicts import VerdictLog
 from consumer.images.fetch import Fetcher
 from consumer.settings import Settings
 
 
 @dataclass(slots=True)
-class Parts:
-    """What the routes work with. `matcher` is None until the encoder and Redis have answered once."""
+class Backends:
+    """What is known once the encoder and Redis have answered."""
 
-    settings: Settings
-    fetcher: Fetcher
-    encoder: PictureEncoder
-    model: ModelInfo | None = None
-    matcher: PictureMatcher | None = None
-    ready: Callable[[], dict[str, str]] = dict
+    model: ModelInfo
+    matcher: PictureMatcher
 
     @property
     def named_model(self) -> Model:
-        """The encoder that is served. Raises Unavailable."""
-        if self.model is None:
-            raise Unavailable("triton", "the model is not known yet")
+        """The encoder that is served."""
         return Model(name=self.model.name, version=self.model.version)
 
-    async def look_up(self, file: PictureFile, tenant: str, strictness: Strictness) -> list[FoundMatch]:
-        """Find the matches of a picture in a tenant's window. Raises Unprocessable or Unavailable."""
-        if self.matcher is None:
-            problems = self.ready()
-            raise Unavailable("triton" if "triton" in problems else "redis", "it has not answered yet")
+
+@dataclass(slots=True)
+class Parts:
+    """What the routes work with. `backends` is None until they have answered once, and `waiting_for` says for what."""
+
+    settings: Settings
+    access: Access
+    fetcher: Fetcher
+    encoder: PictureEncoder
+    changes: Changes
+    verdicts: VerdictLog
+    backends: Backends | None = None
+    waiting_for: Unavailable = field(default_factory=lambda: Unavailable("triton", "it has not answered yet"))
+    _fetchers: ThreadPoolExecutor | None = None
+    _busy: int = 0
+
+    def ready(self) -> Backends:
+        """What look-ups need. Raises Unavailable until it is there."""
+        if self.backends is None:
+            raise Unavailable(self.waiting_for.dependency, self.waiting_for.detail)
+        return self.backends
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Hold one of `max_look_ups` places. Raises Refused when all are taken."""
+        if self._busy >= self.settings.serve.max_look_ups:
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "Too many pictures at once.", retry_after_s=1)
+        self._busy += 1
+        try:
+            yield
+        finally:
+            self._busy -= 1
+
+    async def fetch(self, url: str) -> PictureFile:
+        """Fetch a picture by its address. Raises Unprocessable or Unavailable."""
+        if self._fetchers is None:
+            self._fetchers = ThreadPoolExecutor(self.settings.fetch.concurrency, "fetch")
+        data = await asyncio.get_running_loop().run_in_executor(self._fetchers, self.fetcher.fetch, url)
+        return PictureFile(data, None)
+
+    async def encode(self, file: PictureFile) -> EncodedViews | None:
+        """Decode and encode a picture; None for one that shows too little. Raises Unprocessable or Unavailable."""
         picture = await asyncio.wrap_future(self.encoder.decode(file.data, file.content_type))
-        views = await asyncio.wrap_future(self.encoder.encode(picture))
-        request = MatchRequest(tenant, hash_content(file.data), views, strictness)
-        return await asyncio.wrap_future(self.matcher.match(request))
+        return await asyncio.wrap_future(self.encoder.encode(picture))
+
+    def close(self) -> None:
+        """Fetch nothing more."""
+        if self._fetchers is not None:
+            self._fetchers.shutdown(wait=False, cancel_futures=True)
 
 
 def parts_of(connection: HTTPConnection) -> Parts:
     """The parts of the application that answers a request."""
     parts: Parts = connection.app.state.parts
     return parts
+
+
+def needs(scope: Scope) -> Callable[..., Awaitable[Caller]]:
+    """Make a dependency that tells who asks, and refuses who lacks a scope."""
+
+    async def caller(
+        request: Request, parts: ThePart, _: Annotated[object, Depends(HTTPBearer(auto_error=False))]
+    ) -> Caller:
+        known = await parts.access.caller(request)
+        known.require(scope)
+        return known
+
+    return caller
+
+
+ThePart = Annotated[Parts, Depends(parts_of)]
+Reader = Annotated[Caller, Depends(needs("read"))]
+Reviewer = Annotated[Caller, Depends(needs("review"))]
+Admin = Annotated[Caller, Depends(needs("admin"))]
+Tenant = Annotated[
+    str | None,
+    Query(
+        min_length=1,
+        max_length=256,
+        description="Whose pictures; the caller's own tenant if there is only one, else `default`.",
+    ),
+]

@@ -25,15 +25,25 @@ STATUSES: Mapping[Reason, HTTPStatus] = {
 AWAY_RETRY_S = 2
 
 
-class Refused(Exception):
+class Refused(HTTPException):
     """A request that is not carried out: a status, a reason of one word, and a sentence that says what to do."""
 
-    def __init__(self, status: HTTPStatus, reason: str, detail: str, *, retry_after_s: float | None = None) -> None:
-        super().__init__(detail)
-        self.status = status
+    def __init__(
+        self,
+        status: HTTPStatus,
+        reason: str,
+        detail: str,
+        *,
+        retry_after_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        wait = {} if retry_after_s is None else {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
+        super().__init__(status, detail, {**(headers or {}), **wait})
         self.reason = reason
-        self.detail = detail
-        self.headers = {} if retry_after_s is None else {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
+
+    def response(self) -> Response:
+        """Make the response that says so."""
+        return problem(self.status_code, self.reason, str(self.detail), self.headers)
 
 
 def problem(status: int, reason: str, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -45,9 +55,12 @@ def problem(status: int, reason: str, detail: str, headers: Mapping[str, str] | 
 def answer_problems(app: FastAPI) -> None:
     """Let an application answer everything that can go wrong with problem+json."""
 
-    @app.exception_handler(Refused)
-    async def refused(_: Request, error: Refused) -> Response:
-        return problem(error.status, error.reason, error.detail, error.headers)
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> Response:
+        if isinstance(error, Refused):
+            return error.response()
+        reason = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+        return problem(error.status_code, reason, str(error.detail), error.headers)
 
     @app.exception_handler(Unprocessable)
     async def unprocessable(_: Request, error: Unprocessable) -> Response:
@@ -64,11 +77,6 @@ def answer_problems(app: FastAPI) -> None:
         faults = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
         return problem(422, "invalid-request", "; ".join(faults)[:1000])
 
-    @app.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> Response:
-        reason = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
-        return problem(error.status_code, reason, str(error.detail), error.headers)
-
     @app.exception_handler(Exception)
-    async def unexpected(_: Request, error: Exception) -> Response:
+    async def unexpected(_: Request, __: Exception) -> Response:
         return problem(500, "internal-error", "Something went wrong here, not with the request; the log tells what.")

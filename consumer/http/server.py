@@ -8,11 +8,16 @@ import uvicorn
 
 from consumer.encoder.triton import TritonEncoder
 from consumer.errors import Misconfigured, Unavailable
+from consumer.http.access import Access
 from consumer.http.app import make_app
+from consumer.http.changes import Changes
 from consumer.http.encoding import PictureEncoder
 from consumer.http.matching import PictureMatcher
-from consumer.http.parts import Parts
+from consumer.http.parts import Backends, Parts
+from consumer.http.protocol import GuardedProtocol
+from consumer.http.verdicts import VerdictLog
 from consumer.images.fetch import Fetcher
+from consumer.kafka.sender import Sender
 from consumer.settings import Settings
 from consumer.telemetry.health import HealthServer
 from consumer.window.connection import REDIS_FAILURES, AnyRedis, connect
@@ -22,13 +27,18 @@ log = logging.getLogger(__name__)
 
 # How often dependencies are tried that have not answered yet.
 CONNECT_EVERY_S = 1.0
+# Connections at once; each takes a few KiB while it sends nothing.
+MAX_CONNECTIONS = 2000
+STOP_TIMEOUT_S = 10
 
 
 class HttpService:
-    """One `seenit serve` process. It answers at once; 503 while what it has to ask is away."""
+    """One `seenit serve` process. It answers at once: 503 while what it has to ask is away."""
 
     def __init__(self, settings: Settings) -> None:
+        """Raises Misconfigured for a service that anybody could reach without a key."""
         self._settings = settings
+        self._access = Access(settings.serve)
         self._stop = threading.Event()
         self._redis: AnyRedis | None = None
         self._failure: Misconfigured | None = None
@@ -37,19 +47,30 @@ class HttpService:
         """Serve until SIGTERM or SIGINT. Raises Misconfigured when an operator has to act."""
         settings = self._settings
         with ExitStack() as stack:
-            fetcher = stack.enter_context(Fetcher(settings.fetch))
-            self._triton = stack.enter_context(TritonEncoder(settings.triton))
-            encoder = PictureEncoder(settings.decode, self._triton)
-            stack.callback(encoder.close)
-            self._parts = Parts(settings, fetcher, encoder, ready=self._ready)
             health = HealthServer(settings.http.host, settings.http.port, dict, self._ready)
             stack.callback(health.close)
-            stack.callback(self._close)
+            self._parts = self._compose(stack)
             self._server = uvicorn.Server(self._config())
             threading.Thread(target=self._connect, name="connect", daemon=True).start()
             self._server.run()
         if self._failure is not None:
             raise self._failure
+
+    def _compose(self, stack: ExitStack) -> Parts:
+        settings = self._settings
+        fetcher = stack.enter_context(Fetcher(settings.fetch))
+        self._triton = stack.enter_context(TritonEncoder(settings.triton))
+        encoder = PictureEncoder(settings.decode, self._triton)
+        stack.callback(encoder.close)
+        sender = Sender(settings.kafka)
+        stack.callback(sender.close)
+        verdicts = VerdictLog(settings.kafka)
+        verdicts.start()
+        stack.callback(verdicts.close)
+        parts = Parts(settings, self._access, fetcher, encoder, Changes(settings.kafka, sender), verdicts)
+        stack.callback(parts.close)
+        stack.callback(self._close)
+        return parts
 
     def _config(self) -> uvicorn.Config:
         serve = self._settings.serve
@@ -57,14 +78,15 @@ class HttpService:
             make_app(self._parts),
             host=serve.host,
             port=serve.port,
-            http="httptools",
+            http=GuardedProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=10,
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_graceful_shutdown=STOP_TIMEOUT_S,
         )
 
     def _connect(self) -> None:
@@ -72,21 +94,30 @@ class HttpService:
         while not self._stop.is_set():
             try:
                 model = self._triton.info
-                self._redis = connect(self._settings.redis)
+                self._redis = self._redis or connect(self._settings.redis)
                 self._redis.ping()
                 window = RedisWindow(self._redis, model, self._settings.window, self._settings.redis.key_prefix)
-                self._parts.model, self._parts.matcher = model, PictureMatcher(window, model)
+                self._parts.backends = Backends(model, PictureMatcher(window, model))
                 return
             except Misconfigured as error:
                 self._failure = error
                 self._server.should_exit = True
                 return
-            except (Unavailable, *REDIS_FAILURES) as error:
-                log.warning("%s", error)
-            self._stop.wait(CONNECT_EVERY_S)
+            except Unavailable as error:
+                self._wait_for(error)
+            except REDIS_FAILURES as error:
+                self._wait_for(Unavailable("redis", str(error) or type(error).__name__))
+
+    def _wait_for(self, problem: Unavailable) -> None:
+        if str(problem) != str(self._parts.waiting_for):
+            log.warning("%s", problem)
+        self._parts.waiting_for = problem
+        self._stop.wait(CONNECT_EVERY_S)
 
     def _ready(self) -> dict[str, str]:
         problems: dict[str, str] = {}
+        if self._parts.backends is None:
+            return {self._parts.waiting_for.dependency: str(self._parts.waiting_for)}
         try:
             self._triton.check()
         except Unavailable as error:
@@ -94,14 +125,15 @@ class HttpService:
         except Misconfigured as error:
             problems["configuration"] = str(error)
         try:
-            (self._redis or connect(self._settings.redis)).ping()
+            assert self._redis is not None  # noqa: S101 (narrows the type)
+            self._redis.ping()
         except REDIS_FAILURES as error:
             problems["redis"] = str(error) or type(error).__name__
         return problems
 
     def _close(self) -> None:
         self._stop.set()
-        if self._parts.matcher is not None:
-            self._parts.matcher.close()
+        if self._parts.backends is not None:
+            self._parts.backends.matcher.close()
         if self._redis is not None:
             self._redis.close()

@@ -1,21 +1,20 @@
 """Clients at the other ends of the topics, for tools: one sends uploads, one follows verdicts."""
 
+import logging
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
 
-from cloudevents.core.bindings.kafka import to_binary
-from cloudevents.core.formats.json import JSONFormat
-from cloudevents.core.v1.event import CloudEvent
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from pydantic import ValidationError
 
 from consumer.errors import Unavailable
 from consumer.events import ImageDeleted, ImageUpload, Verdict
 from consumer.kafka.config import MAX_MESSAGE_BYTES, client_options
-from consumer.kafka.messages import OutgoingMessage, produce
+from consumer.kafka.messages import OutgoingMessage, produce, read_headers, upload_message
 from consumer.settings import KafkaSettings
+
+log = logging.getLogger(__name__)
 
 # Limit of one exchange with the brokers.
 SEND_TIMEOUT_S = 15.0
@@ -58,20 +57,7 @@ class UploadsProducer:
 
     def send(self, event: ImageUpload | ImageDeleted) -> None:
         """Queue one event; `flush` waits until the brokers have it."""
-        event_type = "image.uploaded" if isinstance(event, ImageUpload) else "image.deleted"
-        cloud_event = CloudEvent(
-            {
-                "id": str(uuid.uuid4()),
-                "source": "/seenit/upload",
-                "type": event_type,
-                "time": datetime.now(UTC),
-                "datacontenttype": "application/json",
-            },
-            event.model_dump_json(exclude_none=True).encode(),
-        )
-        message = to_binary(cloud_event, JSONFormat(), key_mapper=lambda _: event.image_id)
-        key = message.key.encode() if isinstance(message.key, str) else message.key
-        self._messages.send(OutgoingMessage(self._topic, key, message.value, tuple(message.headers.items())))
+        self._messages.send(upload_message(self._topic, event, "/seenit/upload"))
 
     def flush(self) -> None:
         """Wait until all events are on the topic. Raises Unavailable when they are not within SEND_TIMEOUT_S."""
@@ -91,10 +77,13 @@ class PublishedVerdict:
 class VerdictsReader:
     """Follows the output topic from its end, or from its beginning, without being a member of any group.
 
+    With `last` it begins about so many verdicts before the end of each partition. Messages that are no verdicts are
+    left out.
+
     Raises Unavailable when the brokers do not answer or there is no such topic.
     """
 
-    def __init__(self, settings: KafkaSettings, *, from_beginning: bool = False) -> None:
+    def __init__(self, settings: KafkaSettings, *, from_beginning: bool = False, last: int = 0) -> None:
         self._consumer = Consumer(
             {
                 **client_options(settings),
@@ -114,7 +103,7 @@ class VerdictsReader:
             # The end is fixed now: verdicts published after this line are read, however long the first poll takes.
             for position in positions:
                 low, high = self._consumer.get_watermark_offsets(position, timeout=SEND_TIMEOUT_S)
-                position.offset = low if from_beginning else high
+                position.offset = low if from_beginning else max(low, high - last)
             self._consumer.assign(positions)
         except KafkaException as error:
             raise Unavailable("kafka", f"{settings.bootstrap_servers}: {error.args[0].str()}") from None
@@ -127,9 +116,13 @@ class VerdictsReader:
         for message in messages:
             value = message.value()
             if message.error() is None and value is not None:
-                headers: dict[str, Any] = dict(message.headers() or ())
-                event_id = (headers.get("ce_id") or b"").decode()
-                yield PublishedVerdict(Verdict.model_validate_json(value), value, event_id, message.timestamp()[1])
+                try:
+                    verdict = Verdict.model_validate_json(value)
+                except ValidationError:
+                    log.warning("partition %s has no verdict at offset %s", message.partition(), message.offset())
+                    continue
+                event_id = (dict(read_headers(message) or ()).get("ce_id") or b"").decode("utf-8", "replace")
+                yield PublishedVerdict(verdict, value, event_id, message.timestamp()[1])
 
     def close(self) -> None:
         """Close the client."""

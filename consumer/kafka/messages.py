@@ -1,8 +1,9 @@
 """Kafka messages that the service reads and writes."""
 
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from cloudevents.core.bindings.kafka import KafkaMessage, to_binary
 from cloudevents.core.formats.json import JSONFormat
@@ -10,7 +11,7 @@ from cloudevents.core.v1.event import CloudEvent
 from confluent_kafka import KafkaError, Message, Producer
 from pydantic import BaseModel
 
-from consumer.events import Event, Record, Verdict
+from consumer.events import Event, ImageDeleted, ImageUpload, Record, Verdict
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
@@ -105,6 +106,23 @@ def verdict_message(verdict: Verdict, event: Event) -> KafkaMessage:
         _JSON,
         key_mapper=lambda _: verdict.image_id.encode(),
     )
+
+
+def upload_message(topic: str, body: ImageUpload | ImageDeleted, source: str) -> OutgoingMessage:
+    """Make the message that asks to process or to forget an image: a CloudEvent in binary mode."""
+    event = CloudEvent(
+        {
+            "id": str(uuid.uuid4()),
+            "source": source,
+            "type": "image.uploaded" if isinstance(body, ImageUpload) else "image.deleted",
+            "time": datetime.now(UTC),
+            "datacontenttype": "application/json",
+        },
+        body.model_dump_json(exclude_none=True).encode(),
+    )
+    message = to_binary(event, _JSON, key_mapper=lambda _: body.image_id)
+    key = message.key.encode() if isinstance(message.key, str) else message.key
+    return OutgoingMessage(topic, key, message.value, tuple(message.headers.items()))
 
 
 def produce(

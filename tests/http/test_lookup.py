@@ -1,6 +1,5 @@
 """`POST /v1/lookup` on the real stack: what it finds, what it refuses, and that it stores nothing."""
 
-import io
 import uuid
 
 import httpx
@@ -8,19 +7,12 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from tests.http.pictures import PHOTO, jpeg
 from tests.service_fixtures import Service
 
-PHOTO = Image.fromarray(data.astronaut())
 
-
-def jpeg(picture: Image.Image, quality: int = 90) -> bytes:
-    out = io.BytesIO()
-    picture.save(out, "JPEG", quality=quality)
-    return out.getvalue()
-
-
-def look_up(http: httpx.Client, data: bytes, **params: str | int) -> dict[str, list[dict[str, object]]]:
-    reply = http.post("/v1/lookup", content=data, params=params, headers={"content-type": "image/jpeg"})
+def look_up(http: httpx.Client, picture: bytes, **params: str | int) -> dict[str, list[dict[str, object]]]:
+    reply = http.post("/v1/lookup", content=picture, params=params, headers={"content-type": "image/jpeg"})
     assert reply.status_code == 200, reply.text
     answer: dict[str, list[dict[str, object]]] = reply.json()
     return answer
@@ -69,3 +61,43 @@ def test_the_page_is_served(http: httpx.Client) -> None:
     reply = http.get("/")
     assert reply.status_code == 200
     assert reply.headers["content-type"].startswith("text/html")
+
+
+def test_two_pictures_are_compared(http: httpx.Client) -> None:
+    copy, stranger = jpeg(PHOTO.crop((20, 20, 480, 490)), 60), jpeg(Image.fromarray(data.coffee()))
+    files = {"original": ("a.jpg", jpeg(PHOTO), "image/jpeg"), "upload": ("b.jpg", copy, "image/jpeg")}
+    reply = http.post("/v1/compare", files=files)
+    assert reply.status_code == 200, reply.text
+    assert (reply.json()["duplicate"], reply.json()["exact"]) == (True, False)
+    files["upload"] = ("b.jpg", stranger, "image/jpeg")
+    assert http.post("/v1/compare", files=files).json()["duplicate"] is False
+    files["upload"] = files["original"]
+    assert http.post("/v1/compare", files=files).json()["exact"] is True
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status", "reason"),
+    [
+        (b"no picture", "image/jpeg", 400, "not-an-image"),
+        (jpeg(PHOTO)[:2000], "image/jpeg", 400, "broken-image"),
+        (b"", "image/jpeg", 400, "not-an-image"),
+        (b"no picture", "text/plain", 415, "wrong-content-type"),
+        (b"no picture", "application/json", 422, "invalid-request"),
+        (b'{"url": "https://127.0.0.1/a.png"}', "application/json", 400, "forbidden-address"),
+        (b'{"url": "file:///etc/passwd"}', "application/json", 400, "forbidden-address"),
+        (b"no form", "multipart/form-data; boundary=a", 422, "invalid-request"),
+        (b"no form", "multipart/form-data", 422, "invalid-request"),
+    ],
+)
+def test_bad_pictures_are_refused_with_a_reason(
+    http: httpx.Client, body: bytes, content_type: str, status: int, reason: str
+) -> None:
+    reply = http.post("/v1/lookup", content=body, headers={"content-type": content_type})
+    assert (reply.status_code, reply.json()["reason"]) == (status, reason)
+    assert reply.headers["content-type"] == "application/problem+json"
+
+
+def test_bad_parameters_are_refused(http: httpx.Client) -> None:
+    for params in ({"limit": 0}, {"strictness": "none"}, {"tenant": ""}, {"tenant": "t" * 300}):
+        reply = http.post("/v1/lookup", params=params, content=jpeg(PHOTO), headers={"content-type": "image/jpeg"})
+        assert reply.status_code == 422

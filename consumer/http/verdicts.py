@@ -1,0 +1,84 @@
+"""The latest verdicts, as they stand on their topic: what is known of an image that was uploaded."""
+
+import logging
+import threading
+from collections import OrderedDict, deque
+
+from consumer.errors import Unavailable
+from consumer.events import Verdict
+from consumer.kafka.clients import PublishedVerdict, VerdictsReader
+from consumer.settings import KafkaSettings
+
+log = logging.getLogger(__name__)
+
+# Verdicts that a process keeps, some 1.5 KB each, and how many duplicates among them it lists.
+MAX_VERDICTS = 50_000
+MAX_LATEST = 100
+RETRY_S = 2.0
+
+
+class VerdictLog:
+    """Follows the output topic, and keeps the last verdicts by tenant and image. Thread-safe."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._verdicts: OrderedDict[tuple[str, str], bytes] = OrderedDict()
+        self._latest: deque[Verdict] = deque(maxlen=MAX_LATEST)
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="verdicts", daemon=True)
+        self.problem = "not read yet"
+
+    def start(self) -> None:
+        """Begin to read, and go on until `close`."""
+        self._thread.start()
+
+    def find(self, tenant: str, image_id: str) -> Verdict | None:
+        """Find the last verdict on an image, if it is among those kept. Raises Unavailable before any was read."""
+        with self._lock:
+            value = self._verdicts.get((tenant, image_id))
+        if value is None and self.problem:
+            raise Unavailable("kafka", self.problem)
+        return None if value is None else Verdict.model_validate_json(value)
+
+    def latest(self) -> list[Verdict]:
+        """The last verdicts, the newest first."""
+        with self._lock:
+            return list(reversed(self._latest))
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._stop.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._read()
+            except Unavailable as error:
+                if self.problem != str(error):
+                    log.warning("the verdicts cannot be read: %s", error)
+                self.problem = str(error)
+            except Exception:
+                log.exception("the verdicts cannot be read")
+            self._stop.wait(RETRY_S)
+
+    def _read(self) -> None:
+        reader = VerdictsReader(self._settings, last=MAX_VERDICTS)
+        try:
+            while not self._stop.is_set():
+                for published in reader.poll(0.5):
+                    self._keep(published)
+                self.problem = ""
+        finally:
+            reader.close()
+
+    def _keep(self, published: PublishedVerdict) -> None:
+        verdict = published.verdict
+        key = verdict.tenant, verdict.image_id
+        with self._lock:
+            self._verdicts[key] = published.value
+            self._verdicts.move_to_end(key)
+            if len(self._verdicts) > MAX_VERDICTS:
+                self._verdicts.popitem(last=False)
+            self._latest.append(verdict)
