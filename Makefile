@@ -97,8 +97,8 @@ PIN = $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes
   --no-emit-trusted-host --no-emit-find-links
 
 lock: setup ## pin the newest allowed dependencies of the checkout, the images and the validators
-	$(PIN) --upgrade --extra local --extra tracing --extra dev --output-file requirements.lock pyproject.toml
-	$(PIN) --upgrade --extra tracing --constraint requirements.lock --output-file deploy/docker/requirements.lock pyproject.toml
+	$(PIN) --upgrade --extra local --extra serve --extra tracing --extra dev --output-file requirements.lock pyproject.toml
+	$(PIN) --upgrade --extra serve --extra tracing --constraint requirements.lock --output-file deploy/docker/requirements.lock pyproject.toml
 	$(PIN) --upgrade --constraint requirements.lock --output-file deploy/docker/triton.lock deploy/docker/triton.in
 	$(PIN) --upgrade --output-file deploy/docker/build.lock deploy/docker/build.in
 	$(PIN) --upgrade --output-file deploy/supply/requirements.lock deploy/supply/requirements.in

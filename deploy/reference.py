@@ -1,6 +1,7 @@
 """The reference of the interfaces, generated from the code: `python -m deploy.reference` writes it.
 
-The JSON Schemas of the events go to `deploy/schemas`, the table of settings to `deploy/settings.md`.
+The JSON Schemas of the events go to `deploy/schemas`, the table of settings to `deploy/settings.md`, and the OpenAPI
+document of `seenit serve` to `deploy/openapi.json`.
 """
 
 import json
@@ -10,11 +11,14 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 
 from consumer.events import ImageDeleted, ImageRematched, ImageUpload, Verdict
+from consumer.http.app import describe
+from consumer.http.changes import AuditedChange
 from consumer.moderation.banks import BankDefined, BankEntry
 from consumer.settings import Settings
 
 SCHEMAS = Path(__file__).with_name("schemas")
 SETTINGS = Path(__file__).with_name("settings.md")
+OPENAPI = Path(__file__).with_name("openapi.json")
 
 _MODELS: dict[str, type[BaseModel]] = {
     "image.uploaded": ImageUpload,
@@ -23,8 +27,9 @@ _MODELS: dict[str, type[BaseModel]] = {
     "image.rematched": ImageRematched,
     "bank.defined": BankDefined,
     "bank.entry": BankEntry,
+    "audit.change": AuditedChange,
 }
-_OUTGOING = (Verdict, ImageRematched)
+_OUTGOING = (Verdict, ImageRematched, AuditedChange)
 _SETTINGS_INTRODUCTION = """\
 # Settings
 
@@ -58,6 +63,11 @@ def settings_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def openapi_document() -> str:
+    """Return the OpenAPI document of the HTTP interface."""
+    return json.dumps(describe(), indent=2) + "\n"
+
+
 def _default(value: Any) -> str:
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
@@ -71,3 +81,4 @@ if __name__ == "__main__":
     for name, text in schemas().items():
         (SCHEMAS / name).write_text(text)
     SETTINGS.write_text(settings_page())
+    OPENAPI.write_text(openapi_document())

@@ -16,9 +16,14 @@ COMMANDS = {
         "SEENIT_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 SEENIT_TRITON_URL=triton:8001 seenit run",
     ),
     "serve": CommandEntry(
-        "consumer.cli.service:serve",
+        "consumer.cli.http:serve",
         "Answer look-ups over HTTP, and show a page to review matches; configured as `run` is.",
         "SEENIT_SERVE_PORT=8080 seenit serve",
+    ),
+    "key": CommandEntry(
+        "consumer.cli.http:key",
+        "Make a key for `seenit serve`, and the lines that the file SEENIT_SERVE_KEYS_FILE needs to know it.",
+        "seenit key shop --scope read --tenant shop >> keys.toml",
     ),
     "check": CommandEntry(
         "consumer.cli.operations:check",
@@ -39,7 +44,7 @@ COMMANDS = {
     ),
     "up": CommandEntry(
         "consumer.cli.stack:up",
-        "Start broker, Redis, Triton and a consumer on this machine, and leave them running.",
+        "Start broker, Redis, Triton, a consumer and the page on this machine, and leave them running.",
         "seenit up --json | jq -r .kafka",
     ),
     "down": CommandEntry("consumer.cli.stack:down", "Stop what `seenit up` started.", "seenit down"),

@@ -1,11 +1,10 @@
-"""`seenit run`: the service. `seenit serve`: look-ups over HTTP, and the page."""
+"""`seenit run`: the service."""
 
 import os
 import sys
 import threading
 
 from consumer.cli.console import err
-from consumer.errors import Misconfigured
 from consumer.service import Service
 from consumer.settings import Settings
 from consumer.telemetry import logs
@@ -19,34 +18,16 @@ def run() -> None:
 
     SIGTERM stops it gracefully; SIGUSR1 switches the log to debug, and back.
     """
-    settings = _begin()
+    settings = begin()
     service = Service(settings)
     service.stop_on_signals()
     try:
         service.run()
     finally:
-        _exit_within(EXIT_TIMEOUT_S, 0 if sys.exception() is None else 1)
+        exit_within(EXIT_TIMEOUT_S, 0 if sys.exception() is None else 1)
 
 
-def serve() -> None:
-    """Answer look-ups over HTTP, and show a page to review matches; configured as `run` is.
-
-    SIGTERM stops it gracefully; SIGUSR1 switches the log to debug, and back.
-    """
-    try:
-        from consumer.http.server import HttpService  # noqa: PLC0415  # an optional dependency
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "consumer":
-            raise
-        raise Misconfigured(f"`seenit serve` needs {error.name}: pip install '.[serve]'") from None
-    service = HttpService(_begin())
-    try:
-        service.run()
-    finally:
-        _exit_within(EXIT_TIMEOUT_S, 0 if sys.exception() is None else 1)
-
-
-def _begin() -> Settings:
+def begin() -> Settings:
     """Read the settings, show them, and log as they say."""
     settings = Settings.load()
     logs.configure(settings.log)
@@ -55,7 +36,7 @@ def _begin() -> Settings:
     return settings
 
 
-def _exit_within(timeout_s: float, status: int) -> None:
+def exit_within(timeout_s: float, status: int) -> None:
     """End the process after `timeout_s` if it has not ended by then.
 
     Python waits for the threads of all pools when it ends, and nothing interrupts one that fetches.

@@ -16,14 +16,16 @@ from consumer.local.demo import demonstrate
 
 def up(
     as_json: Annotated[bool, typer.Option("--json", help="Print the addresses as one JSON object.")] = False,
-    consumer: Annotated[bool, typer.Option(help="Start a consumer too.")] = True,
+    consumer: Annotated[bool, typer.Option(help="Start a consumer and the page too.")] = True,
 ) -> None:
-    """Start broker, Redis, Triton and a consumer on this machine, and leave them running."""
+    """Start broker, Redis, Triton, a consumer and the page on this machine, and leave them running."""
     running = stack.up(consumer=consumer, progress=lambda text: err.print(text, style="dim"))
     if as_json:
         sys.stdout.write(json.dumps(asdict(running.addresses)) + "\n")
     else:
         out.print(_address_table(running))
+        if running.addresses.http_url is not None:
+            out.print(f"The page: {running.addresses.http_url}", soft_wrap=True)
 
 
 def down() -> None:

@@ -13,6 +13,7 @@ from consumer.http.models import Problem
 from consumer.http.parts import Parts
 from consumer.http.problems import answer_problems
 
+ROUTERS = (lookups.router, images.router)
 PROBLEMS = {
     400: "The picture is bad, or the request",
     401: "No key, or an unknown one",
@@ -28,22 +29,35 @@ _PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schema
 
 def make_app(parts: Parts) -> FastAPI:
     """Make the application that `seenit serve` runs."""
-    app = FastAPI(
-        title="Seenit",
-        version=version("seenit"),
-        description="Has this picture been uploaded before?",
-        # Their pages load scripts from elsewhere.
-        docs_url=None,
-        redoc_url=None,
-        responses={status: {"description": text, "content": _PROBLEM} for status, text in PROBLEMS.items()},
-    )
+    app = _app()
     app.state.parts = parts
     answer_problems(app)
-    for router in (lookups.router, images.router, page.router):
-        app.include_router(router)
+    app.include_router(page.router)
     app.mount("/static", page.static_files(), "static")
     hosts = frozenset(LOOPBACK_NAMES) if parts.access.is_open else None
     app.add_middleware(Limits, max_picture_bytes=parts.settings.fetch.max_bytes, hosts=hosts)
+    return app
+
+
+def describe() -> dict[str, Any]:
+    """Describe the interface as an OpenAPI document."""
+    return _app().openapi()
+
+
+def _app() -> FastAPI:
+    app = FastAPI(
+        title="Seenit",
+        version=version("seenit"),
+        summary="Has this picture been uploaded before?",
+        license_info={"name": "Apache 2.0", "identifier": "Apache-2.0"},
+        # Their pages load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        separate_input_output_schemas=False,
+        responses={status: {"description": text, "content": _PROBLEM} for status, text in PROBLEMS.items()},
+    )
+    for router in ROUTERS:
+        app.include_router(router)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]  # as FastAPI's guide extends the document
     return app
 

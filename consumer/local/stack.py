@@ -34,7 +34,7 @@ from consumer.local.process import (
     wait_until_ready,
 )
 from consumer.local.servers import REPOSITORY, TritonServer, tansu, valkey
-from consumer.local.state import CONSUMER, Addresses, Process, State
+from consumer.local.state import CONSUMER, HTTP, Addresses, Process, State
 from consumer.settings import KafkaSettings
 
 _PARTITIONS = 4  # as many consumers can share the input
@@ -54,9 +54,12 @@ class Stack:
         self._repository = repository
         self._detached = detached
         self._progress = progress
-        self._topics = KafkaSettings(banks_topic="image-banks", rematches_topic="image-rematches")
+        self._topics = KafkaSettings(
+            banks_topic="image-banks", rematches_topic="image-rematches", audit_topic="image-audit"
+        )
         self.servers: Sequence[Server] = ()
         self._consumers: list[Server] = []
+        self._http: Server | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -93,30 +96,58 @@ class Stack:
 
         Raises StartFailed; the servers stay.
         """
-        number = len(self._consumers) + 1
-        own = {**self.environment(), **(environment or {})}
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
-        consumer = Server(
-            f"{CONSUMER}{number}",
-            lambda _: [sys.executable, "-m", "consumer", "run"],
-            lambda ports: answers(ports[0], "/readyz"),
-            log=self.log_dir / f"{CONSUMER}{number}.log",
-            environment=lambda ports: {**inherited, **own, "SEENIT_HTTP_PORT": str(ports[0])},
-            detached=self._detached,
-        )
-        self._progress(f"starting {consumer.name}")
+        consumer = self._command(f"{CONSUMER}{len(self._consumers) + 1}", "run", environment or {})
         self._consumers.append(consumer)
         try:
-            self._run([consumer])
+            self._start(consumer)
         except BaseException:
-            consumer.stop()
             self._consumers.remove(consumer)
             raise
         return consumer
 
+    def start_http(self, environment: Mapping[str, str] | None = None) -> str:
+        """Start `seenit serve` on this stack, wait until it reports ready, and return its address.
+
+        Raises StartFailed; the servers stay.
+        """
+        self._http = self._command(HTTP, "serve", environment or {})
+        try:
+            self._start(self._http)
+        except BaseException:
+            self._http = None
+            raise
+        return self.addresses.http_url or ""
+
+    def _command(self, name: str, command: str, environment: Mapping[str, str]) -> Server:
+        """Make a process of `seenit run` or `seenit serve`; `environment` adds or changes settings."""
+        own = {**self.environment(), **environment}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+        return Server(
+            name,
+            lambda _: [sys.executable, "-m", "consumer", command],
+            lambda ports: answers(ports[0], "/readyz"),
+            log=self.log_dir / f"{name}.log",
+            ports=2 if command == "serve" else 1,
+            environment=lambda ports: {
+                **inherited,
+                **own,
+                "SEENIT_HTTP_PORT": str(ports[0]),
+                "SEENIT_SERVE_PORT": str(ports[-1]),
+            },
+            detached=self._detached,
+        )
+
+    def _start(self, process: Server) -> None:
+        self._progress(f"starting {process.name}")
+        try:
+            self._run([process])
+        except BaseException:
+            process.stop()
+            raise
+
     def stop(self) -> None:
         """Stop everything, consumers first; harmless when it is stopped already."""
-        stop_all(self._consumers, CONSUMERS_STOP_S)
+        stop_all(self._clients, CONSUMERS_STOP_S)
         stop_all(self.servers, SERVERS_STOP_S)
         for server in self.servers:
             server.stop()  # ended by now; frees what it held beside its process
@@ -136,11 +167,18 @@ class Stack:
             dead_letter_topic=self._topics.dead_letter_topic,
             banks_topic=self._topics.banks_topic,
             rematches_topic=self._topics.rematches_topic,
+            audit_topic=self._topics.audit_topic,
+            http_url=None if self._http is None else f"http://127.0.0.1:{self._http.ports[1]}/",
         )
 
     def environment(self) -> dict[str, str]:
         """Return the `SEENIT_*` variables that point a consumer at these servers."""
         return environment(self.addresses)
+
+    @property
+    def _clients(self) -> list[Server]:
+        """The processes that use the servers."""
+        return [*self._consumers, *([] if self._http is None else [self._http])]
 
     def _run(self, servers: Sequence[Server]) -> None:
         for server in servers:
@@ -151,7 +189,7 @@ class Stack:
 
     def _record(self) -> None:
         if self._detached:
-            servers = [*self.servers, *self._consumers]
+            servers = [*self.servers, *self._clients]
             State(
                 addresses=self.addresses,
                 processes=tuple(Process.of(server.name, server.pid, server.log) for server in servers),
@@ -169,6 +207,7 @@ def environment(addresses: Addresses) -> dict[str, str]:
         "SEENIT_KAFKA_DEAD_LETTER_TOPIC": addresses.dead_letter_topic,
         "SEENIT_KAFKA_BANKS_TOPIC": addresses.banks_topic,
         "SEENIT_KAFKA_REMATCHES_TOPIC": addresses.rematches_topic,
+        "SEENIT_KAFKA_AUDIT_TOPIC": addresses.audit_topic,
         "SEENIT_KAFKA_DELIVERY": "at-least-once",
         "SEENIT_KAFKA_SESSION_TIMEOUT_MS": "6000",  # the broker lets the first member wait for half of it
         "SEENIT_TRITON_URL": addresses.triton_grpc,
@@ -179,7 +218,10 @@ def environment(addresses: Addresses) -> dict[str, str]:
 def create_topics(addresses: Addresses) -> None:
     """Create all topics; banks and their entries stand in one partition, in order. Raises StartFailed."""
     admin = AdminClient({"bootstrap.servers": addresses.kafka, "log_level": 0})  # what goes wrong is raised
-    names = (addresses.input_topic, addresses.output_topic, addresses.dead_letter_topic, addresses.rematches_topic)
+    names = (
+        *(addresses.input_topic, addresses.output_topic, addresses.dead_letter_topic),
+        *(addresses.rematches_topic, addresses.audit_topic),
+    )
     topics = [NewTopic(name, num_partitions=_PARTITIONS, replication_factor=1) for name in names]
     topics.append(NewTopic(addresses.banks_topic, num_partitions=1, replication_factor=1))
     for name, created in admin.create_topics(topics, request_timeout=10.0).items():
@@ -197,7 +239,7 @@ def up(
 ) -> State:
     """Start a stack that outlives this process, unless one runs already; return its processes and addresses.
 
-    `environment` adds settings for its consumer.
+    `environment` adds settings for its consumer and for `seenit serve`, which is started with it.
 
     Raises StartFailed, Misconfigured, or SeenitError when another `up` or `down` is at work.
     """
@@ -213,6 +255,7 @@ def up(
         if consumer:
             try:
                 stack.start_consumer(environment)
+                stack.start_http(environment)
             except BaseException:
                 stack.stop()
                 raise

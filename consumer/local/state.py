@@ -15,6 +15,7 @@ from consumer.local.process import CONSUMERS_STOP_S, SERVERS_STOP_S, stop_all
 from consumer.local.servers import remove_shared_memory
 
 CONSUMER = "consumer-"  # and a number: the name of a consumer's process
+HTTP = "http"  # the name of the process of `seenit serve`
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Addresses:
     dead_letter_topic: str
     banks_topic: str
     rematches_topic: str
+    audit_topic: str
+    http_url: str | None  # of look-ups and the page, once they are served
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,9 @@ class State:
         return all(process.alive for process in self.processes)
 
     def stop(self) -> None:
-        """Stop what still runs, consumers first, and forget it."""
-        stop_all([process for process in self.processes if process.name.startswith(CONSUMER)], CONSUMERS_STOP_S)
+        """Stop what still runs, first what uses the servers, and forget it."""
+        clients = [process for process in self.processes if process.name.startswith((CONSUMER, HTTP))]
+        stop_all(clients, CONSUMERS_STOP_S)
         stop_all(self.processes, SERVERS_STOP_S)
         remove_shared_memory(self.shared_memory_prefix)
         _file().unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from consumer.images.egress_guard import is_public
 from consumer.images.fetch import Fetcher
 from consumer.images.fetch_rules import redacted
 from consumer.settings import FetchSettings
+from tests.addresses import PRIVATE_HOSTS, REFUSED_URLS
 
 
 def refused(url: str, settings: FetchSettings | None = None) -> Unprocessable:
@@ -62,46 +63,13 @@ class TestPublicAddresses:
 
 
 class TestForbiddenAddresses:
-    @pytest.mark.parametrize(
-        "host",
-        [
-            *("127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "localhost", "0", "[::1]", "[::]"),
-            *("169.254.169.254", "10.0.0.1", "192.168.0.1", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[fe80::1]"),
-            *("[64:ff9b::7f00:1]", "[2002:7f00:1::]", "user:secret@127.0.0.1", "127.0.0.1:80", "①②⑦.0.0.1"),
-        ],
-    )
+    @pytest.mark.parametrize("host", PRIVATE_HOSTS)
     def test_private_hosts(self, host: str) -> None:
         error = refused(f"https://{host}/picture.jpg?token=secret")
         assert error.reason == "forbidden-address"
         assert "secret" not in error.detail
 
-    @pytest.mark.parametrize(
-        "url",
-        [
-            *(
-                "http://example.org/a.jpg",
-                "ftp://example.org/a.jpg",
-                "gopher://x",
-                "javascript:alert(1)",
-                "//example.org/a",
-            ),
-            *(
-                "s3://bucket/key",
-                "gs://bucket/key",
-                "az://container/key",
-                "data:image/png;base64,AAAA",
-                "",
-                "a.jpg",
-                ":",
-            ),
-            *(
-                "https://",
-                "https:///a.jpg",
-                "https://[::1/",
-                "https://\x00/",
-            ),
-        ],
-    )
+    @pytest.mark.parametrize("url", REFUSED_URLS)
     def test_schemes_and_malformed_addresses(self, url: str) -> None:
         assert refused(url).reason == "forbidden-address"
 
