@@ -30,7 +30,7 @@ from consumer.pipeline.runner import Pipeline, Stage
 from consumer.settings import KafkaSettings, Settings
 from consumer.telemetry.health import HealthServer
 from consumer.telemetry.metrics import Metrics
-from consumer.telemetry.tracing import NO_TRACING, Tracing
+from consumer.telemetry.start import start_tracing
 from consumer.verification.rerank import Verifier
 from consumer.window.connection import REDIS_FAILURES, AnyRedis, connect
 from consumer.window.recovery import RecoveryProgress, recover_window
@@ -282,18 +282,3 @@ def recover_when_lost(kafka: KafkaSettings, model: ModelInfo, window: RedisWindo
         except Exception:
             if not stop.is_set():  # what is asked may be closed by then
                 log.exception("cannot rebuild the window")
-
-
-def start_tracing(settings: Settings) -> Tracing:
-    """Tracing as the settings say. Raises Misconfigured when it cannot be done."""
-    if not settings.tracing.enabled:
-        return NO_TRACING
-    try:
-        from consumer.telemetry.otel import OpenTelemetry  # noqa: PLC0415  # an optional dependency
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "opentelemetry":
-            raise
-        raise Misconfigured(
-            "SEENIT_TRACING_ENABLED is set, but OpenTelemetry is not installed: pip install '.[tracing]'"
-        ) from None
-    return OpenTelemetry(settings.kafka)

@@ -11,7 +11,13 @@ import pytest
 
 from tests.kafka_cluster import KafkaCluster, KafkaMissing, Security, jars
 
-USERS = {"seenit": "correct horse", "stranger": "battery staple", "uploader": "up and away", "reader": "between lines"}
+USERS = {
+    "seenit": "correct horse",
+    "seenit-http": "paper clip",
+    "stranger": "battery staple",
+    "uploader": "up and away",
+    "reader": "between lines",
+}
 
 
 @pytest.fixture(scope="session")

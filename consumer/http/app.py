@@ -10,6 +10,7 @@ from consumer.http import images, lookups, page
 from consumer.http.access import LOOPBACK_NAMES
 from consumer.http.limits import Limits
 from consumer.http.models import Problem
+from consumer.http.observing import Observed
 from consumer.http.parts import Parts
 from consumer.http.problems import answer_problems
 
@@ -18,10 +19,13 @@ PROBLEMS = {
     400: "The picture is bad, or the request",
     401: "No key, or an unknown one",
     403: "The key has not the scope, or not the tenant",
+    404: "There is no such thing, or not any more",
+    408: "The body did not come in time",
     413: "The body is too large",
     415: "The body is of a type that is not taken",
     422: "A parameter or the body is not as described",
     429: "Too many requests from this key; see Retry-After",
+    501: "The operator has not set it up",
     503: "A part is away; see Retry-After",
 }
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -36,6 +40,7 @@ def make_app(parts: Parts) -> FastAPI:
     app.mount("/static", page.static_files(), "static")
     hosts = frozenset(LOOPBACK_NAMES) if parts.access.is_open else None
     app.add_middleware(Limits, max_picture_bytes=parts.settings.fetch.max_bytes, hosts=hosts)
+    app.add_middleware(Observed, observer=parts.observer)
     return app
 
 

@@ -20,8 +20,6 @@ from consumer.http.bodies import (
     read_picture,
     request_body,
 )
-from consumer.http.encoding import hash_content
-from consumer.http.matching import MatchRequest
 from consumer.http.models import Comparison, LookupAnswer, LookupMatch
 from consumer.http.parts import Backends, Parts, Reader, Tenant, ThePart
 from consumer.verification.pair import verify_pair
@@ -68,10 +66,7 @@ async def look_up(
     """
     tenant, backends = caller.tenant(tenant), parts.ready()
     async with parts.slot():
-        file = await read_picture(request, parts.fetch)
-        views = await parts.encode(file)
-        asked = MatchRequest(tenant, hash_content(file.data), views, strictness or parts.settings.match.strictness)
-        found = await asyncio.wrap_future(backends.matcher.match(asked))
+        found = await parts.match(await read_picture(request, parts.fetch), tenant, strictness)
     return LookupAnswer(matches=[LookupMatch.of(each) for each in found[:limit]], model=backends.named_model)
 
 

@@ -12,15 +12,16 @@ from fastapi import Depends, Query
 from fastapi.security import HTTPBearer
 from starlette.requests import HTTPConnection, Request
 
-from consumer.encoder.contract import ModelInfo
+from consumer.encoder.contract import ModelInfo, Strictness
 from consumer.encoder.views import EncodedViews
 from consumer.errors import Unavailable
 from consumer.events import Model
 from consumer.http.access import Access
 from consumer.http.bodies import PictureFile
 from consumer.http.changes import Changes
-from consumer.http.encoding import PictureEncoder
-from consumer.http.matching import PictureMatcher
+from consumer.http.encoding import PictureEncoder, hash_content
+from consumer.http.matching import FoundMatch, MatchRequest, PictureMatcher
+from consumer.http.observing import Observer
 from consumer.http.problems import Refused
 from consumer.http.scopes import Caller, Scope
 from consumer.http.verdicts import VerdictLog
@@ -51,6 +52,7 @@ class Parts:
     encoder: PictureEncoder
     changes: Changes
     verdicts: VerdictLog
+    observer: Observer
     backends: Backends | None = None
     waiting_for: Unavailable = field(default_factory=lambda: Unavailable("triton", "it has not answered yet"))
     _fetchers: ThreadPoolExecutor | None = None
@@ -77,13 +79,23 @@ class Parts:
         """Fetch a picture by its address. Raises Unprocessable or Unavailable."""
         if self._fetchers is None:
             self._fetchers = ThreadPoolExecutor(self.settings.fetch.concurrency, "fetch")
-        data = await asyncio.get_running_loop().run_in_executor(self._fetchers, self.fetcher.fetch, url)
+        with self.observer.step("fetch"):
+            data = await asyncio.get_running_loop().run_in_executor(self._fetchers, self.fetcher.fetch, url)
         return PictureFile(data, None)
 
     async def encode(self, file: PictureFile) -> EncodedViews | None:
         """Decode and encode a picture; None for one that shows too little. Raises Unprocessable or Unavailable."""
-        picture = await asyncio.wrap_future(self.encoder.decode(file.data, file.content_type))
-        return await asyncio.wrap_future(self.encoder.encode(picture))
+        with self.observer.step("decode"):
+            picture = await asyncio.wrap_future(self.encoder.decode(file.data, file.content_type))
+        with self.observer.step("encode"):
+            return await asyncio.wrap_future(self.encoder.encode(picture))
+
+    async def match(self, file: PictureFile, tenant: str, strictness: Strictness | None) -> list[FoundMatch]:
+        """Find the matches of a picture in a tenant's window. Raises Unprocessable or Unavailable."""
+        matcher, views = self.ready().matcher, await self.encode(file)
+        asked = MatchRequest(tenant, hash_content(file.data), views, strictness or self.settings.match.strictness)
+        with self.observer.step("match"):
+            return await asyncio.wrap_future(matcher.match(asked))
 
     def close(self) -> None:
         """Fetch nothing more."""

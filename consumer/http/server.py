@@ -13,6 +13,7 @@ from consumer.http.app import make_app
 from consumer.http.changes import Changes
 from consumer.http.encoding import PictureEncoder
 from consumer.http.matching import PictureMatcher
+from consumer.http.observing import Observer
 from consumer.http.parts import Backends, Parts
 from consumer.http.protocol import GuardedProtocol
 from consumer.http.verdicts import VerdictLog
@@ -20,6 +21,8 @@ from consumer.images.fetch import Fetcher
 from consumer.kafka.sender import Sender
 from consumer.settings import Settings
 from consumer.telemetry.health import HealthServer
+from consumer.telemetry.metrics import HttpMetrics
+from consumer.telemetry.start import start_tracing
 from consumer.window.connection import REDIS_FAILURES, AnyRedis, connect
 from consumer.window.window import RedisWindow
 
@@ -27,6 +30,8 @@ log = logging.getLogger(__name__)
 
 # How often dependencies are tried that have not answered yet.
 CONNECT_EVERY_S = 1.0
+# And how often all of them are, for the metrics.
+OBSERVE_EVERY_S = 5.0
 # Connections at once; each takes a few KiB while it sends nothing.
 MAX_CONNECTIONS = 2000
 STOP_TIMEOUT_S = 10
@@ -39,6 +44,7 @@ class HttpService:
         """Raises Misconfigured for a service that anybody could reach without a key."""
         self._settings = settings
         self._access = Access(settings.serve)
+        self._metrics = HttpMetrics()
         self._stop = threading.Event()
         self._redis: AnyRedis | None = None
         self._failure: Misconfigured | None = None
@@ -51,7 +57,8 @@ class HttpService:
             stack.callback(health.close)
             self._parts = self._compose(stack)
             self._server = uvicorn.Server(self._config())
-            threading.Thread(target=self._connect, name="connect", daemon=True).start()
+            for work in (self._connect, self._observe):
+                threading.Thread(target=work, name=work.__name__, daemon=True).start()
             self._server.run()
         if self._failure is not None:
             raise self._failure
@@ -67,7 +74,10 @@ class HttpService:
         verdicts = VerdictLog(settings.kafka)
         verdicts.start()
         stack.callback(verdicts.close)
-        parts = Parts(settings, self._access, fetcher, encoder, Changes(settings.kafka, sender), verdicts)
+        tracing = start_tracing(settings)
+        stack.callback(tracing.close)
+        observer, changes = Observer(self._metrics, tracing), Changes(settings.kafka, sender)
+        parts = Parts(settings, self._access, fetcher, encoder, changes, verdicts, observer)
         stack.callback(parts.close)
         stack.callback(self._close)
         return parts
@@ -130,6 +140,15 @@ class HttpService:
         except REDIS_FAILURES as error:
             problems["redis"] = str(error) or type(error).__name__
         return problems
+
+    def _observe(self) -> None:
+        """Try the dependencies now and then, for the metrics."""
+        while not self._stop.wait(OBSERVE_EVERY_S):
+            problems = self._ready()
+            self._metrics.ready.set(not problems)
+            for dependency in ("redis", "triton"):
+                self._metrics.dependency_up.labels(dependency).set(dependency not in problems)
+            self._metrics.dependency_up.labels("kafka").set(not self._parts.verdicts.problem)
 
     def _close(self) -> None:
         self._stop.set()

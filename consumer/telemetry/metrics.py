@@ -122,6 +122,30 @@ class Metrics(Collector):
         yield from (embeddings, size, age)
 
 
+class HttpMetrics:
+    """All metrics of one `seenit serve`. Routes are named as the OpenAPI document names them."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry)
+        self.requests = counter("seenit_http_requests", "Requests answered", ["route", "status"])
+        self.failures = counter("seenit_http_failures", "Requests answered with a status of 500 or more")
+        self.request_seconds = histogram(
+            "seenit_http_request_seconds", "From the first byte of a request to its answer", ["route"], buckets=_SECONDS
+        )
+        self.requests_in_flight = gauge("seenit_http_requests_in_flight", "Requests that are not answered yet")
+        self.step_seconds = histogram(
+            "seenit_http_step_seconds",
+            "Duration of a step of a look-up, with its waiting",
+            ["step"],
+            buckets=_SECONDS,
+        )
+        self.ready = gauge("seenit_http_ready", "1 when /readyz finds nothing wrong")
+        self.dependency_up = gauge(
+            "seenit_http_dependency_up", "1 when it could be asked the last time", ["dependency"]
+        )
+
+
 def largest_tenants(windows: Iterable[TenantWindow], limit: int = MAX_TENANTS) -> list[TenantWindow]:
     """Return the windows with the most records, and all others as one named OTHER_TENANTS.
 

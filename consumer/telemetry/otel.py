@@ -13,7 +13,7 @@ that are sampled are recorded, and batches that hold one. Names follow the seman
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
@@ -77,6 +77,13 @@ class OpenTelemetry(Tracing):
             if isinstance(item.trace, _UploadTrace):
                 recorded.append(item)
         return _BatchTrace(self._tracer, self._kafka, recorded) if recorded else NO_TRACE
+
+    @contextmanager
+    def request(self, name: str, headers: Mapping[str, str]) -> Iterator[Trace]:
+        """Continue the trace of a client, or begin one."""
+        carrier = {name: headers.get(name, "")[:_MAX_HEADER_BYTES] for name in ("traceparent", "tracestate")}
+        with self._upload_tracer.start_as_current_span(name, _w3c.extract(carrier), SpanKind.SERVER) as span:
+            yield _UploadTrace(self._tracer, span, None) if span.is_recording() else NO_TRACE
 
     def close(self) -> None:
         """Send the remaining spans, for CLOSE_TIMEOUT_S at most."""

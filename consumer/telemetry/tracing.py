@@ -5,7 +5,7 @@ imported without need. Each upload has a trace of its own, which leads from the 
 `traceparent` of its verdict. A batch has a trace too: its steps serve many uploads, and their traces link to it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
@@ -64,6 +64,10 @@ class Tracing:
     def begin(self, items: Sequence[Traced]) -> Trace:
         """Give each upload of a batch its trace; return the trace of the batch."""
         return NO_TRACE
+
+    def request(self, name: str, headers: Mapping[str, str]) -> AbstractContextManager[Trace]:
+        """Record the block as the answer to a request over HTTP, whose `headers` may name the client's trace."""
+        return nullcontext(NO_TRACE)
 
     def close(self) -> None:
         """Send what is not sent yet, within a bound on the time."""

@@ -289,12 +289,57 @@ def panel_json(panel: Panel, number: int, x: int, y: int, width: int) -> dict[st
     }
 
 
+HTTP = [
+    [
+        Panel(
+            "Requests",
+            "ops",
+            {"{{route}}": f"sum by (route) (rate(seenit_http_requests_total{RATE}))"},
+            "Answered, each second.",
+            stacked=True,
+        ),
+        Panel(
+            "Answers by status",
+            "ops",
+            {"{{status}}": f"sum by (status) (rate(seenit_http_requests_total{RATE}))"},
+            "4xx is what clients did wrong, 429 a key beyond its rate, 503 a part that is away or too much at once.",
+            stacked=True,
+        ),
+        Panel("Requests in flight", "short", {"all": "sum(seenit_http_requests_in_flight)"}),
+    ],
+    [
+        Panel(
+            "Look-ups",
+            "s",
+            {
+                f"p{100 * q:g}": quantile(q, "seenit_http_request_seconds", labels='{route="/v1/lookup"}')
+                for q in (0.5, 0.95, 0.99)
+            },
+            "From the first byte of the request to the answer.",
+        ),
+        Panel(
+            "Time of a step, p95",
+            "s",
+            {"{{step}}": quantile(0.95, "seenit_http_step_seconds", "le, step")},
+            "Each with its waiting: decode for a processor, encode for Triton, match for Redis.",
+        ),
+        Panel(
+            "Dependencies",
+            "bool_yes_no",
+            {"{{dependency}}": "min by (dependency) (seenit_http_dependency_up)"},
+            "No: at least one instance cannot ask it. /readyz says why.",
+        ),
+    ],
+]
+
+
 def dashboards() -> dict[str, str]:
     """File name -> JSON."""
     made = (
         ("overview", "Seenit / Overview", OVERVIEW),
         ("moderation", "Seenit / Moderation", MODERATION),
         ("capacity", "Seenit / Capacity", CAPACITY),
+        ("http", "Seenit / Look-ups over HTTP", HTTP),
     )
     return {
         f"{name}.json": json.dumps(dashboard(f"seenit-{name}", title, rows), indent=1, ensure_ascii=False) + "\n"

@@ -24,6 +24,8 @@ from consumer.errors import Unavailable
 from consumer.events import ImageUpload, Model, Verdict
 from consumer.kafka.clients import UploadsProducer, VerdictsReader
 from consumer.kafka.lag import LagReader
+from consumer.kafka.messages import OutgoingMessage
+from consumer.kafka.sender import Sender
 from consumer.kafka.topics import TopicAdmin, differences, required_topics
 from consumer.settings import KafkaSettings, Settings, WindowSettings
 from deploy.kubernetes.prometheus_rule import FILE, prometheus_rule
@@ -236,7 +238,11 @@ def test_the_overlays_of_the_guide_do_what_they_are_said_to(tmp_path: Path) -> N
     images = {
         name: d["spec"]["template"]["spec"]["containers"][0]["image"] for name, d in of_kind(own, "Deployment").items()
     }
-    assert images == {"seenit-consumer": "REGISTRY/seenit:0.1.0", "triton": "REGISTRY/seenit-triton:0.1.0"}
+    assert images == {
+        "seenit-consumer": "REGISTRY/seenit:0.1.0",
+        "seenit-http": "REGISTRY/seenit:0.1.0",
+        "triton": "REGISTRY/seenit-triton:0.1.0",
+    }
     assert "SEENIT_WINDOW_RETENTION_S" in settings_of(own)
     assert "10.2.3.4/32" in json.dumps(of_kind(own, "NetworkPolicy")["seenit-consumer"]["spec"]["egress"])
     for kind in ("PodMonitor", "ServiceMonitor", "PrometheusRule"):
@@ -329,6 +335,14 @@ def test_the_kafka_user_may_do_all_it_has_to_and_the_topics_are_as_wanted(kafka_
     scaler = as_user(kafka_secured, "stranger")
     assert LagReader(scaler).ask(range(12)) == dict.fromkeys(range(12), 0)
     assert len([finding for finding in check_kafka(scaler) if finding.outcome == "failed"]) >= 4
+    # Who answers over HTTP may ask for changes and tell of them, and not answer uploads.
+    grant(kafka_secured, users["seenit-http"]["spec"]["authorization"]["acls"], "seenit-http")
+    sender = Sender(as_user(kafka_secured, "seenit-http"))
+    for topic in ("image-uploads", "image-audit"):
+        sender.send(OutgoingMessage(topic, b"a", b"{}", ())).result(30)
+    with pytest.raises(Unavailable, match="Authorization"):
+        sender.send(OutgoingMessage("image-verdicts", b"a", b"{}", ())).result(30)
+    sender.close()
     # The users of the examples: one may upload, the other read verdicts, and neither may do what the other may.
     for name, user in of_kind(examples(), "KafkaUser").items():
         grant(kafka_secured, user["spec"]["authorization"]["acls"], name)

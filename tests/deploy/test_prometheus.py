@@ -18,6 +18,7 @@ from consumer.local.servers import TritonServer
 from deploy.grafana.dashboards import FOLDER, dashboards
 from tests.deploy.prometheus import RATE_INTERVAL, RULES, server, write_config
 from tests.deploy.tools import needed
+from tests.http_fixtures import http_server
 from tests.service_fixtures import Service, new_service
 from tests.stack_fixtures import serving
 
@@ -79,18 +80,20 @@ def prometheus(
         url = f"127.0.0.1:{triton.ports[0]}"
         with new_service(broker, redis_server, url, folder) as service:
             consumer = service.consumer()
-            config = write_config(folder, {"seenit": [consumer.ports[0]], "triton": [triton.ports[2]]})
+            http = http_server(service.environment, folder)
+            ports = {"seenit": consumer.ports, "triton": triton.ports[2:]}
             with (
-                serving(server(config, folder)) as running,
+                serving(http),
+                serving(server(write_config(folder, {**ports, "seenit-http": http.ports[1:]}), folder)) as running,
                 httpx.Client(base_url=f"http://127.0.0.1:{running.ports[0]}/api/v1", trust_env=False) as client,
             ):
-                work(service)
+                work(service, f"http://127.0.0.1:{http.ports[0]}")
                 yield client
             consumer.stop()
 
 
-def work(service: Service) -> None:
-    """Upload a little of everything, spread over some scrapes."""
+def work(service: Service, http_url: str) -> None:
+    """Upload and look up a little of everything, spread over some scrapes."""
     photograph = next(data for name, data in photographs() if name == "chelsea.png")
     rng = np.random.default_rng(0)
     service.picture("first", photograph)
@@ -102,6 +105,7 @@ def work(service: Service) -> None:
         service.send(b"not an image", f"junk-{count}".encode(), {"content-type": b"image/jpeg"})
         count += 3
         service.await_verdicts(count)
+        httpx.post(f"{http_url}/v1/lookup", content=photograph, headers={"content-type": "image/png"}, trust_env=False)
         time.sleep(0.5)
 
 

@@ -1,7 +1,5 @@
 """A consumer and `seenit serve` on the embedded servers, shared by the tests of this folder."""
 
-import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from consumer.local.process import Server, answers
+from tests.http_fixtures import http_server
 from tests.service_fixtures import Service, new_service
 from tests.stack_fixtures import serving
 
@@ -17,20 +15,7 @@ from tests.stack_fixtures import serving
 @contextmanager
 def serve(environment: Mapping[str, str], folder: Path, **more: str) -> Iterator[httpx.Client]:
     """Run `seenit serve` until the block is left; a client of it, once it is ready."""
-    server = Server(
-        "serve",
-        lambda _: [sys.executable, "-m", "consumer", "serve"],
-        lambda ports: answers(ports[1], "/readyz"),
-        log=folder / "serve.log",
-        ports=2,
-        environment=lambda ports: {
-            **os.environ,
-            **environment,
-            **more,
-            "SEENIT_SERVE_PORT": str(ports[0]),
-            "SEENIT_HTTP_PORT": str(ports[1]),
-        },
-    )
+    server = http_server({**environment, **more}, folder)
     with serving(server), httpx.Client(base_url=f"http://127.0.0.1:{server.ports[0]}", timeout=30.0) as client:
         yield client
 
