@@ -107,9 +107,13 @@ def parse(model: type[_Json], body: bytes) -> _Json:
     try:
         return model.model_validate(json.loads(body))
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        detail = f"{where}: {first['msg']}" if where else first["msg"]
-        raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", detail[:500]) from None
+        raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", first_fault(error)) from None
     except (ValueError, RecursionError):
         raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "The body is not JSON.") from None
+
+
+def first_fault(error: ValidationError) -> str:
+    """Say what is wrong with a body, and where."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return (f"{where}: {first['msg']}" if where else first["msg"])[:500]

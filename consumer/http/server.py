@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 import uvicorn
 
+from consumer.encoder.contract import ModelInfo
 from consumer.encoder.triton import TritonEncoder
 from consumer.errors import Misconfigured, Unavailable
 from consumer.http.access import Access
@@ -19,6 +20,9 @@ from consumer.http.protocol import GuardedProtocol
 from consumer.http.verdicts import VerdictLog
 from consumer.images.fetch import Fetcher
 from consumer.kafka.sender import Sender
+from consumer.kafka.topic_reader import TopicReader
+from consumer.moderation.matching import Banks
+from consumer.moderation.store import BankStore
 from consumer.settings import Settings
 from consumer.telemetry.health import HealthServer
 from consumer.telemetry.metrics import HttpMetrics
@@ -107,7 +111,8 @@ class HttpService:
                 self._redis = self._redis or connect(self._settings.redis)
                 self._redis.ping()
                 window = RedisWindow(self._redis, model, self._settings.window, self._settings.redis.key_prefix)
-                self._parts.backends = Backends(model, PictureMatcher(window, model))
+                banks = self._open_banks(window, model)
+                self._parts.backends = Backends(model, PictureMatcher(window, model, banks), banks)
                 return
             except Misconfigured as error:
                 self._failure = error
@@ -117,6 +122,16 @@ class HttpService:
                 self._wait_for(error)
             except REDIS_FAILURES as error:
                 self._wait_for(Unavailable("redis", str(error) or type(error).__name__))
+
+    def _open_banks(self, window: RedisWindow, model: ModelInfo) -> Banks | None:
+        """Open the banks, if there are any; nothing is looked up before they are read to where their topic ends now."""
+        kafka = self._settings.kafka
+        if not kafka.banks_topic:
+            return None
+        banks = Banks(BankStore(window.store), model)
+        with TopicReader(kafka, kafka.banks_topic, {}) as reader:
+            banks.require(reader.end_offsets())
+        return banks
 
     def _wait_for(self, problem: Unavailable) -> None:
         if str(problem) != str(self._parts.waiting_for):
