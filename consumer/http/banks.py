@@ -23,7 +23,7 @@ router = APIRouter(prefix="/v1/banks", tags=["banks"])
 # The tenant of what holds for all of them.
 ALL = "*"
 # How long a change is waited for, so that whoever asked for it sees it in the next answer.
-SEEN_WITHIN_S, LOOK_EVERY_S = 5.0, 0.05
+SEEN_WITHIN_S, LOOK_EVERY_S = 10.0, 0.05
 
 BankName = Annotated[str, Path(min_length=1, max_length=256)]
 _Body = TypeVar("_Body", BankDefined, BankEntry)

@@ -1,12 +1,13 @@
 """The pictures of a request: as the body, as fields of a form, or by their addresses in JSON."""
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -81,8 +82,23 @@ async def read_picture(request: Request, fetch: Fetch) -> PictureFile:
 
 async def read_form(request: Request, *fields: str) -> dict[str, PictureFile]:
     """Read the pictures in these fields of a form. Raises Refused."""
+    files = {}
+    async with read_parts(request, len(fields)) as form:
+        for field in fields:
+            part = form.get(field)
+            if not isinstance(part, UploadFile):
+                raise Refused(
+                    HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", f"The form has no file in its field {field!r}."
+                )
+            files[field] = PictureFile(await part.read(), part.content_type)
+    return files
+
+
+@asynccontextmanager
+async def read_parts(request: Request, max_files: int) -> AsyncIterator[FormData]:
+    """Read a form, and hold its parts until the block is left. Raises Refused."""
     parser = MultiPartParser(
-        request.headers, request.stream(), max_files=len(fields), max_fields=MAX_FORM_FIELDS, max_part_size=64 << 10
+        request.headers, request.stream(), max_files=max_files, max_fields=MAX_FORM_FIELDS, max_part_size=64 << 10
     )
     parser.spool_max_size = 1 << 40  # never on disk: how large a body may be is bounded before
     try:
@@ -90,16 +106,10 @@ async def read_form(request: Request, *fields: str) -> dict[str, PictureFile]:
     except (MultiPartException, KeyError, UnicodeDecodeError) as error:
         message = getattr(error, "message", "it is malformed")
         raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", f"The form: {message}") from None
-    files = {}
-    for field in fields:
-        part = form.get(field)
-        if not isinstance(part, UploadFile):
-            raise Refused(
-                HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", f"The form has no file in its field {field!r}."
-            )
-        files[field] = PictureFile(await part.read(), part.content_type)
-    await form.close()
-    return files
+    try:
+        yield form
+    finally:
+        await form.close()
 
 
 def parse(model: type[_Json], body: bytes) -> _Json:

@@ -23,7 +23,7 @@ def serve(environment: Mapping[str, str], folder: Path, **more: str) -> Iterator
 @pytest.fixture(scope="module")
 def uploads(broker: str, redis_server: str, triton: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with a consumer at work."""
-    with new_service(broker, redis_server, triton, tmp_path_factory.mktemp("consumer")) as service:
+    with new_service(broker, redis_server, triton, tmp_path_factory.mktemp("consumer"), banks=True) as service:
         service.consumer()
         yield service
 
