@@ -23,6 +23,7 @@ Reason = Literal[
     "not-supported",  # a sound picture of a known format, in a form that no decoder here knows
     "too-small",  # fewer pixels than can be told apart
     "unknown-bank",  # an entry of a bank that its tenant does not have
+    "unknown-picture",  # feedback on a picture or a verdict that nothing is known of, or not any more
     "poison",  # brought the process down each time it was tried
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)

@@ -143,6 +143,46 @@ class ImageDeleted(Body):
     deleted_at: Annotated[AwareDatetime | None, WrapValidator(_or_none)] = None
 
 
+class MatchFeedback(Body):
+    """Data of `match.feedback`: what a person decided about a match.
+
+    The match is named by both its pictures, or by the id of the verdict's event (`verdict_id`). A rejected pair is not
+    matched again, nor are exact copies of the two with each other; the latest decision counts. A confirmed one goes
+    into the bank `to_bank`, if it names one. `by` is who decided.
+    """
+
+    image_id: Name | None = None
+    match_id: Name | None = None
+    verdict_id: Annotated[str, Field(min_length=1, max_length=VERSION_LENGTH)] | None = None
+    tenant: Tenant = DEFAULT_TENANT
+    decision: Literal["confirm", "reject"]
+    by: Annotated[str, Field(min_length=1, max_length=256)]
+    note: Annotated[str, Field(max_length=4096)] | None = None
+    to_bank: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+
+    @model_validator(mode="after")
+    def _one_match(self) -> "MatchFeedback":
+        pair = (self.image_id, self.match_id)
+        if self.verdict_id is None and None in pair:
+            raise ValueError("give image_id and match_id, or verdict_id")
+        if self.verdict_id is None and self.image_id == self.match_id:
+            raise ValueError("image_id and match_id are the same picture")
+        if self.to_bank is not None and self.decision == "reject":
+            raise ValueError("only a confirmed match can go into a bank")
+        return self
+
+
+class BankEntry(Body):
+    """Data of `bank.entry`: a picture of the window that goes into a bank."""
+
+    bank: str
+    entry_id: str
+    tenant: str | None = None
+    image_id: str
+    note: str | None = None
+    source: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Ignored:
     """What a message says that asks for nothing: a store's test, a change of an object's tags."""
@@ -219,6 +259,30 @@ class Match(Body):
     evidence: Evidence | None = None
 
 
+class Campaign(Body):
+    """All uploads of a tenant that show the same picture, as they were when the upload had joined them.
+
+    `id` is the image id of the first of them, the earliest that the upload was compared with and is a copy of; `size`
+    counts it too. `uploads_per_hour` is how many came in the last hour.
+    """
+
+    id: str
+    size: int
+    first_seen: AwareDatetime
+    last_seen: AwareDatetime
+    uploads_per_hour: int
+
+
+class Flood(Body):
+    """Data of `image.flood`: the uploads of a campaign went beyond its tenant's bound, or are well under it again."""
+
+    campaign: str
+    tenant: str
+    uploads_per_hour: int
+    bound: float
+    state: Literal["began", "ended"]
+
+
 class Model(Body):
     """The encoder that made the vectors."""
 
@@ -268,7 +332,7 @@ class Verdict(Body):
     Of a duplicate, `match` is the best original among earlier uploads, the earliest of those that are as good, and
     `others` further ones, nearest first. It is `exact` if the bytes are the same, else `near`, and then each match has
     verified evidence; only encoders without local features decide by distance alone. No match is farther than
-    `threshold_l2`.
+    `threshold_l2`. A duplicate belongs to a `campaign`.
 
     `banks` are the entries of banks that it shows, exact ones first, then the nearest; whether it is unique says
     nothing of them. `silenced_by` are allowed pictures that it shows: hits of the banks that these silence are left
@@ -283,6 +347,7 @@ class Verdict(Body):
     others: tuple[Match, ...] = ()
     banks: tuple[BankHit, ...] = ()
     silenced_by: tuple[SilencedBy, ...] = ()
+    campaign: Campaign | None = None
     threshold_l2: float
     model: Model
     reason: str | None = None

@@ -100,7 +100,7 @@ def parse(record: Record) -> list[Event]:
             raise Unprocessable("malformed-event", f"too many events in one message; at most {MAX_ENTRIES}")
         return events or [message.event(Ignored())]
     except Exception as error:
-        return [message.event(_refusal(error))]
+        return [message.event(refusal(error))]
 
 
 def _events(message: _Message) -> Iterator[Event]:
@@ -140,7 +140,7 @@ def _by_value(value: bytes, message: _Message) -> Iterator[Event]:
             try:
                 event = _changed(change, message, index)
             except Exception as error:
-                event = _of_entry(_refusal(error), message, index)
+                event = _of_entry(refusal(error), message, index)
             yield event
         return
     yield from _structured(document, message)
@@ -154,7 +154,7 @@ def _structured(document: Any, message: _Message) -> Iterator[Event]:
         try:
             yield from _document(each, part)
         except Exception as error:
-            yield part.event(_refusal(error))
+            yield part.event(refusal(error))
 
 
 def _document(document: Any, message: _Message) -> Iterator[Event]:
@@ -183,7 +183,7 @@ def _cloud_event(attributes: dict[str, Any], data: Any, message: _Message) -> It
     image_id = _name(named.get("image_id"), message.key)
     tenant = _name(read_tenant(named.get("tenant")), DEFAULT_TENANT)
     try:
-        identity = _identity(attributes)
+        identity = identity_of(attributes)
         kind = attributes["type"]
         if kind not in BODIES and (found := _store_event(attributes, data)) is not None:
             yield from _notification(found, message)
@@ -206,7 +206,7 @@ def _cloud_event(attributes: dict[str, Any], data: Any, message: _Message) -> It
     yield message.event(body, image_id[:NAME_LENGTH], tenant, identity, to_time(attributes.get("time")))
 
 
-def _identity(attributes: dict[str, Any]) -> tuple[str, str]:
+def identity_of(attributes: dict[str, Any]) -> tuple[str, str]:
     """Check the attributes that a CloudEvent must have; return source and id. Raises Unprocessable."""
     version = attributes.get("specversion", "1.0")
     # The SDK would make up an id that is missing.
@@ -239,7 +239,7 @@ def _notification(document: dict[str, Any], message: _Message) -> Iterator[Event
             change = read(entry)
             event = _changed(change, message, index) if change else None
         except Exception as error:
-            event = _of_entry(_refusal(error), message, index)
+            event = _of_entry(refusal(error), message, index)
         yield event or _of_entry(Ignored(), message, index)
 
 
@@ -288,7 +288,7 @@ def _name(value: object, default: str) -> str:
     )
 
 
-def _refusal(error: Exception) -> Unprocessable:
+def refusal(error: Exception) -> Unprocessable:
     """The reason for whatever was raised while a message, or a part of it, was parsed.
 
     Parsing depends on the message alone: what fails fails each time, and would hold up its partition for good.

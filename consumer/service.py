@@ -19,6 +19,8 @@ from consumer.kafka.lag import LagReader
 from consumer.kafka.publisher import Publisher
 from consumer.moderation.bank_threads import open_banks, require_banks
 from consumer.moderation.matching import Banks
+from consumer.moderation.moderation import Moderation
+from consumer.pipeline.bank_step import BankStep
 from consumer.pipeline.encode import Encode
 from consumer.pipeline.ingest import Ingest
 from consumer.pipeline.match import Match
@@ -54,6 +56,7 @@ class _Parts:
 
     encoder: TritonEncoder
     window: RedisWindow
+    moderation: Moderation
     consumer: UploadsConsumer
     pipeline: Pipeline
 
@@ -85,12 +88,16 @@ class Service:
             window = self._open_window(encoder.info)
             if window.loss_guard.recovers and not self._await(window.loss_guard.marker):
                 return
+            count = self._metrics.count_feedback
+            moderation = stack.enter_context(Moderation(self._settings, window, encoder.info, count))
             banks = open_banks(stack, self._settings, encoder, window, self._metrics, self._stop)
+            if not self._await(moderation.catch_up):
+                return
             if banks is not None and not (
                 self._await(lambda: require_banks(self._settings.kafka, banks)) and self._await(banks.sync)
             ):
                 return
-            self._parts = parts = self._compose(stack, fetcher, encoder, window, banks)
+            self._parts = parts = self._compose(stack, fetcher, encoder, window, moderation, banks)
             self._start_threads(parts)
             if self._stop.is_set():
                 parts.pipeline.stop()
@@ -123,7 +130,13 @@ class Service:
         return RedisWindow(self._redis, model, self._settings.window, self._settings.redis.key_prefix)
 
     def _compose(
-        self, stack: ExitStack, fetcher: Fetcher, encoder: TritonEncoder, window: RedisWindow, banks: Banks | None
+        self,
+        stack: ExitStack,
+        fetcher: Fetcher,
+        encoder: TritonEncoder,
+        window: RedisWindow,
+        moderation: Moderation,
+        banks: Banks | None,
     ) -> _Parts:
         """Put the pipeline together; what has to be closed is closed by the stack, the consumer last."""
         assert self._redis is not None  # noqa: S101 (narrows the type)
@@ -133,13 +146,15 @@ class Service:
         stack.callback(consumer.close)
         publisher = Publisher(settings.kafka, consumer)
         stack.callback(publisher.close)
-        ingest = Ingest(settings, model.size, fetcher, window, metrics, self._tracing)
+        bank_step = BankStep(banks, settings.kafka.banks_topic)
+        ingest = Ingest(settings, model.size, fetcher, window, metrics, self._tracing, bank_step)
         stack.callback(ingest.close)
         encode = Encode(settings.decode, encoder, metrics, ingest.read_picture)
         verifier, redo_log = Verifier(window, model, settings.match.strictness), RedoLog(window)
-        match = Match(model, settings.window.others, encode, window, verifier, redo_log, banks)
-        if banks is not None:
-            ingest.wants_views, ingest.wants_pdq = match.wants_views, banks.compares_pdq
+        rejections, campaigns = moderation.rejections, moderation.campaigns
+        match = Match(
+            model, settings.window.others, encode, window, verifier, redo_log, rejections, campaigns, bank_step
+        )
         publish = Publish(settings.kafka, model, consumer, publisher, metrics)
         pipeline = Pipeline(
             settings.pipeline,
@@ -157,11 +172,12 @@ class Service:
             in_flight,
             metrics,
         )
-        return _Parts(encoder, window, consumer, pipeline)
+        return _Parts(encoder, window, moderation, consumer, pipeline)
 
     def _start_threads(self, parts: _Parts) -> None:
         """Start what works beside the pipeline, until stopped."""
         self._metrics.windows = parts.window.tenant_stats
+        parts.moderation.take_in_feedback(parts.pipeline.fail)
         threading.Thread(target=self._observe, args=(parts,), name="observe", daemon=True).start()
         if parts.window.loss_guard.recovers:
             arguments = (self._settings.kafka, parts.encoder.info, parts.window, self._stop)
@@ -188,6 +204,7 @@ class Service:
         while not self._stop.wait(OBSERVE_EVERY_S):
             try:
                 self._metrics.window_resets.set(parts.window.stats().resets)
+                self._metrics.campaigns = parts.moderation.top_campaigns(parts.window.tenant_stats())
                 problems = self._ready()
                 if "configuration" in problems:
                     # Another model is served by now: its vectors must not be taken for the old one's.
@@ -236,6 +253,7 @@ class Service:
             self._connect()
         except Unavailable as error:
             problems["redis"] = str(error)
+        problems |= self._parts.moderation.problems
         guard = self._parts.window.loss_guard
         if guard.recovers and guard.problem:
             problems["redis"] = guard.problem

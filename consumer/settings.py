@@ -54,8 +54,16 @@ class KafkaSettings(Section):
     )
     rematches_topic: str = Field(
         default="",
-        description="Topic for earlier uploads that a new entry of a bank shows: `image-rematches`, say. Empty: they "
-        "are not looked for.",
+        description="Topic for floods of campaigns and for earlier uploads that a new entry of a bank shows: "
+        "`image-rematches`, say. Empty: neither is told.",
+    )
+    feedback_topic: str = Field(
+        default="",
+        description="Topic with what people decide about matches: `image-feedback`, say. Empty: none.",
+    )
+    decisions_topic: str = Field(
+        default="image-decisions",
+        description="Compacted topic in which these decisions are kept, for all processes; used with a feedback topic.",
     )
     audit_topic: str = Field(
         default="",
@@ -137,6 +145,15 @@ class MatchSettings(Section):
         default="balanced",
         description="How sure the second look has to be of a duplicate: `strict` accuses the innocent least, `eager` "
         "misses fewest copies. What each costs stands in the model's README.",
+    )
+
+
+class CampaignsSettings(Section):
+    flood_uploads_per_hour: float = Field(
+        default=1000.0, gt=0, description="Uploads of one campaign within an hour beyond which they are a flood."
+    )
+    tenant_flood_uploads_per_hour: dict[str, float] = Field(
+        default={}, description='The same for single tenants, as `{"a-tenant": 50}`.'
     )
 
 
@@ -265,6 +282,7 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     window: WindowSettings = WindowSettings()
     match: MatchSettings = MatchSettings()
+    campaigns: CampaignsSettings = CampaignsSettings()
     fetch: FetchSettings = FetchSettings()
     decode: DecodeSettings = DecodeSettings()
     pipeline: PipelineSettings = PipelineSettings()

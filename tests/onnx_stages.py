@@ -18,6 +18,7 @@ from consumer.events import Event, ImageUpload, Record, Verdict
 from consumer.images.fetch import Fetcher
 from consumer.kafka.leases import Lease
 from consumer.local.servers import MODEL, REPOSITORY
+from consumer.moderation.campaigns import Campaigns
 from consumer.pipeline.batch import Item
 from consumer.pipeline.encode import Encode
 from consumer.pipeline.ingest import Ingest
@@ -28,6 +29,7 @@ from consumer.telemetry.metrics import Metrics
 from consumer.verification.rerank import Verifier
 from consumer.window.redo_log import RedoLog
 from consumer.window.window import RedisWindow
+from tests.fakes.moderation import no_rejections
 from tests.stack_fixtures import served_graph
 
 OUTPUTS = ("embeddings", "patches")
@@ -63,7 +65,9 @@ class OnnxStages:
         self._ingest = Ingest(settings, model.size, Fetcher(FetchSettings()), window, metrics)
         self._encode = Encode(settings.decode, encoder, metrics, self._ingest.read_picture)
         verifier, redo_log = Verifier(window, model, strictness), RedoLog(window)
-        self._match = Match(model, settings.window.others, self._encode, window, verifier, redo_log)
+        rejections, campaigns = no_rejections(window), Campaigns(window, verifier, settings.campaigns)
+        others, encode = settings.window.others, self._encode
+        self._match = Match(model, others, encode, window, verifier, redo_log, rejections, campaigns)
         self._publish = Publish(settings.kafka, model, unused, unused, metrics)
         self._count = 0
 

@@ -95,12 +95,13 @@ class Service:
         """Return the first `count` dead letters."""
         return self.messages(self.kafka.dead_letter_topic, count)
 
-    def messages(self, topic: str, count: int) -> list[Message]:
-        """Return the first `count` messages of a topic as they stand there, or fewer after VERDICT_TIMEOUT_S."""
+    def messages(self, topic: str, count: int, wait_s: float = VERDICT_TIMEOUT_S) -> list[Message]:
+        """Return the first `count` messages of a topic as they stand there, or fewer after `wait_s`."""
         consumer = Consumer({"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": uuid.uuid4().hex})
-        consumer.assign([TopicPartition(topic, p, 0) for p in range(PARTITIONS)])
+        partitions = consumer.list_topics(topic, VERDICT_TIMEOUT_S).topics[topic].partitions
+        consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
         messages: list[Message] = []
-        deadline_s = time.monotonic() + VERDICT_TIMEOUT_S
+        deadline_s = time.monotonic() + wait_s
         while len(messages) < count and time.monotonic() < deadline_s:
             messages += [message for message in consumer.consume(count, 0.2) if message.error() is None]
         consumer.close()
@@ -128,7 +129,10 @@ class Service:
 def new_service(
     broker: str, redis_url: str, triton_url: str, folder: Path, *, banks: bool = False, **more: str
 ) -> Iterator[Service]:
-    """Make a service whose topics, group and window are its own, on servers that others use too."""
+    """Make a service whose topics, group and window are its own, on servers that others use too.
+
+    `more` are settings; the topics among them are made, with one partition.
+    """
     name = uuid.uuid4().hex[:8]
     kafka = KafkaSettings(
         bootstrap_servers=broker,
@@ -146,6 +150,7 @@ def new_service(
     topics += [kafka.rematches_topic] if banks else []
     new_topics = [NewTopic(topic, PARTITIONS, 1) for topic in topics]
     new_topics += [NewTopic(kafka.banks_topic, 1, 1)] if banks else []
+    new_topics += [NewTopic(topic, 1, 1) for setting, topic in more.items() if setting.endswith("_TOPIC")]
     for created in admin.create_topics(new_topics).values():
         created.result()
     environment = {

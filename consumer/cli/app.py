@@ -68,6 +68,16 @@ COMMANDS = {
         "Banks of known pictures, to block, to review or to allow: create, fill, list, import, export, check.",
         "seenit bank create scams --kind block && seenit bank add scams scam.jpg",
     ),
+    "campaigns": CommandEntry(
+        "consumer.cli.moderation:campaigns",
+        "List the campaigns of a tenant: what is uploaded again and again, the fastest first.",
+        "seenit campaigns --tenant default --top 5",
+    ),
+    "feedback": CommandEntry(
+        "consumer.cli.moderation:feedback",
+        "Send what you decided about a match: a rejected pair is not matched again.",
+        "seenit feedback cropped.jpg original.jpg --reject --by ann --note 'two twins'",
+    ),
     "demo": CommandEntry(
         "consumer.cli.stack:demo",
         "Upload photographs, edited copies and unrelated pictures to a stack of its own; show each verdict.",

@@ -6,9 +6,12 @@ from contextlib import contextmanager
 from pydantic import SecretStr
 
 from consumer.encoder.image_encoder import ImageEncoder
+from consumer.encoder.triton import TritonEncoder
 from consumer.errors import Misconfigured
 from consumer.local import stack, state
 from consumer.settings import KafkaSettings, RedisSettings, Settings, TritonSettings
+from consumer.window.connection import connect
+from consumer.window.window import RedisWindow
 
 
 def kafka_settings() -> KafkaSettings:
@@ -22,6 +25,7 @@ def kafka_settings() -> KafkaSettings:
         "bootstrap_servers": addresses.kafka,
         "banks_topic": settings.banks_topic or addresses.banks_topic,
         "rematches_topic": settings.rematches_topic or addresses.rematches_topic,
+        "feedback_topic": settings.feedback_topic or addresses.feedback_topic,
     }
     return settings.model_copy(update=of_stack)
 
@@ -41,6 +45,19 @@ def redis_settings() -> RedisSettings:
     if "url" in settings.model_fields_set or running is None or not running.alive:
         return settings
     return settings.model_copy(update={"url": SecretStr(running.addresses.redis)})
+
+
+@contextmanager
+def open_window() -> Iterator[RedisWindow]:
+    """Give the window of the Redis and the model of the settings, else of the running stack."""
+    settings, redis = Settings.load(), redis_settings()
+    with triton_settings() as triton, TritonEncoder(triton) as encoder:
+        model = encoder.info
+    client = connect(redis)
+    try:
+        yield RedisWindow(client, model, settings.window, redis.key_prefix)
+    finally:
+        client.close()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from consumer.cli.common import kafka_settings
 from consumer.cli.console import out, plain
 from consumer.errors import Misconfigured
 from consumer.events import ImageUpload
-from consumer.kafka.clients import PublishedVerdict, UploadsProducer, VerdictsReader
+from consumer.kafka.clients import EventsProducer, PublishedVerdict, VerdictsReader
 from consumer.local.pictures import pictures_in
 
 
@@ -22,7 +22,7 @@ def upload(
     tenant: Annotated[str, typer.Option(help="Tenant the pictures belong to.")] = "default",
 ) -> None:
     """Send an upload event for each picture: files within the event, addresses as they are."""
-    producer = UploadsProducer(kafka_settings())
+    producer = EventsProducer(kafka_settings())
     sent = 0
     for event in _events(pictures, tenant):
         producer.send(event)

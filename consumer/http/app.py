@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from consumer.events import ImageUpload
-from consumer.http import banks, hma, images, lookups, page
+from consumer.http import banks, hma, images, lookups, moderation, page
 from consumer.http.access import LOOPBACK_NAMES
 from consumer.http.limits import Limits
 from consumer.http.models import EntryBody, Problem
@@ -14,7 +14,7 @@ from consumer.http.observing import Observed
 from consumer.http.parts import Parts
 from consumer.http.problems import answer_problems
 
-ROUTERS = (lookups.router, images.router, banks.router, hma.router)
+ROUTERS = (lookups.router, images.router, banks.router, moderation.router, hma.router)
 PROBLEMS = {
     400: "The picture is bad, or the request",
     401: "No key, or an unknown one",

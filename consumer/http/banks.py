@@ -3,13 +3,12 @@
 import asyncio
 import time
 from http import HTTPStatus
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
-from pydantic import ValidationError
 
 from consumer.errors import Unavailable
-from consumer.http.bodies import FILE_SCHEMA, content_type_of, first_fault, parse, request_body
+from consumer.http.bodies import FILE_SCHEMA, content_type_of, parse, request_body, valid
 from consumer.http.changes import Asked, not_set_up
 from consumer.http.models import Accepted, BankAnswer, BankBody, EntryAnswer, EntryBody
 from consumer.http.parts import Admin, Parts, Reader, Reviewer, ThePart
@@ -26,7 +25,6 @@ ALL = "*"
 SEEN_WITHIN_S, LOOK_EVERY_S = 10.0, 0.05
 
 BankName = Annotated[str, Path(min_length=1, max_length=256)]
-_Body = TypeVar("_Body", BankDefined, BankEntry)
 EntryId = Annotated[str, Path(min_length=1, max_length=2048)]
 Tenant = Annotated[
     str | None, Query(min_length=1, max_length=256, description="Whose bank; `*` for a bank of all tenants.")
@@ -126,7 +124,7 @@ async def get_bank(bank: BankName, parts: ThePart, caller: Reader, tenant: Tenan
 async def put_bank(bank: BankName, body: BankBody, parts: ThePart, caller: Admin, tenant: Tenant = None) -> Accepted:
     """Define a bank, or change what it is for."""
     key = bank_key(caller, tenant, bank, changes=True)
-    return await change(parts, caller, _valid(BankDefined, bank=bank, tenant=key.tenant, **body.model_dump()))
+    return await change(parts, caller, valid(BankDefined, bank=bank, tenant=key.tenant, **body.model_dump()))
 
 
 @router.delete("/{bank}", status_code=202, operation_id="deleteBank", summary="Delete a bank")
@@ -171,7 +169,7 @@ async def put_entry(
         fields: dict[str, object] = {"data_base64": await request.body()}
     else:
         fields = parse(EntryBody, await request.body()).model_dump()
-    entry = _valid(BankEntry, bank=bank, entry_id=entry_id, tenant=key.tenant, **fields)
+    entry = valid(BankEntry, bank=bank, entry_id=entry_id, tenant=key.tenant, **fields)
     find_bank(await read_banks(parts), key)
     return await change(parts, caller, entry)
 
@@ -185,10 +183,3 @@ async def delete_entry(
     """Remove an entry of a bank."""
     key = bank_key(caller, tenant, bank, changes=True)
     return await remove(parts, caller, EntryKey(key.tenant, bank, entry_id))
-
-
-def _valid(model: type[_Body], **fields: object) -> _Body:
-    try:
-        return model.model_validate(fields)
-    except ValidationError as error:
-        raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", first_fault(error)) from None

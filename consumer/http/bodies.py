@@ -117,13 +117,21 @@ def parse(model: type[_Json], body: bytes) -> _Json:
     try:
         return model.model_validate(json.loads(body))
     except ValidationError as error:
-        raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", first_fault(error)) from None
+        raise _invalid(error) from None
     except (ValueError, RecursionError):
         raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "The body is not JSON.") from None
 
 
-def first_fault(error: ValidationError) -> str:
-    """Say what is wrong with a body, and where."""
+def valid(model: type[_Json], **fields: object) -> _Json:
+    """Make a model of these fields. Raises Refused that says what is wrong."""
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise _invalid(error) from None
+
+
+def _invalid(error: ValidationError) -> Refused:
     first = error.errors(include_input=False, include_url=False)[0]
     where = ".".join(map(str, first["loc"]))
-    return (f"{where}: {first['msg']}" if where else first["msg"])[:500]
+    detail = f"{where}: {first['msg']}" if where else first["msg"]
+    return Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", detail[:500])

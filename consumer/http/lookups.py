@@ -73,6 +73,7 @@ async def look_up(
         matches=[LookupMatch.of(each) for each in found.matches[:limit]],
         banks=[hit for hit in found.banks.hits if wanted is None or hit.bank in wanted],
         silenced_by=list(found.banks.silenced_by),
+        campaign=parts.verdicts.campaign(tenant, found.matches[0].match.image_id) if found.matches else None,
         model=backends.named_model,
     )
 

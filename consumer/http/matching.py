@@ -11,6 +11,7 @@ from consumer.encoder.views import EncodedViews
 from consumer.events import Evidence
 from consumer.http.batching import Batcher
 from consumer.moderation.matching import NO_HITS, BankRequest, BankResult, Banks
+from consumer.moderation.rejections import Rejections
 from consumer.verification.rerank import VerificationOutcome, VerificationRequest, Verifier
 from consumer.window.contract import Window
 from consumer.window.records import AppendResult, ExactMatch, Lookup, NearMatch
@@ -54,9 +55,10 @@ class Found(NamedTuple):
 class PictureMatcher:
     """Looks the pictures of many requests up at once. Thread-safe."""
 
-    def __init__(self, window: Window, model: ModelInfo, banks: Banks | None) -> None:
+    def __init__(self, window: Window, model: ModelInfo, banks: Banks | None, rejections: Rejections) -> None:
         """Raises Misconfigured for a model whose rule asks for what is not measured."""
         self._window = window
+        self._rejections = rejections
         self._banks = banks
         self._threshold_l2 = model.threshold_l2 if model.verification_rule is None else None
         self._verifiers: dict[Strictness, Verifier] = {
@@ -80,7 +82,9 @@ class PictureMatcher:
             Lookup(each.tenant, each.digest, () if each.views is None else tuple(each.views.embeddings))
             for each in requests
         ]
-        found = [_without_exact(result) for result in self._window.look_up(lookups)]
+        uploads = [(each.tenant, "", each.digest) for each in requests]
+        results = self._rejections.leave_out(uploads, self._window.look_up(lookups))
+        found = [_without_exact(result) for result in results]
         outcomes = self._verify(requests, found)
         matches = [self._choose(result, outcome) for result, outcome in zip(found, outcomes, strict=True)]
         return [Found(*each) for each in zip(matches, self._compare(requests), strict=True)]

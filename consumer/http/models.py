@@ -1,9 +1,11 @@
 """What the HTTP interface answers, as it stands in the OpenAPI document."""
 
+from typing import Literal
+
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from consumer.encoder.contract import Strictness
-from consumer.events import BankHit, BankKind, Evidence, Model, SilencedBy
+from consumer.events import BankHit, BankKind, Campaign, Evidence, Model, SilencedBy
 from consumer.http.matching import FoundMatch
 from consumer.moderation.banks import BankKey
 from consumer.moderation.replica import Entry
@@ -43,6 +45,7 @@ class LookupAnswer(Answer):
     matches: list[LookupMatch]
     banks: list[BankHit]
     silenced_by: list[SilencedBy]
+    campaign: Campaign | None = Field(description="That the first match is in, by its last verdict.")
     model: Model
 
 
@@ -141,3 +144,22 @@ class EntryAnswer(Answer):
             source=row.source,
             expires_at=None if row.expires_us is None else to_datetime(row.expires_us),
         )
+
+
+class CampaignAnswer(Campaign):
+    """A campaign as it is now, and whether it is in flood."""
+
+    in_flood: bool
+
+
+class FeedbackBody(BaseModel):
+    """What is decided about a match: named by both its pictures, or by the id of the verdict's event."""
+
+    model_config = ConfigDict(extra="forbid")
+    image_id: str | None = None
+    match_id: str | None = None
+    verdict_id: str | None = None
+    tenant: str | None = None
+    decision: Literal["confirm", "reject"]
+    note: str | None = None
+    to_bank: str | None = None

@@ -29,6 +29,7 @@ from consumer.images.fetch import Fetcher
 from consumer.images.pdq import pdq_hash
 from consumer.moderation.matching import Banks
 from consumer.settings import Settings
+from consumer.window.window import RedisWindow
 
 
 @dataclass(slots=True)
@@ -36,6 +37,7 @@ class Backends:
     """What is known once the encoder and Redis have answered."""
 
     model: ModelInfo
+    window: RedisWindow
     matcher: PictureMatcher
     banks: Banks | None
 

@@ -21,7 +21,9 @@ from consumer.http.verdicts import VerdictLog
 from consumer.images.fetch import Fetcher
 from consumer.kafka.sender import Sender
 from consumer.kafka.topic_reader import TopicReader
+from consumer.moderation.decisions import Decisions
 from consumer.moderation.matching import Banks
+from consumer.moderation.rejections import Rejections
 from consumer.moderation.store import BankStore
 from consumer.settings import Settings
 from consumer.telemetry.health import HealthServer
@@ -75,6 +77,9 @@ class HttpService:
         stack.callback(encoder.close)
         sender = Sender(settings.kafka)
         stack.callback(sender.close)
+        self._decisions = Decisions(settings.kafka)
+        self._decisions.start()
+        stack.callback(self._decisions.close)
         verdicts = VerdictLog(settings.kafka)
         verdicts.start()
         stack.callback(verdicts.close)
@@ -112,7 +117,9 @@ class HttpService:
                 self._redis.ping()
                 window = RedisWindow(self._redis, model, self._settings.window, self._settings.redis.key_prefix)
                 banks = self._open_banks(window, model)
-                self._parts.backends = Backends(model, PictureMatcher(window, model, banks), banks)
+                self._decisions.catch_up()
+                matcher = PictureMatcher(window, model, banks, Rejections(self._decisions, window))
+                self._parts.backends = Backends(model, window, matcher, banks)
                 return
             except Misconfigured as error:
                 self._failure = error

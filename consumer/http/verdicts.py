@@ -5,7 +5,7 @@ import threading
 from collections import OrderedDict, deque
 
 from consumer.errors import Unavailable
-from consumer.events import Verdict
+from consumer.events import Campaign, Verdict
 from consumer.kafka.clients import PublishedVerdict, VerdictsReader
 from consumer.settings import KafkaSettings
 
@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 # Verdicts that a process keeps, some 1.5 KB each, and how many duplicates among them it lists.
 MAX_VERDICTS = 50_000
 MAX_LATEST = 100
+MAX_CAMPAIGNS = 10_000
 RETRY_S = 2.0
 
 
@@ -23,6 +24,7 @@ class VerdictLog:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._verdicts: OrderedDict[tuple[str, str], bytes] = OrderedDict()
+        self._campaigns: OrderedDict[tuple[str, str], Campaign] = OrderedDict()
         self._latest: deque[Verdict] = deque(maxlen=MAX_LATEST)
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -40,6 +42,14 @@ class VerdictLog:
         if value is None and self.problem:
             raise Unavailable("kafka", self.problem)
         return None if value is None else Verdict.model_validate_json(value)
+
+    def campaign(self, tenant: str, image_id: str) -> Campaign | None:
+        """The campaign that an image is in, as the last verdict on one of its uploads had it."""
+        with self._lock:
+            value = self._verdicts.get((tenant, image_id))
+            verdict = None if value is None else Verdict.model_validate_json(value)
+            named = None if verdict is None else verdict.campaign
+            return self._campaigns.get((tenant, image_id if named is None else named.id), named)
 
     def latest(self) -> list[Verdict]:
         """The last verdicts, the newest first."""
@@ -81,4 +91,9 @@ class VerdictLog:
             self._verdicts.move_to_end(key)
             if len(self._verdicts) > MAX_VERDICTS:
                 self._verdicts.popitem(last=False)
+            if verdict.campaign is not None:
+                self._campaigns[verdict.tenant, verdict.campaign.id] = verdict.campaign
+                self._campaigns.move_to_end((verdict.tenant, verdict.campaign.id))
+                if len(self._campaigns) > MAX_CAMPAIGNS:
+                    self._campaigns.popitem(last=False)
             self._latest.append(verdict)

@@ -9,9 +9,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from pydantic import ValidationError
 
 from consumer.errors import Unavailable
-from consumer.events import ImageDeleted, ImageUpload, Verdict
+from consumer.events import ImageDeleted, ImageUpload, MatchFeedback, Verdict
 from consumer.kafka.config import MAX_MESSAGE_BYTES, client_options
-from consumer.kafka.messages import OutgoingMessage, produce, read_headers, upload_message
+from consumer.kafka.messages import OutgoingMessage, produce, read_headers, request_message
 from consumer.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -48,16 +48,16 @@ class MessageProducer:
             self._failures.append(error)
 
 
-class UploadsProducer:
-    """Sends upload and deletion events to the input topic."""
+class EventsProducer:
+    """Sends upload and deletion events to the input topic, or feedback to its own: to the `topic`, if one is given."""
 
-    def __init__(self, settings: KafkaSettings) -> None:
-        self._topic = settings.input_topic
+    def __init__(self, settings: KafkaSettings, topic: str = "") -> None:
+        self._topic = topic or settings.input_topic
         self._messages = MessageProducer(settings)
 
-    def send(self, event: ImageUpload | ImageDeleted) -> None:
+    def send(self, event: ImageUpload | ImageDeleted | MatchFeedback) -> None:
         """Queue one event; `flush` waits until the brokers have it."""
-        self._messages.send(upload_message(self._topic, event, "/seenit/upload"))
+        self._messages.send(request_message(self._topic, event, "/seenit/upload"))
 
     def flush(self) -> None:
         """Wait until all events are on the topic. Raises Unavailable when they are not within SEND_TIMEOUT_S."""

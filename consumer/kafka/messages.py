@@ -11,11 +11,16 @@ from cloudevents.core.v1.event import CloudEvent
 from confluent_kafka import KafkaError, Message, Producer
 from pydantic import BaseModel
 
-from consumer.events import Event, ImageDeleted, ImageUpload, Record, Verdict
+from consumer.events import Body, Event, ImageDeleted, ImageUpload, MatchFeedback, Record, Verdict
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
 SOURCE = "/seenit"
+EVENT_TYPES: dict[type[Body], str] = {
+    ImageUpload: "image.uploaded",
+    ImageDeleted: "image.deleted",
+    MatchFeedback: "match.feedback",
+}
 _JSON = JSONFormat()
 # How long the client may empty its full queue before the message is offered to it again.
 _FULL_QUEUE_WAIT_S = 0.1
@@ -108,21 +113,20 @@ def verdict_message(verdict: Verdict, event: Event) -> KafkaMessage:
     )
 
 
-def upload_message(topic: str, body: ImageUpload | ImageDeleted, source: str) -> OutgoingMessage:
-    """Make the message that asks to process or to forget an image: a CloudEvent in binary mode."""
+def request_message(topic: str, body: ImageUpload | ImageDeleted | MatchFeedback, source: str) -> OutgoingMessage:
+    """Make the message that asks for something, under its image id: a CloudEvent in binary mode."""
     event = CloudEvent(
         {
             "id": str(uuid.uuid4()),
             "source": source,
-            "type": "image.uploaded" if isinstance(body, ImageUpload) else "image.deleted",
+            "type": EVENT_TYPES[type(body)],
             "time": datetime.now(UTC),
             "datacontenttype": "application/json",
         },
         body.model_dump_json(exclude_none=True).encode(),
     )
-    message = to_binary(event, _JSON, key_mapper=lambda _: body.image_id)
-    key = message.key.encode() if isinstance(message.key, str) else message.key
-    return OutgoingMessage(topic, key, message.value, tuple(message.headers.items()))
+    message = to_binary(event, _JSON)
+    return OutgoingMessage(topic, (body.image_id or "").encode(), message.value, tuple(message.headers.items()))
 
 
 def produce(

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from consumer.errors import SeenitError
 from consumer.events import Box, Edit, ImageUpload, Verdict
-from consumer.kafka.clients import UploadsProducer, VerdictsReader
+from consumer.kafka.clients import EventsProducer, VerdictsReader
 from consumer.local.pictures import EDITS, HARDEST, edited, photographs, pictures_in
 from consumer.local.stack import Stack
 from consumer.settings import KafkaSettings
@@ -83,7 +83,7 @@ def demonstrate(images: Path | None, out: Path, console: Console, seed: int = 7)
     ):
         stack.start_consumer()
         kafka = KafkaSettings(bootstrap_servers=stack.addresses.kafka)
-        producer, reader = UploadsProducer(kafka), VerdictsReader(kafka)
+        producer, reader = EventsProducer(kafka), VerdictsReader(kafka)
         task = progress.add_task("uploading originals", total=len(originals))
         uploads = [_send(producer, name, "original", data, None) for name, data in originals.items()]
         outcomes += _await_verdicts(uploads, producer, reader, partial(progress.advance, task))
@@ -135,13 +135,13 @@ def _inline(data: bytes) -> bytes:
     return out.getvalue()
 
 
-def _send(producer: UploadsProducer, image_id: str, edit: str, data: bytes, original: str | None) -> Upload:
+def _send(producer: EventsProducer, image_id: str, edit: str, data: bytes, original: str | None) -> Upload:
     producer.send(ImageUpload(image_id=image_id, data_base64=data))
     return Upload(image_id, edit, data, original)
 
 
 def _await_verdicts(
-    uploads: list[Upload], producer: UploadsProducer, reader: VerdictsReader, arrived: Callable[[], None]
+    uploads: list[Upload], producer: EventsProducer, reader: VerdictsReader, arrived: Callable[[], None]
 ) -> list[Outcome]:
     """Wait for the verdict on each upload; return the outcomes in the order of the uploads."""
     producer.flush()

@@ -55,7 +55,10 @@ class Stack:
         self._detached = detached
         self._progress = progress
         self._topics = KafkaSettings(
-            banks_topic="image-banks", rematches_topic="image-rematches", audit_topic="image-audit"
+            banks_topic="image-banks",
+            rematches_topic="image-rematches",
+            feedback_topic="image-feedback",
+            audit_topic="image-audit",
         )
         self.servers: Sequence[Server] = ()
         self._consumers: list[Server] = []
@@ -167,6 +170,7 @@ class Stack:
             dead_letter_topic=self._topics.dead_letter_topic,
             banks_topic=self._topics.banks_topic,
             rematches_topic=self._topics.rematches_topic,
+            feedback_topic=self._topics.feedback_topic,
             audit_topic=self._topics.audit_topic,
             http_url=None if self._http is None else f"http://127.0.0.1:{self._http.ports[1]}/",
         )
@@ -207,6 +211,7 @@ def environment(addresses: Addresses) -> dict[str, str]:
         "SEENIT_KAFKA_DEAD_LETTER_TOPIC": addresses.dead_letter_topic,
         "SEENIT_KAFKA_BANKS_TOPIC": addresses.banks_topic,
         "SEENIT_KAFKA_REMATCHES_TOPIC": addresses.rematches_topic,
+        "SEENIT_KAFKA_FEEDBACK_TOPIC": addresses.feedback_topic,
         "SEENIT_KAFKA_AUDIT_TOPIC": addresses.audit_topic,
         "SEENIT_KAFKA_DELIVERY": "at-least-once",
         "SEENIT_KAFKA_SESSION_TIMEOUT_MS": "6000",  # the broker lets the first member wait for half of it
@@ -216,14 +221,15 @@ def environment(addresses: Addresses) -> dict[str, str]:
 
 
 def create_topics(addresses: Addresses) -> None:
-    """Create all topics; banks and their entries stand in one partition, in order. Raises StartFailed."""
+    """Create all topics; banks, feedback and decisions stand in one partition each, in order. Raises StartFailed."""
     admin = AdminClient({"bootstrap.servers": addresses.kafka, "log_level": 0})  # what goes wrong is raised
     names = (
         *(addresses.input_topic, addresses.output_topic, addresses.dead_letter_topic),
         *(addresses.rematches_topic, addresses.audit_topic),
     )
     topics = [NewTopic(name, num_partitions=_PARTITIONS, replication_factor=1) for name in names]
-    topics.append(NewTopic(addresses.banks_topic, num_partitions=1, replication_factor=1))
+    ordered = (addresses.banks_topic, addresses.feedback_topic, KafkaSettings().decisions_topic)
+    topics += [NewTopic(name, num_partitions=1, replication_factor=1) for name in ordered]
     for name, created in admin.create_topics(topics, request_timeout=10.0).items():
         try:
             created.result()

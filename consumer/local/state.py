@@ -32,6 +32,7 @@ class Addresses:
     dead_letter_topic: str
     banks_topic: str
     rematches_topic: str
+    feedback_topic: str
     audit_topic: str
     http_url: str | None  # of look-ups and the page, once they are served
 

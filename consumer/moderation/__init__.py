@@ -1,5 +1,5 @@
-"""What a moderation team knows beside earlier uploads: banks of pictures to block, to review or to allow.
+"""Moderation. In: the topics `image-banks` and `image-feedback`; uploads that were decided on.
 
-In: the topic `image-banks`; uploads that were encoded. Out: the entries that each upload shows, and earlier uploads
-that a new entry shows. May ask: verification, window, encoder, kafka, images, and what stands below.
+Out: the entries of banks that each upload shows, and earlier uploads that a new entry shows; campaigns and floods;
+pairs that people rejected. It may ask verification, window, encoder, kafka and images.
 """

@@ -1,6 +1,5 @@
 """A batch on its way through the pipeline. Each stage fills in its own part of each item, and reads those before it."""
 
-from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,7 +14,8 @@ from consumer.images.region import Region
 from consumer.images.regions import View
 from consumer.images.thumbnail import Thumbnail
 from consumer.kafka.leases import Lease
-from consumer.moderation.banks import EntryKey
+from consumer.kafka.messages import OutgoingMessage
+from consumer.moderation.campaigns import NOT_JOINED, Joined
 from consumer.moderation.matching import NO_HITS, BankResult
 from consumer.pipeline.remembered import RememberedViews
 from consumer.telemetry.tracing import NO_TRACE, Trace
@@ -69,7 +69,8 @@ class Outcome:
     stored_record: StoredRecord | None = None
     deleted_at: Position | None = None
     banks: BankResult = NO_HITS
-    removed_entries: Sequence[EntryKey] = ()  # of banks: those that were of the deleted upload
+    joined: Joined = NOT_JOINED
+    messages: tuple[OutgoingMessage, ...] = ()  # to be published beside the answer
 
 
 @dataclass(slots=True)

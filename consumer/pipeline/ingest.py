@@ -1,7 +1,6 @@
 """The first stage: parse records, fetch the pictures, find exact copies by their bytes, decode the rest."""
 
 import os
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from consumer.images.pdq import pdq_hash
 from consumer.images.sandbox import DecodeSandbox
 from consumer.kafka.leases import Leased
 from consumer.parse import parse
+from consumer.pipeline.bank_step import NO_BANKS, BankStep
 from consumer.pipeline.batch import Batch, Item
 from consumer.pipeline.timing import timed
 from consumer.settings import Settings
@@ -34,6 +34,7 @@ class Ingest:
         window: Window,
         metrics: Metrics,
         tracing: Tracing = NO_TRACING,
+        banks: BankStep = NO_BANKS,
     ) -> None:
         """`image_size` is the side of the square that the encoder takes, in pixels."""
         self._settings = settings.decode
@@ -42,9 +43,7 @@ class Ingest:
         self._window = window
         self._metrics = metrics
         self._tracing = tracing
-        # Whether an exact copy has to be encoded all the same, and whether PDQ hashes are asked for.
-        self.wants_views: Callable[[Item], bool] = lambda item: False
-        self.wants_pdq: Callable[[str], bool] = lambda tenant: False
+        self._banks = banks
         self._sandbox = DecodeSandbox(image_size, settings)
         self._fetchers = ThreadPoolExecutor(settings.fetch.concurrency, "fetch")
         self._decoders = ThreadPoolExecutor(settings.decode.threads or os.cpu_count() or 1, "decode")
@@ -80,7 +79,7 @@ class Ingest:
         for item, match in zip(uploads, matches, strict=True):
             content = item.content
             content.exact_match = match
-            content.encode_copy = match is not None and self.wants_views(item)
+            content.encode_copy = match is not None and self._banks.wants_views(item)
             if content.takes_no_inference:
                 content.data = b""
                 continue
@@ -149,4 +148,4 @@ class Ingest:
     def _decode(self, data: bytes, content_type: str | None, item: Item) -> Picture:
         with timed(self._metrics, "decode", item.trace):
             picture = decode(data, self._image_size, self._settings, content_type)
-            return replace(picture, pdq=pdq_hash(data)) if self.wants_pdq(item.event.tenant) else picture
+            return replace(picture, pdq=pdq_hash(data)) if self._banks.wants_pdq(item.event.tenant) else picture

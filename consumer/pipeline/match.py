@@ -1,6 +1,5 @@
 """The third stage: append uploads to the window, compare them with what stands before, decide; carry out deletions."""
 
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -9,21 +8,19 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from consumer.decide import decide
+from consumer.decide import Decision, decide
 from consumer.encoder.contract import ModelInfo
 from consumer.errors import Unprocessable
-from consumer.events import Evidence
-from consumer.moderation.banks import EntryKey
-from consumer.moderation.matching import NO_HITS, BankRequest, BankResult, Banks
+from consumer.events import Evidence, ImageDeleted
+from consumer.moderation.campaigns import NOT_JOINED, Campaigns, Duplicate, MatchDetails
+from consumer.moderation.rejections import Rejections
+from consumer.pipeline.bank_step import NO_BANKS, BankStep
 from consumer.pipeline.batch import Batch, Item, Outcome
 from consumer.pipeline.encode import Encode
-from consumer.pipeline.remembered import RecentViews, RememberedViews
 from consumer.verification.rerank import VerificationRequest, Verifier
 from consumer.window.contract import Window
 from consumer.window.records import AppendResult, NewRecord, Position
 from consumer.window.redo_log import BatchWrites, RedoLog, Write
-
-NOTHING_KNOWN = RememberedViews(None, None)
 
 
 class Match:
@@ -37,7 +34,9 @@ class Match:
         window: Window,
         verifier: Verifier,
         redo_log: RedoLog,
-        banks: Banks | None = None,
+        rejections: Rejections,
+        campaigns: Campaigns,
+        banks: BankStep = NO_BANKS,
     ) -> None:
         """`max_others` is how many matches a verdict lists beside the one it names."""
         self._model = model
@@ -47,8 +46,9 @@ class Match:
         self._window = window
         self._verifier = verifier
         self._redo_log = redo_log
+        self._rejections = rejections
+        self._campaigns = campaigns
         self._banks = banks
-        self._recent_views = RecentViews()
 
     def run(self, batch: Batch) -> None:
         """Give each item its outcome, in the order of the batch: a copy behind a deletion finds nothing."""
@@ -74,86 +74,82 @@ class Match:
                     event = item.event
                     writes.writes.append(Write(event.tenant, event.image_id, item.source, outcome.stored_record))
 
-    def wants_views(self, item: Item) -> bool:
-        """Whether an exact copy has to be encoded all the same, to be compared with banks. From any thread."""
-        if self._banks is None or not self._banks.compares(item.event.tenant):
-            return False
-        remembered = self._recent_views.get(item.content.digest)
-        if remembered is not None and (remembered.pdq is not None or not self._banks.compares_pdq(item.event.tenant)):
-            item.content.remembered = remembered
-        return item.content.remembered is None
-
     def refresh(self) -> None:
         """Keep the window current while no batch comes: deletions and other processes' rows reach an idle one too."""
         self._redo_log.replay()
         self._window.refresh()
-        if self._banks is not None:
-            self._banks.sync()
+        self._banks.refresh()
 
     def _delete(self, items: list[Item]) -> list[Outcome]:
         """Delete from the window what each item names."""
-        outcomes = []
-        for item in items:
-            result = self._window.delete(item.event.tenant, item.event.image_id, item.source)
-            removed = self._entries_of_deleted(item.event.tenant, item.event.image_id)
-            outcomes.append(Outcome(datetime.now(UTC), deleted_at=result.position, removed_entries=removed))
-        return outcomes
-
-    def _entries_of_deleted(self, tenant: str, image_id: str) -> list[EntryKey]:
-        """The entries of banks that are of an upload, unless the window still holds one of this name."""
-        entries = [] if self._banks is None else self._banks.entries_of_image(tenant, image_id)
-        return [] if entries and self._window.find_record(tenant, image_id) is not None else entries
+        results = [self._window.delete(item.event.tenant, item.event.image_id, item.source) for item in items]
+        tombstones = self._rejections.tombstones([_deletion_of(item) for item in items])
+        return [
+            Outcome(
+                datetime.now(UTC),
+                deleted_at=result.position,
+                messages=(*messages, *self._banks.removals(item, self._window)),
+            )
+            for item, result, messages in zip(items, results, tombstones, strict=True)
+        ]
 
     def _decide(self, items: list[Item]) -> list[Outcome]:
         """Append uploads to the window and decide on each. An item may fail meanwhile; it then has no decision."""
         self._confirm_exact_matches([item for item in items if item.content.exact_match is not None])
         new = [item for item in items if item.failure is None and item.content.exact_match is None]
-        appended = self._window.append([self._new_record(item) for item in new])
+        appended = self._leave_out(new, self._window.append([self._new_record(item) for item in new]))
         verified = iter(zip(appended, self._verifier.verify(_requests(new, appended)), strict=True))
         # After the uploads were appended: an entry that is written later finds them in the window.
-        of_banks = self._compare_with_banks(items)
+        of_banks = self._banks.compare(items, self._encode.encode_again)
         outcomes: list[Outcome] = []
-        for item, banks in zip(items, of_banks, strict=True):
+        duplicates: dict[int, Duplicate] = {}
+        for index, (item, banks) in enumerate(zip(items, of_banks, strict=True)):
             match, evidence = item.content.exact_match, dict[Position, Evidence]()
             if item.failure is not None:
                 outcomes.append(Outcome(datetime.now(UTC)))
                 continue
             if match is not None:  # the same bytes need no second look
-                result = AppendResult(exact=match, own_record=match.own_record)
+                [result] = self._leave_out([item], [AppendResult(exact=match, own_record=match.own_record)])
             else:
                 result, verification = next(verified)
                 result, evidence = replace(result, near=verification.near), verification.evidence
             scores = {(*position,): each.score for position, each in evidence.items() if each.verified}
             decision = decide(result, self._threshold_l2, self._max_others, scores)
             outcomes.append(Outcome(datetime.now(UTC), decision, evidence, result.own_record, banks=banks))
+            if decision.match is not None:
+                duplicates[index] = self._duplicate(item, result, decision, evidence)
+        for index, joined in zip(duplicates, self._campaigns.join(list(duplicates.values())), strict=True):
+            outcomes[index] = replace(outcomes[index], joined=joined)
         return outcomes
 
-    def _compare_with_banks(self, items: list[Item]) -> list[BankResult]:
-        """Find the entries of banks that each upload shows."""
-        if self._banks is None:
-            return [NO_HITS] * len(items)
-        self._banks.sync()
-        requests = []
-        for item in items:
-            is_compared = item.failure is None and self._banks.compares(item.event.tenant)
-            views, pdq = self._views(item) if is_compared else NOTHING_KNOWN
-            requests.append(BankRequest(item.event.tenant, item.content.digest, views, pdq))
-        return self._banks.match(requests)
+    def _leave_out(self, items: list[Item], results: list[AppendResult]) -> list[AppendResult]:
+        """Leave out of what stands before uploads the pictures that people said are no originals of theirs."""
+        return self._rejections.leave_out([_content_of(item) for item in items], results)
 
-    def _views(self, item: Item) -> RememberedViews:
-        """What was encoded of an upload; of an exact copy perhaps earlier, or now if banks came only after it was read.
-
-        Raises Unavailable.
-        """
-        content = item.content
-        if content.takes_no_inference and content.remembered is None and self.wants_views(item):
-            content.encode_copy = True
-            with suppress(Unprocessable):  # the copy is answered all the same
-                self._encode.encode_again(item)
-        if content.remembered is None:
-            content.remembered = RememberedViews(item.encoding.views, content.pdq)
-            self._recent_views.put(content.digest, content.remembered)
-        return content.remembered
+    def _duplicate(
+        self, item: Item, result: AppendResult, decision: Decision, evidence: dict[Position, Evidence]
+    ) -> Duplicate:
+        """The upload as it joins a campaign."""
+        assert decision.match is not None and decision.kind is not None  # noqa: S101, PT018 (narrows the types)
+        if result.exact is not None:
+            matches = [result.exact.position]
+        elif self._threshold_l2 is not None:
+            matches = [each.position for each in result.near if each.l2 <= self._threshold_l2]
+        else:
+            matches = [position for position, each in evidence.items() if each.verified]
+        match = decision.match
+        found = evidence.get(Position(*match.position))
+        return Duplicate(
+            *_content_of(item),
+            item.uploaded_at,
+            item.source,
+            item.event.id,
+            result.position,
+            sorted(matches),
+            [position for position, each in evidence.items() if not each.verified],
+            MatchDetails(Position(*match.position), decision.kind, match.l2, None if found is None else found.score),
+            self._rejections.partners(*_content_of(item)),
+        )
 
     def _confirm_exact_matches(self, items: list[Item]) -> None:
         """Look exact matches up again: one may have been deleted since, and then its copy is new and is encoded."""
@@ -190,6 +186,17 @@ class Match:
         )
 
 
+def _content_of(item: Item) -> tuple[str, str, bytes]:
+    """Tenant, image id and digest of an upload."""
+    return item.event.tenant, item.event.image_id, item.content.digest
+
+
+def _deletion_of(item: Item) -> tuple[str, str, datetime | None]:
+    """Tenant and image id of a deletion, and when it took place, if it tells."""
+    body = item.event.body
+    return item.event.tenant, item.event.image_id, body.deleted_at if isinstance(body, ImageDeleted) else None
+
+
 def _keep_unique(before: Outcome | None, now: Outcome, recovered_ms: int) -> Outcome:
     """Keep an upload unique that was so in the lost window, where it now matches a picture from there.
 
@@ -201,7 +208,7 @@ def _keep_unique(before: Outcome | None, now: Outcome, recovered_ms: int) -> Out
     if decision is None or decision.match is None:
         return now
     if any(match.position[0] <= recovered_ms for match in (decision.match, *decision.others)):
-        return replace(now, decision=before.decision, evidence={})
+        return replace(now, decision=before.decision, evidence={}, joined=NOT_JOINED)
     return now
 
 

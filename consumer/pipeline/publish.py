@@ -11,9 +11,8 @@ from consumer.encoder.contract import ModelInfo
 from consumer.events import Match, Model, Record, Verdict
 from consumer.kafka.consumer import UploadsConsumer
 from consumer.kafka.dead_letters import dead_letter
-from consumer.kafka.messages import OutgoingMessage, verdict_message
+from consumer.kafka.messages import OutgoingMessage, event_message, verdict_message
 from consumer.kafka.publisher import Publisher
-from consumer.moderation.banks import removal_message
 from consumer.moderation.matching import NO_HITS
 from consumer.pipeline.batch import Batch, Item
 from consumer.settings import KafkaSettings
@@ -69,14 +68,19 @@ class Publish:
             if self._settings.embeddings_topic:
                 yield from self._changes(item)
             if item.outcome is not None:
-                for entry in item.outcome.removed_entries:
-                    yield removal_message(self._settings.banks_topic, entry)
+                yield from item.outcome.messages
             if item.is_deletion or item.is_ignored:
                 continue
             message = verdict_message(self._verdict(item, received_at), item.event)
             key = message.key.encode() if isinstance(message.key, str) else message.key
             headers = (*message.headers.items(), *item.trace.headers())
             yield OutgoingMessage(self._settings.output_topic, key, message.value, headers)
+            if item.outcome is not None and self._settings.rematches_topic:
+                for told in item.outcome.joined.floods:
+                    subject = told.flood.campaign
+                    yield event_message(
+                        self._settings.rematches_topic, "image.flood", told.id, subject, told.time, told.flood
+                    )
             # One letter a message, however many of its uploads failed.
             if item.failure is not None and item.record is not dead_lettered:
                 dead_lettered = item.record
@@ -105,6 +109,7 @@ class Publish:
             others=tuple(matches[1:]),
             banks=banks.hits,
             silenced_by=banks.silenced_by,
+            campaign=None if item.outcome is None else item.outcome.joined.campaign,
             threshold_l2=self._model.match_radius_l2,
             model=self._named_model,
             reason=None if item.failure is None else str(item.failure),
@@ -128,6 +133,8 @@ class Publish:
             elif item.decision is not None:
                 self._metrics.verdicts.labels(item.decision.verdict, item.decision.kind or "").inc()
                 self._count_banks(item)
+                for told in item.outcome.joined.floods if item.outcome is not None else ():
+                    self._metrics.floods.labels(told.flood.state).inc()
                 if item.decision.kind == "near" and item.decision.match is not None:
                     self._metrics.match_l2.observe(item.decision.match.l2)
                 log.debug("%s: %r", item.decision.verdict, item.event.image_id, extra=_log_fields(item))

@@ -24,6 +24,8 @@ _L2 = tuple(step / 20 for step in range(1, 29))
 # Tenants with a series of their own, the largest first; the rest share one. Their names come from strangers.
 MAX_TENANTS = 20
 OTHER_TENANTS = "(others)"
+# An image id may have 2,048 letters.
+MAX_LABEL_LENGTH = 256
 
 
 class TenantWindow(NamedTuple):
@@ -38,12 +40,14 @@ class TenantWindow(NamedTuple):
 class Metrics(Collector):
     """All metrics of one service.
 
-    Most are counted as things happen. Two are read only when Prometheus asks: `lags`, messages by partition, and
-    `windows`, which gives (tenant, records, bytes, oldest_ms or None) of each window.
+    Most are counted as things happen. Three are read only when Prometheus asks: `lags`, messages by partition;
+    `windows`, which gives (tenant, records, bytes, oldest_ms or None) of each window; and `campaigns`, the few with the
+    highest rates: (tenant, id, uploads an hour).
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.lags: Mapping[int, int] = {}
+        self.campaigns: Iterable[tuple[str, str, int]] = ()
         self.windows: Callable[[], Iterable[tuple[str, int, int, int | None]]] = tuple
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         histogram = partial(Histogram, registry=registry)
@@ -71,6 +75,8 @@ class Metrics(Collector):
         self.ready = gauge("seenit_ready", "1 when /readyz finds nothing wrong")
         self.dependency_up = gauge("seenit_dependency_up", "1 when it could be asked the last time", ["dependency"])
         self.rebalances = counter("seenit_rebalances", "Changes of the partitions held", ["change"])
+        self.floods = counter("seenit_floods", "Floods of campaigns told", ["state"])
+        self.feedback = counter("seenit_feedback", "Decisions of people taken in, and feedback refused", ["decision"])
         self.match_l2 = histogram("seenit_match_l2", "Distance of near matches", buckets=_L2)
         self.window_resets = gauge("seenit_window_resets", "Times Redis came back without what it had")
         self.bank_hits = counter("seenit_bank_hits", "Entries of banks that uploads show", ["kind"])
@@ -99,8 +105,16 @@ class Metrics(Collector):
             self.bank_hits.labels(kind)
         for change in ("assigned", "revoked", "lost"):
             self.rebalances.labels(change)
+        for state in ("began", "ended"):
+            self.floods.labels(state)
+        for decision in ("confirm", "reject", "refused"):
+            self.feedback.labels(decision)
         for verdict, kind in (("unique", ""), ("duplicate", "exact"), ("duplicate", "near"), ("unprocessable", "")):
             self.verdicts.labels(verdict, kind)
+
+    def count_feedback(self, decision: str) -> None:
+        """Count feedback that was answered: confirm, reject or refused."""
+        self.feedback.labels(decision).inc()
 
     def collect(self) -> Iterator[Metric]:
         """Give the metrics that are read only when Prometheus asks."""
@@ -110,6 +124,16 @@ class Metrics(Collector):
         for partition, messages in self.lags.items():
             lag.add_metric([str(partition)], messages)
         yield lag
+        rates = GaugeMetricFamily(
+            "seenit_campaign_uploads_per_hour",
+            "Uploads of a campaign in the last hour, of the campaigns that have most",
+            labels=["tenant", "campaign"],
+        )
+        # Names that differ only where they are cut, or in what cannot be written, are one series.
+        named = {(_series_name(tenant), _series_name(campaign)): rate for tenant, campaign, rate in self.campaigns}
+        for names, rate in named.items():
+            rates.add_metric(names, rate)
+        yield rates
         embeddings = GaugeMetricFamily("seenit_window_embeddings", "Embeddings mirrored from Redis", labels=["tenant"])
         size = GaugeMetricFamily("seenit_window_bytes", "Memory of the mirrored embeddings", labels=["tenant"])
         age = GaugeMetricFamily("seenit_window_age_seconds", "Age of the oldest mirrored embedding", labels=["tenant"])
@@ -144,6 +168,11 @@ class HttpMetrics:
         self.dependency_up = gauge(
             "seenit_http_dependency_up", "1 when it could be asked the last time", ["dependency"]
         )
+
+
+def _series_name(name: str) -> str:
+    """A name from outside, fit for a label: halves of surrogate pairs would break the page."""
+    return name[:MAX_LABEL_LENGTH].encode("utf-8", "replace").decode()
 
 
 def largest_tenants(windows: Iterable[TenantWindow], limit: int = MAX_TENANTS) -> list[TenantWindow]:

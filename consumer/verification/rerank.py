@@ -5,6 +5,7 @@ the candidate that promises most; only where that turns out to be an original, t
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import groupby
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from consumer.verification.look import verify
 from consumer.verification.measures import columns_of
 from consumer.verification.result import Verification
 from consumer.window.contract import Window
-from consumer.window.records import AppendResult, NearMatch, Position
+from consumer.window.records import AppendResult, NearMatch, Position, decode_record
 
 MAX_CANDIDATES = 8  # nearest ones of a view that are considered
 MAX_LOOKS = 1  # at those of a view that promise most: two or three find no more copies for as many strangers
@@ -98,6 +99,38 @@ class Verifier:
         ]
         verified += self._look(others, rule)
         return self._outcomes(requests, verified, rule)
+
+    def confirm(self, pairs: Sequence[tuple[str, Position | None, Position]]) -> list[bool]:
+        """Tell whether each pair of stored pictures (tenant, upload, earlier picture) is verified by a look of its own.
+
+        False where one of them is not stored, or where there is no second look. Raises Unavailable("redis", ...).
+        """
+        rule, shape = self._model.verification_rule, self._model.patches
+        if rule is None or shape is None:
+            return [False] * len(pairs)
+        requests = []
+        for tenant, upload, match in pairs:
+            l2 = self._distance(tenant, upload, match)
+            near = () if l2 is None else (NearMatch("", match, l2, datetime.min),)
+            requests.append(VerificationRequest(tenant, AppendResult(upload, near=near), None))
+        comparisons = self._comparisons(requests, shape)
+        verified = {
+            candidate.request
+            for candidate, verification in self._look(comparisons, rule)
+            if self._accepts(rule, candidate, verification)
+        }
+        return [index in verified for index in range(len(pairs))]
+
+    def _distance(self, tenant: str, upload: Position | None, match: Position) -> float | None:
+        """The distance of the vectors of two stored pictures; None beyond what a match may have, or if one is gone."""
+        if upload is None:
+            return None
+        records = self._window.read_records([(tenant, upload), (tenant, match)])
+        one, other = (decode_record(record).vector if record else b"" for record in records)
+        if not one or not other:
+            return None
+        l2 = float(np.linalg.norm(np.frombuffer(one, "<f2").astype(np.float32) - np.frombuffer(other, "<f2")))
+        return l2 if l2 <= self._model.match_radius_l2 else None
 
     def _look(
         self, comparisons: Sequence[_Comparison], rule: VerificationRule

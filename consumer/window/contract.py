@@ -76,6 +76,10 @@ class Window(Protocol):
         """Read the patches stored at each (tenant, position); None where there are none."""
         ...
 
+    def read_records(self, positions: Sequence[tuple[str, Position]]) -> list[bytes | None]:
+        """Read the record stored at each (tenant, position); None where there is none."""
+        ...
+
     def find_record(self, tenant: str, image_id: str) -> StoredRecord | None:
         """Read the newest record under an image id; None if there is none, as of an exact copy that is not stored."""
         ...

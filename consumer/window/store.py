@@ -16,14 +16,21 @@ from consumer.settings import GRACE_SHARE, WindowSettings
 from consumer.window.connection import REDIS_FAILURES, AnyRedis
 
 # A tenant's keys, in the order in which the scripts take them.
-KEY_KINDS = ("log", "rows", "ids", "digests", "patches", "deleted", "meta")
+KEY_KINDS = (
+    *("log", "rows", "ids", "digests", "patches", "deleted", "meta"),
+    *("contents", "campaigns", "members", "joins", "activity", "floods"),
+)
 
 # What Redis 7.0 spends on a record beside its bytes and its patches, and beside what `cost` in lua/window.lua counts:
 # log and hash entries, and what its allocator rounds up. Measured by tests/benchmarks/bench_window.py; Valkey 9 needs
 # 140 less.
 ROW_OVERHEAD_BYTES = 350
 
-_SCRIPT_NAMES = ("sync", "read", "exact", "forget", "stage", "restore")
+# Each script by name, and the files that it consists of.
+_SCRIPTS = {
+    **{name: ("window", name) for name in ("sync", "read", "exact", "stage", "restore")},
+    **{name: ("window", "campaigns", name) for name in ("forget", "join", "member", "list")},
+}
 # The first word of the errors that the scripts themselves return.
 _GONE, _RECOVERING = "WINDOWGONE", "WINDOWREBUILDING"
 
@@ -63,7 +70,7 @@ class WindowStore:
         self.grace_ms = round(self.retention_ms * GRACE_SHARE)
         self._model = quote(f"{model.name}@{model.version}x{model.dim}", safe="@")
         self._prefix = prefix
-        self._lua_scripts = {name: _read_script(name) for name in _SCRIPT_NAMES}
+        self._lua_scripts = {name: _read_script(name) for name in _SCRIPTS}
 
     def key(self, tenant: str, kind: str) -> str:
         """Name a tenant's key of one of the KEY_KINDS."""
@@ -169,7 +176,7 @@ def _is_error(reply: Any, code: str) -> bool:
 
 
 def _read_script(name: str) -> bytes:
-    """Read a script, behind the code that all scripts share."""
+    """Read a script, behind the code that it shares with others."""
     folder = files("consumer.window") / "lua"
-    shared, script = ((folder / f"{part}.lua").read_bytes() for part in ("window", name))
-    return b"local ROW_OVERHEAD_BYTES = %d\n%b\n%b" % (ROW_OVERHEAD_BYTES, shared, script)
+    parts = ((folder / f"{part}.lua").read_bytes() for part in _SCRIPTS[name])
+    return b"local ROW_OVERHEAD_BYTES = %d\n%b" % (ROW_OVERHEAD_BYTES, b"\n".join(parts))

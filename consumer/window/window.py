@@ -174,6 +174,13 @@ class RedisWindow(Window):
 
     def read_patches(self, positions: Sequence[tuple[str, Position]]) -> list[bytes | None]:
         """Read the patches stored at each (tenant, position), in one round trip; None where there are none."""
+        return self._read("patches", positions)
+
+    def read_records(self, positions: Sequence[tuple[str, Position]]) -> list[bytes | None]:
+        """Read the record stored at each (tenant, position), in one round trip; None where there is none."""
+        return self._read("rows", positions)
+
+    def _read(self, kind: str, positions: Sequence[tuple[str, Position]]) -> list[bytes | None]:
         if not positions:
             return []
         by_tenant: dict[str, list[str]] = {}
@@ -181,9 +188,9 @@ class RedisWindow(Window):
             by_tenant.setdefault(tenant, []).append(str(position))
         pipeline = self.store.pipeline()
         for tenant, fields in by_tenant.items():
-            pipeline.execute_command("HMGET", self.store.key(tenant, "patches"), *fields)
-        patches = dict(zip(by_tenant, map(iter, self.store.execute(pipeline)), strict=True))
-        return [next(patches[tenant]) for tenant, _ in positions]
+            pipeline.execute_command("HMGET", self.store.key(tenant, kind), *fields)
+        values = dict(zip(by_tenant, map(iter, self.store.execute(pipeline)), strict=True))
+        return [next(values[tenant]) for tenant, _ in positions]
 
     def find_record(self, tenant: str, image_id: str) -> StoredRecord | None:
         """Read the newest record under an image id; None if there is none, as of an exact copy that is not stored."""

@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from consumer.cli.preflight.kafka import check_kafka
 from consumer.errors import Unavailable
 from consumer.events import ImageUpload, Model, Verdict
-from consumer.kafka.clients import UploadsProducer, VerdictsReader
+from consumer.kafka.clients import EventsProducer, VerdictsReader
 from consumer.kafka.lag import LagReader
 from consumer.kafka.messages import OutgoingMessage
 from consumer.kafka.sender import Sender
@@ -364,7 +364,7 @@ def test_the_kafka_user_may_do_all_it_has_to_and_the_topics_are_as_wanted(kafka_
 
 
 def upload(settings: KafkaSettings) -> None:
-    producer = UploadsProducer(settings)
+    producer = EventsProducer(settings)
     producer.send(ImageUpload(image_id="a", data_base64=b"picture"))
     producer.flush()
 

@@ -26,5 +26,8 @@ class FakeWindow:
             for record in records
         ]
 
+    def read_records(self, positions: Sequence[tuple[str, Position]]) -> list[bytes | None]:
+        return [None] * len(positions)
+
     def read_patches(self, positions: Sequence[tuple[str, Position]]) -> list[bytes | None]:
         return [None] * len(positions)

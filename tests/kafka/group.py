@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
 from consumer.errors import Unavailable
 from consumer.kafka.consumer import UploadsConsumer
@@ -35,6 +35,10 @@ class Topics:
 
     def read(self, topic: str, isolation: str = "read_committed") -> list[bytes]:
         """Read every value of a topic at this isolation level."""
+        return [message.value() or b"" for message in self.messages(topic, isolation)]
+
+    def messages(self, topic: str, isolation: str = "read_committed") -> list[Message]:
+        """Read every message of a topic at this isolation level."""
         consumer = Consumer(
             {
                 "bootstrap.servers": self.settings.bootstrap_servers,
@@ -43,20 +47,21 @@ class Topics:
                 "enable.partition.eof": True,
             }
         )
-        consumer.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
-        values: list[bytes] = []
+        partitions = len(consumer.list_topics(topic, WAIT_S).topics[topic].partitions)
+        consumer.assign([TopicPartition(topic, partition, 0) for partition in range(partitions)])
+        messages: list[Message] = []
         ended: set[int | None] = set()
         deadline_s = time.monotonic() + WAIT_S
-        while len(ended) < PARTITIONS:
+        while len(ended) < partitions:
             assert time.monotonic() < deadline_s, f"{topic} cannot be read to its end"
             for message in consumer.consume(1000, 0.2):
                 error = message.error()
                 if error is None:
-                    values.append(message.value() or b"")
+                    messages.append(message)
                 elif error.code() == KafkaError._PARTITION_EOF:
                     ended.add(message.partition())
         consumer.close()
-        return values
+        return messages
 
     def committed(self) -> dict[int, int]:
         """Read the group's committed offsets, by partition."""

@@ -35,6 +35,7 @@ from consumer.window import replica
 from consumer.window.records import decode_index_row
 from consumer.window.redo_log import RedoLog
 from consumer.window.window import RedisWindow
+from tests.fakes.moderation import no_campaigns, no_rejections
 from tests.model.instances import CONTENT, TOPICS, Instance
 from tests.model.played import TOPIC, PlayedAdmin, PlayedBroker, PlayedClient, PlayedProducer
 from tests.model.traces import State
@@ -82,7 +83,8 @@ class Process:
         self._window.store.run = self._stopping_run  # type: ignore[method-assign]
         encode = cast(Any, SimpleNamespace(await_encoded=lambda _: None, encode_again=lambda _: None))
         verifier = Verifier(self._window, MODEL, "balanced")
-        self._match = Match(MODEL, 5, encode, self._window, verifier, RedoLog(self._window))
+        redo_log, rejections = RedoLog(self._window), no_rejections(self._window)
+        self._match = Match(MODEL, 5, encode, self._window, verifier, redo_log, rejections, no_campaigns())
         self._publish = Publish(settings, MODEL, self._consumer, publisher, METRICS)
         self._new_producer: Callable[[dict[str, Any]], PlayedProducer] = lambda options: PlayedProducer(
             options, broker, self.stop

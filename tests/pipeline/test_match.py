@@ -22,6 +22,7 @@ from consumer.verification.rerank import VerificationOutcome, VerificationReques
 from consumer.window.records import AppendResult, NearMatch, NewRecord, Position
 from consumer.window.redo_log import RedoLog
 from tests.fakes.encoder import FakeEncoder, FakeEncoderWithFeatures
+from tests.fakes.moderation import no_campaigns, no_rejections
 from tests.fakes.window import FakeWindow
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -64,7 +65,8 @@ def verdicts(model: ModelInfo, outcomes: Sequence[VerificationOutcome], max_othe
     """Run the match stage on uploads of these outcomes; return what is published."""
     window, unused = cast(Any, NearWindow(outcomes)), cast(Any, None)
     encode = cast(Any, SimpleNamespace(await_encoded=lambda _: None))
-    match = Match(model, max_others, encode, window, cast(Any, FakeVerifier(outcomes)), RedoLog(window))
+    verifier, redo_log, rejections = cast(Any, FakeVerifier(outcomes)), RedoLog(window), no_rejections(window)
+    match = Match(model, max_others, encode, window, verifier, redo_log, rejections, no_campaigns())
     items = []
     for number in range(len(outcomes)):
         upload = ImageUpload(image_id=f"upload {number}", data_base64=b"a")

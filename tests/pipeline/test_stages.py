@@ -34,6 +34,7 @@ from consumer.window.records import ExactMatch, Position
 from consumer.window.redo_log import RedoLog
 from consumer.window.window import RedisWindow
 from tests.fakes.encoder import FakeEncoder, FakeEncoderWithFeatures, colours
+from tests.fakes.moderation import no_campaigns, no_rejections
 from tests.fakes.window import FakeWindow
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -49,7 +50,8 @@ class Stages:
         window = cast(RedisWindow, self.window)
         self.ingest = Ingest(settings, model.size, Fetcher(FetchSettings()), window, metrics)
         self.encode = Encode(settings.decode, self.encoder, metrics, self.ingest.read_picture)
-        self.match = Match(model, 5, self.encode, window, Verifier(window, model, "balanced"), RedoLog(window))
+        verifier, redo_log, rejections = Verifier(window, model, "balanced"), RedoLog(window), no_rejections(window)
+        self.match = Match(model, 5, self.encode, window, verifier, redo_log, rejections, no_campaigns())
         unused = cast(Any, None)
         self.publish = Publish(settings.kafka, model, unused, unused, metrics)
 

@@ -16,15 +16,17 @@ from consumer.errors import Unavailable
 from consumer.events import Event, ImageUpload, Record
 from consumer.kafka.consumer import UploadsConsumer
 from consumer.kafka.publisher import Publisher
+from consumer.moderation.campaigns import Campaigns
 from consumer.pipeline.batch import Batch, Item
 from consumer.pipeline.match import Match
 from consumer.pipeline.publish import Publish
-from consumer.settings import WindowSettings
+from consumer.settings import CampaignsSettings, WindowSettings
 from consumer.telemetry.metrics import Metrics
 from consumer.verification.rerank import Verifier
 from consumer.window.recovery import recover_window
 from consumer.window.redo_log import RedoLog
 from consumer.window.window import RedisWindow
+from tests.fakes.moderation import no_rejections
 from tests.kafka.group import PARTITIONS, Member, Topics, new_topics, wait_for
 from tests.kafka_cluster import KafkaCluster
 from tests.window.examples import MODEL, PREFIX, UPLOADED_AT, upload
@@ -42,7 +44,9 @@ class Process:
         self.publisher = Publisher(self.settings, self.member.consumer)
         encode = cast(Any, SimpleNamespace(await_encoded=lambda _: None, encode_again=lambda _: None))
         verifier = Verifier(self.window, MODEL, "balanced")
-        self._match = Match(MODEL, 5, encode, self.window, verifier, RedoLog(self.window))
+        redo_log, campaigns = RedoLog(self.window), Campaigns(self.window, verifier, CampaignsSettings())
+        rejections = no_rejections(self.window)
+        self._match = Match(MODEL, 5, encode, self.window, verifier, redo_log, rejections, campaigns)
         self._publish = Publish(self.settings, MODEL, self.member.consumer, self.publisher, METRICS)
         self._batch = Batch([], datetime.now(UTC))
 

@@ -18,12 +18,16 @@ from consumer.events import Record
 from consumer.kafka.leases import Lease
 from consumer.local.binaries import Binaries
 from consumer.local.process import wait_until_ready
+from consumer.moderation.campaigns import Campaigns, newest_campaigns
 from consumer.pipeline.poison import PoisonGuard
-from consumer.settings import RedisSettings, Settings, WindowSettings
+from consumer.settings import CampaignsSettings, RedisSettings, Settings, WindowSettings
+from consumer.verification.rerank import Verifier
 from consumer.window import replica
 from consumer.window.connection import connect
+from consumer.window.records import AppendResult
 from consumer.window.store import KEY_KINDS
 from consumer.window.window import RedisWindow
+from tests.moderation.examples import duplicate
 from tests.redis_servers import KINDS, client_of, redis_like
 from tests.stack_fixtures import serving
 from tests.window.examples import MODEL, NAMES, PREFIX, look_up, near, upload
@@ -44,6 +48,7 @@ RIGHTS = (
         "+hstrlen",
     ),
     *("+xadd", "+xdel", "+xrange", "+xtrim"),
+    *("+zadd", "+zcard", "+zrange", "+zrem", "+zscore"),
 )
 
 REFUSED = r"permission|can't run|can't access"
@@ -84,6 +89,10 @@ def test_tenants_spread_over_a_cluster_in_one_batch(cluster: RedisCluster) -> No
     )
     assert all(look_up(one, upload("c", 1, 0, name)) for name in names)
     positions = [(name, result.position) for name, result in zip(names, results, strict=True) if result.position]
+    campaigns = Campaigns(one, Verifier(one, MODEL, "balanced"), CampaignsSettings())
+    joined = campaigns.join([duplicate(upload("c", 1, 0, name), AppendResult(), [at]) for name, at in positions])
+    assert [each.campaign and each.campaign.id for each in joined] == ["a"] * len(positions)
+    assert len(newest_campaigns(one, names)) == len(names)
     assert one.read_patches(positions) == [b"of " + name.encode(errors="replace") for name in names]
     assert [other.delete(name, "a").records for name in names] == [1] * len(names)
     assert [near(result) for result in one.append([upload("d", 1, 2, name) for name in names])] == [["b"]] * len(names)
@@ -129,6 +138,9 @@ def use_all(window: RedisWindow, redis: Redis) -> None:
     [result, _] = window.append([upload("a", 1, patches=b"p"), upload("b", 1, 1)])
     assert result.position is not None
     assert window.read_patches([("t", result.position)]) == [b"p"]
+    campaigns = Campaigns(window, Verifier(window, MODEL, "balanced"), CampaignsSettings())
+    [joined] = campaigns.join([duplicate(upload("b", 1, 1), result, [result.position])])
+    assert joined.campaign is not None
     assert window.delete("t", "b").records == 1
     time.sleep(0.15)
     assert look_up(window, upload("c", 1)) is not None

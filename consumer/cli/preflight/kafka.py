@@ -38,6 +38,12 @@ def check_kafka(settings: KafkaSettings, window_s: float = 0.0) -> Iterator[Find
         rights += [(settings.banks_topic, "READ"), (settings.banks_topic, "WRITE")]
     if settings.rematches_topic:
         rights.append((settings.rematches_topic, "WRITE"))
+    if settings.feedback_topic:
+        rights += [
+            (settings.feedback_topic, "READ"),
+            (settings.decisions_topic, "READ"),
+            (settings.decisions_topic, "WRITE"),
+        ]
     for topic, right in rights:
         if topic in existing:
             yield _right_on_topic(topics, topic, right)

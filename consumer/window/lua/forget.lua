@@ -17,7 +17,9 @@ if done then
   return {0, string.match(done, '%S+$')}
 end
 local positions = records_of(image_id, source)
+forget_in_campaigns(image_id, deleted_us(source))
 for _, position in ipairs(positions) do
+  forget_in_campaigns((parse(redis.call('HGET', ROWS, position))), deleted_us(source))
   forget(position)
 end
 if source ~= '' then

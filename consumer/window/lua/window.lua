@@ -14,11 +14,12 @@
 --            with an upload in its hands may append it after others have carried out its deletion.
 --   meta     hash: epoch, serial, ms, bytes; during a recovery also rebuilding, and how many entries are done; until a
 --            window that was begun is confirmed also leave, the loss guard's marker by which it was begun
+--   contents, campaigns, members, joins, activity, floods: see campaigns.lua
 --
 -- A record is `uploaded_us:int64 digest_len:uint8 id_len:uint16` (big endian), then digest, image id and vector.
 -- A record's position in both `ids` and `digests` makes its upload known: that is how an append is idempotent.
 
-local LOG, ROWS, IDS, DIGESTS, PATCHES, DELETED, META = unpack(KEYS)
+local LOG, ROWS, IDS, DIGESTS, PATCHES, DELETED, META, CONTENTS, CAMPAIGNS, MEMBERS, JOINS, ACTIVITY, FLOODS = unpack(KEYS)
 local HEADER_BYTES = 11
 -- Memory that the mark of a deletion is taken to need; an estimate.
 local MARK_BYTES = 200
@@ -105,6 +106,7 @@ local function list(map, key)
   return positions
 end
 
+-- Take a position off a list; true if it was the last one.
 local function unlist(map, key, position)
   local kept = {}
   for _, other in ipairs(list(map, key)) do
@@ -117,6 +119,7 @@ local function unlist(map, key, position)
   else
     redis.call('HSET', map, key, table.concat(kept, ' '))
   end
+  return #kept == 0
 end
 
 -- The object that a picture is a version of, if it is one: only of the stores whose notifications name versions, since
@@ -172,7 +175,9 @@ local function erase(position)
   if object_of(image_id) then
     unlist(IDS, versions_key(object_of(image_id)), position)
   end
-  unlist(DIGESTS, digest, position)
+  if unlist(DIGESTS, digest, position) then
+    redis.call('HDEL', CONTENTS, digest)
+  end
   redis.call('HDEL', ROWS, position)
   redis.call('HDEL', PATCHES, position)
 end
