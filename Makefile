@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 IMAGES ?=
+KEEP ?=
 
 .PHONY: help setup demo test torture model sbom audit lint types test-training bench soak docs pictures lock clean
 
@@ -26,11 +27,12 @@ $(VENV)/.ready: requirements.lock pyproject.toml consumer/local/stack.lock
 	@$(BIN)/python -c 'from consumer.local.binaries import find_binaries; find_binaries(print)'
 	@touch $@
 
-demo: setup ## photographs and edited copies through the whole service (IMAGES=folder for your own)
-	$(BIN)/seenit demo $(if $(IMAGES),--images "$(IMAGES)")
+demo: setup ## photographs and edited copies through the whole service (IMAGES=folder for your own; KEEP=1: look at the page)
+	$(BIN)/seenit demo $(if $(IMAGES),--images "$(IMAGES)") $(if $(KEEP),--keep)
 
-test: setup ## all tests except those of the training
-	$(BIN)/python -m pytest
+WORKERS ?= 2
+test: setup ## all tests except those of the training, by WORKERS processes, which mostly wait
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 SEEDS ?= 20
 START ?= 1
@@ -62,7 +64,8 @@ sbom: .venv-supply/.ready ## out/sbom.cdx.json: what the image's lock contains, 
 	  --pyproject pyproject.toml --output-file out/sbom.cdx.json deploy/docker/requirements.lock
 
 LOCKS = requirements.lock consumer/local/stack.lock deploy/docker/requirements.lock deploy/docker/triton.lock \
-  deploy/docker/build.lock deploy/supply/requirements.lock tests/deploy/requirements.lock
+  deploy/docker/build.lock deploy/supply/requirements.lock tests/deploy/requirements.lock \
+  tests/deploy/go.lock
 audit: .venv-supply/.ready ## known vulnerabilities in every lock; fails too where the advisory database cannot be asked
 	@failed=; for lock in $(LOCKS); do echo "$$lock"; \
 	  .venv-supply/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off --requirement "$$lock" \
@@ -81,9 +84,10 @@ docs: setup ## write what is made from code: JSON Schemas, the table of settings
 	$(BIN)/python deploy/grafana/dashboards.py
 	$(BIN)/python deploy/kubernetes/prometheus_rule.py
 
-pictures: setup ## plot the dashboards' panels from some minutes of real load; needs Debian's prometheus
+pictures: setup ## plot the dashboards' panels from some minutes of real load, and the page; needs Debian's prometheus and chromium
 	@command -v prometheus >/dev/null || { echo "there is no prometheus on the PATH (on Debian: apt-get install prometheus)" >&2; exit 1; }
 	$(BIN)/python -m tests.deploy.picture_dashboards
+	$(BIN)/python -m tests.http.page.picture_pages
 
 bench: setup ## images a second, beside the bounds of the service; needs an otherwise idle machine
 	$(BIN)/python -m tests.benchmarks.bench_service
@@ -103,6 +107,7 @@ lock: setup ## pin the newest allowed dependencies of the checkout, the images a
 	$(PIN) --upgrade --output-file deploy/docker/build.lock deploy/docker/build.in
 	$(PIN) --upgrade --output-file deploy/supply/requirements.lock deploy/supply/requirements.in
 	$(PIN) --upgrade --output-file tests/deploy/requirements.lock tests/deploy/requirements.in
+	$(PIN) --upgrade --output-file tests/deploy/go.lock tests/deploy/go.in
 
 clean: ## remove everything the other targets made
 	rm -rf $(VENV) .venv-train .venv-supply .stack .cache out build dist *.egg-info

@@ -10,7 +10,7 @@ import random
 import socket
 import struct
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from functools import cache
 from typing import Any, Literal, TypeVar
 
@@ -27,16 +27,18 @@ BOTH: tuple[Direction, ...] = ("up", "down")
 class Link:
     """A TCP proxy on a loopback port, in front of a server's port; it passes everything on until told otherwise.
 
-    Each way to do harm holds until `heal`. Methods may be called from any thread.
+    Each way to do harm holds until `heal`. Methods may be called from any thread. `connect` makes the connections where
+    they have to know the server's protocol.
     """
 
-    def __init__(self, port: int, server_port: int) -> None:
+    def __init__(self, port: int, server_port: int, connect: "Callable[[Link, Side, Side], Connection] | None" = None):
         self.port = port
+        self.server_port = server_port
         self.delay_s = self.jitter_s = 0.0
         self.bytes_per_s = float("inf")
-        self._server_port = server_port
+        self._connect = connect or Connection
         self._listener: asyncio.Server | None = None
-        self._connections: set[_Connection] = set()
+        self._connections: set[Connection] = set()
         self._passable = {direction: asyncio.Event() for direction in BOTH}
 
     def start(self) -> None:
@@ -66,11 +68,11 @@ class Link:
 
     def reset(self) -> None:
         """Reset every connection, on both sides."""
-        _run(self._each(_Connection.reset))
+        _run(self._each(Connection.reset))
 
     def half_open(self) -> None:
         """Reset every connection on the server's side; the client hears nothing of it, nor anything else."""
-        _run(self._each(_Connection.forget))
+        _run(self._each(Connection.forget))
 
     def hold(self) -> None:
         """Hold what clients send next on present connections, and reset these, on the client's side alone.
@@ -78,7 +80,7 @@ class Link:
         Connections made later are not hurt: there a client repeats what it takes for lost. `heal` delivers what was
         held.
         """
-        _run(self._each(_Connection.hold))
+        _run(self._each(Connection.hold))
 
     def heal(self) -> None:
         """Do no more harm, and deliver what was kept."""
@@ -100,31 +102,31 @@ class Link:
             self._listener.close()
             self._listener = None
         await self._heal()
-        await self._each(_Connection.reset)
+        await self._each(Connection.reset)
 
     async def _heal(self) -> None:
         self.delay_s = self.jitter_s = 0.0
         self.bytes_per_s = float("inf")
         for event in self._passable.values():
             event.set()
-        await self._each(_Connection.heal)
+        await self._each(Connection.heal)
 
     async def _stall(self, directions: tuple[Direction, ...]) -> None:
         for direction in directions:
             self._passable[direction].clear()
 
-    async def _each(self, harm: Callable[["_Connection"], None]) -> None:
+    async def _each(self, harm: Callable[["Connection"], None]) -> None:
         for connection in list(self._connections):
             harm(connection)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        client = _Side(reader, writer)
+        client = Side(reader, writer)
         try:
-            server = _Side(*await asyncio.open_connection("127.0.0.1", self._server_port, limit=PIECE_BYTES))
+            server = Side(*await asyncio.open_connection("127.0.0.1", self.server_port, limit=PIECE_BYTES))
         except OSError:
             client.reset()
             return
-        connection = _Connection(self, client, server)
+        connection = self._connect(self, client, server)
         self._connections.add(connection)
         try:
             await connection.run()
@@ -136,18 +138,12 @@ class Link:
         await self._passable[direction].wait()
 
 
-class _Side:
+class Side:
     """The client's or the server's end of a connection. Writing to one that is gone does nothing."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
+        self.reader = reader
         self._writer = writer
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """Read what comes, piece by piece, to the end or to a reset."""
-        with contextlib.suppress(OSError):
-            while piece := await self._reader.read(PIECE_BYTES):
-                yield piece
 
     async def write(self, piece: bytes) -> None:
         if not self._writer.is_closing():
@@ -171,13 +167,13 @@ class _Side:
         self._writer.transport.abort()
 
 
-class _Connection:
+class Connection:
     """A client's connection, and the one to the server that stands behind it."""
 
-    def __init__(self, link: Link, client: _Side, server: _Side) -> None:
-        self._link = link
+    def __init__(self, link: Link, client: Side, server: Side) -> None:
+        self.link = link
         self._client = client
-        self._server = server
+        self.server = server
         self._forgotten = False
         self._held_until: asyncio.Event | None = None
 
@@ -188,21 +184,22 @@ class _Connection:
             up, down = asyncio.Queue[tuple[float, bytes]](PIECES), asyncio.Queue[tuple[float, bytes]](PIECES)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._take(self._client, up))
-                tasks.create_task(self._take(self._server, down))
-                tasks.create_task(self._deliver("up", up, self._server))
+                tasks.create_task(self._take(self.server, down))
+                tasks.create_task(self._deliver("up", up, self.server))
                 tasks.create_task(self._deliver("down", down, self._client))
         finally:
             self._client.close()
-            self._server.close()
+            self.server.close()
 
-    async def _take(self, source: _Side, pieces: asyncio.Queue[tuple[float, bytes]]) -> None:
+    async def _take(self, source: Side, pieces: asyncio.Queue[tuple[float, bytes]]) -> None:
         """Put what comes into the queue, each piece with the time when it is due, and b"" at the end."""
         now_s = asyncio.get_running_loop().time
-        async for piece in source.pieces():
-            await pieces.put((now_s() + self._link.delay_s + random.uniform(0, self._link.jitter_s), piece))
+        with contextlib.suppress(OSError):
+            while piece := await self.read(source.reader):
+                await pieces.put((now_s() + self.link.delay_s + random.uniform(0, self.link.jitter_s), piece))
         await pieces.put((now_s(), b""))
 
-    async def _deliver(self, direction: Direction, pieces: asyncio.Queue[tuple[float, bytes]], target: _Side) -> None:
+    async def _deliver(self, direction: Direction, pieces: asyncio.Queue[tuple[float, bytes]], target: Side) -> None:
         now_s = asyncio.get_running_loop().time
         while True:
             due_s, piece = await pieces.get()
@@ -210,30 +207,38 @@ class _Connection:
             if direction == "up" and self._held_until is not None:
                 self._client.reset()
                 await self._held_until.wait()
-            await self._link.passes(direction)
+            await self.link.passes(direction)
             if not piece:
                 break
             if not self._forgotten:
-                await self._write(target, piece)
+                await self.write(target, await self.meet(direction, piece))
         if not self._forgotten:
             target.end()
 
-    async def _write(self, target: _Side, piece: bytes) -> None:
+    async def read(self, reader: asyncio.StreamReader) -> bytes:
+        """Read the next piece; b"" at the end."""
+        return await reader.read(PIECE_BYTES)
+
+    async def meet(self, direction: Direction, piece: bytes) -> bytes:
+        """Do to a piece what is to be done to this one alone; return what of it goes on."""
+        return piece
+
+    async def write(self, target: Side, piece: bytes) -> None:
         """Write a piece at the link's speed, in steps of a twentieth of a second."""
         while piece:
-            step = max(1, int(min(len(piece), self._link.bytes_per_s / 20)))
+            step = max(1, int(min(len(piece), self.link.bytes_per_s / 20)))
             await target.write(piece[:step])
-            await asyncio.sleep(step / self._link.bytes_per_s)
+            await asyncio.sleep(step / self.link.bytes_per_s)
             piece = piece[step:]
 
     def reset(self) -> None:
         self._client.reset()
-        self._server.reset()
+        self.server.reset()
 
     def forget(self) -> None:
         """Reset the server's side; keep the client's, and pass nothing on."""
         self._forgotten = True
-        self._server.reset()
+        self.server.reset()
 
     def hold(self) -> None:
         """Hold what the client sends next, and reset its side then."""

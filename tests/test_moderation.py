@@ -101,6 +101,7 @@ def test_a_rejected_pair_stays_apart(service: Service) -> None:
     time.sleep(1)  # as long as it may take every process to know
     again = upload(service, "two", "b", BRIGHTER, "again")
     assert (again.verdict, again.match, again.campaign) == ("unique", None, None)
+    assert "1 decisions on near matches" in seenit(service, "calibrate", "--from-feedback")
     # A copy of b is a copy of b, and of nothing else.
     copy = upload(service, "two", "c", BRIGHTER)
     assert (copy.match.image_id, copy.others, copy.campaign.id) == ("b", (), "b")

@@ -51,13 +51,14 @@ def demo(
         Path | None, typer.Option(exists=True, file_okay=False, help="Use the pictures in this folder.")
     ] = None,
     results: Annotated[Path, typer.Option("--out", help="Folder for the contact sheet.")] = Path("out/demo"),
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the stack running, with its page.")] = False,
 ) -> None:
     """Upload photographs, edited copies and unrelated pictures to a stack of its own; show each verdict.
 
     Exits with 0 only when every copy is found and no unrelated picture is called a duplicate. Copies with lighting,
     zoom and noise all at once are shown and counted, but do not decide.
     """
-    if not demonstrate(images, results, out):
+    if not demonstrate(images, results, out, keep=keep):
         raise typer.Exit(1)
 
 

@@ -11,6 +11,7 @@ from typing import Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from consumer.encoder.codebooks import Codebooks
 from consumer.encoder.patches import decode_rotation_maps
 from consumer.encoder.trees import BoostedTrees
 
@@ -54,6 +55,7 @@ class ModelInfo:
     max_batch_size: int
     patches: tuple[int, int] | None  # (P, C) of the local features and the thumbnail; None for a model without
     verification_rule: VerificationRule | None = None  # None: distance alone decides
+    codebooks: Codebooks | None = None  # None: windows of any size are searched exactly
 
     @property
     def match_radius_l2(self) -> float:

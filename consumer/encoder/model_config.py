@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args
 
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 
+from consumer.encoder.codebooks import Codebooks
 from consumer.encoder.contract import ModelInfo, Strictness, VerificationRule
 from consumer.encoder.patches import MIN_CHANNELS, MIN_FEATURES, ROTATIONS
 from consumer.encoder.trees import BoostedTrees
@@ -45,6 +46,7 @@ def read_model_info(config: ModelConfig) -> ModelInfo:
         max_batch_size=config.max_batch_size,
         patches=None if patches is None else (patches.dims[0], patches.dims[1]),
         verification_rule=None if patches is None else _verification_rule(config, patches.dims[1]),
+        codebooks=_codebooks(config, dim),
     )
 
 
@@ -53,6 +55,16 @@ def _parameter(config: ModelConfig, name: str) -> str:
     if not value:
         raise Misconfigured(f"The configuration of model {config.name!r} lacks the parameter {name!r}")
     return value
+
+
+def _codebooks(config: ModelConfig, dim: int) -> Codebooks | None:
+    """Read the optional parameter `codebooks`."""
+    if "codebooks" not in config.parameters:
+        return None
+    try:
+        return Codebooks.from_bytes(base64.b64decode(_parameter(config, "codebooks"), validate=True), dim)
+    except ValueError as error:
+        raise Misconfigured(f"The parameter 'codebooks' of model {config.name!r} holds none: {error}") from None
 
 
 def _verification_rule(config: ModelConfig, channels: int) -> VerificationRule | None:

@@ -41,8 +41,16 @@ class Access:
             if kind.lower() != "bearer" or not token:
                 raise unauthorized("Send a key or a token: Authorization: Bearer ...")
             caller = await self.bearer(token.strip())
-        self._rates.count(caller)
+        self.count(caller)
         return caller
+
+    def count(self, caller: Caller) -> None:
+        """Count a request. Raises Refused for one too many."""
+        self._rates.count(caller)
+
+    def holder(self, key_hash: str) -> Caller | None:
+        """Tell who holds the key of this hash; None if it has been taken away."""
+        return None if self._keys is None else self._keys.holder(key_hash)
 
     async def bearer(self, token: str) -> Caller:
         """Tell whose key or token this is. Raises Refused."""

@@ -36,8 +36,7 @@ def make_app(parts: Parts) -> FastAPI:
     app = _app()
     app.state.parts = parts
     answer_problems(app)
-    app.include_router(page.router)
-    app.mount("/static", page.static_files(), "static")
+    page.add_pages(app, parts)
     hosts = frozenset(LOOPBACK_NAMES) if parts.access.is_open else None
     app.add_middleware(Limits, max_picture_bytes=parts.settings.fetch.max_bytes, hosts=hosts)
     app.add_middleware(Observed, observer=parts.observer)

@@ -80,12 +80,14 @@ async def read_picture(request: Request, fetch: Fetch) -> PictureFile:
     )
 
 
-async def read_form(request: Request, *fields: str) -> dict[str, PictureFile]:
-    """Read the pictures in these fields of a form. Raises Refused."""
+async def read_form(request: Request, *fields: str, optional: str = "") -> dict[str, PictureFile]:
+    """Read the pictures in these fields of a form, of which the `optional` one may be left out. Raises Refused."""
     files = {}
     async with read_parts(request, len(fields)) as form:
         for field in fields:
             part = form.get(field)
+            if field == optional and (not isinstance(part, UploadFile) or not part.size):
+                continue
             if not isinstance(part, UploadFile):
                 raise Refused(
                     HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", f"The form has no file in its field {field!r}."

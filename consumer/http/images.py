@@ -12,7 +12,7 @@ from consumer.http.changes import SOURCE
 from consumer.http.models import Accepted
 from consumer.http.parts import Admin, Reader, Tenant, ThePart
 from consumer.http.problems import Refused
-from consumer.kafka.messages import request_message
+from consumer.kafka.messages import incoming_message
 
 router = APIRouter(prefix="/v1", tags=["images"])
 
@@ -40,7 +40,7 @@ async def get_image(image_id: ImageId, parts: ThePart, caller: Reader, tenant: T
 async def delete_image(image_id: ImageId, parts: ThePart, caller: Admin, tenant: Tenant = None) -> Accepted:
     """Ask to forget an image; it is gone when the event is processed."""
     body = ImageDeleted(image_id=image_id, tenant=caller.tenant(tenant))
-    message = request_message(parts.settings.kafka.input_topic, body, SOURCE)
+    message = incoming_message(parts.settings.kafka.input_topic, body, SOURCE)
     asked = await parts.changes.ask(caller, "image.deleted", body.tenant, image_id, message)
     return Accepted(id=asked.id)
 
@@ -61,7 +61,7 @@ async def upload(
     body = await _read_upload(request, image_id)
     named = body.tenant if "tenant" in body.model_fields_set else None
     body = body.model_copy(update={"tenant": caller.tenant(tenant or named)})
-    message = request_message(parts.settings.kafka.input_topic, body, SOURCE)
+    message = incoming_message(parts.settings.kafka.input_topic, body, SOURCE)
     asked = await parts.changes.ask(caller, "image.uploaded", body.tenant, body.image_id, message)
     return Accepted(id=asked.id)
 

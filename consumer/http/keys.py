@@ -53,11 +53,13 @@ class KeyRing:
 
     def find(self, key: str) -> Caller | None:
         """Find out whose key this is; None for a key that is not in the file."""
-        if not key.startswith(KEY_PREFIX):
-            return None
+        return self.holder(hash_key(key)) if key.startswith(KEY_PREFIX) else None
+
+    def holder(self, key_hash: str) -> Caller | None:
+        """Find out whose key has this hash; None if no key in the file has it."""
         if time.monotonic() - self._read_at_s > READ_EVERY_S:
             self._read_again()
-        return self._callers.get(hash_key(key))
+        return self._callers.get(key_hash)
 
     def _read_again(self) -> None:
         self._read_at_s, version = time.monotonic(), _version(self._file)

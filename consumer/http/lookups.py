@@ -81,12 +81,16 @@ async def look_up(
 @router.post("/compare", openapi_extra=_PAIR_BODY, operation_id="compare", summary="Compare two pictures")
 async def compare(request: Request, parts: ThePart, _: Reader, strictness: Chosen = None) -> Comparison:
     """Tell whether one picture is a copy of another, and by which edit; neither has to be known."""
-    backends = parts.ready()
+    parts.ready()
     async with parts.slot():
         original, upload = await _read_pair(request, parts)
-        views = await asyncio.gather(parts.encode(original), parts.encode(upload))
-        chosen = strictness or parts.settings.match.strictness
-        return await asyncio.to_thread(_compare, backends, original.data == upload.data, *views, chosen)
+        return await compare_files(parts, original, upload, strictness or parts.settings.match.strictness)
+
+
+async def compare_files(parts: Parts, original: PictureFile, upload: PictureFile, strictness: Strictness) -> Comparison:
+    """Compare two pictures. Raises Unprocessable or Unavailable."""
+    views = await asyncio.gather(parts.encode(original), parts.encode(upload))
+    return await asyncio.to_thread(_compare, parts.ready(), original.data == upload.data, *views, strictness)
 
 
 async def _read_pair(request: Request, parts: Parts) -> tuple[PictureFile, PictureFile]:

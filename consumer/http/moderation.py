@@ -10,7 +10,7 @@ from consumer.http.bodies import valid
 from consumer.http.changes import SOURCE, not_set_up
 from consumer.http.models import Accepted, CampaignAnswer, FeedbackBody
 from consumer.http.parts import Reader, Reviewer, Tenant, ThePart
-from consumer.kafka.messages import request_message
+from consumer.kafka.messages import incoming_message
 from consumer.moderation.campaigns import newest_campaigns
 
 router = APIRouter(prefix="/v1", tags=["moderation"])
@@ -38,6 +38,6 @@ async def give_feedback(body: FeedbackBody, parts: ThePart, caller: Reviewer, te
     whose = caller.tenant(tenant or body.tenant)
     feedback = valid(MatchFeedback, **{**body.model_dump(), "tenant": whose, "by": caller.name})
     subject = feedback.image_id or feedback.verdict_id or ""
-    message = request_message(topic, feedback, SOURCE)
+    message = incoming_message(topic, feedback, SOURCE)
     asked = await parts.changes.ask(caller, "match.feedback", whose, subject, message)
     return Accepted(id=asked.id)

@@ -58,6 +58,7 @@ class Parts:
     changes: Changes
     verdicts: VerdictLog
     observer: Observer
+    problems: Callable[[], dict[str, str]]  # what is away, by part
     backends: Backends | None = None
     waiting_for: Unavailable = field(default_factory=lambda: Unavailable("triton", "it has not answered yet"))
     _fetchers: ThreadPoolExecutor | None = None
@@ -80,12 +81,12 @@ class Parts:
         finally:
             self._busy -= 1
 
-    async def fetch(self, url: str) -> PictureFile:
-        """Fetch a picture by its address. Raises Unprocessable or Unavailable."""
+    async def fetch(self, url: str, version: str | None = None) -> PictureFile:
+        """Fetch a picture by its address, of an object a version of it. Raises Unprocessable or Unavailable."""
         if self._fetchers is None:
             self._fetchers = ThreadPoolExecutor(self.settings.fetch.concurrency, "fetch")
         with self.observer.step("fetch"):
-            data = await asyncio.get_running_loop().run_in_executor(self._fetchers, self.fetcher.fetch, url)
+            data = await asyncio.get_running_loop().run_in_executor(self._fetchers, self.fetcher.fetch, url, version)
         return PictureFile(data, None)
 
     async def encode(self, file: PictureFile) -> EncodedViews | None:

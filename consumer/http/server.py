@@ -5,6 +5,7 @@ import threading
 from contextlib import ExitStack
 
 import uvicorn
+from fastapi import FastAPI
 
 from consumer.encoder.contract import ModelInfo
 from consumer.encoder.triton import TritonEncoder
@@ -62,7 +63,9 @@ class HttpService:
             health = HealthServer(settings.http.host, settings.http.port, dict, self._ready)
             stack.callback(health.close)
             self._parts = self._compose(stack)
-            self._server = uvicorn.Server(self._config())
+            app = make_app(self._parts)
+            stack.callback(app.state.desk.close)
+            self._server = uvicorn.Server(self._config(app))
             for work in (self._connect, self._observe):
                 threading.Thread(target=work, name=work.__name__, daemon=True).start()
             self._server.run()
@@ -86,15 +89,15 @@ class HttpService:
         tracing = start_tracing(settings)
         stack.callback(tracing.close)
         observer, changes = Observer(self._metrics, tracing), Changes(settings.kafka, sender)
-        parts = Parts(settings, self._access, fetcher, encoder, changes, verdicts, observer)
+        parts = Parts(settings, self._access, fetcher, encoder, changes, verdicts, observer, self._ready)
         stack.callback(parts.close)
         stack.callback(self._close)
         return parts
 
-    def _config(self) -> uvicorn.Config:
+    def _config(self, app: FastAPI) -> uvicorn.Config:
         serve = self._settings.serve
         return uvicorn.Config(
-            make_app(self._parts),
+            app,
             host=serve.host,
             port=serve.port,
             http=GuardedProtocol,

@@ -2,20 +2,30 @@
 
 import logging
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple
 
 from consumer.errors import Unavailable
 from consumer.events import Campaign, Verdict
 from consumer.kafka.clients import PublishedVerdict, VerdictsReader
+from consumer.kafka.messages import RecordAddress
 from consumer.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 
-# Verdicts that a process keeps, some 1.5 KB each, and how many duplicates among them it lists.
+# Verdicts that a process keeps, some 1.5 KB each.
 MAX_VERDICTS = 50_000
-MAX_LATEST = 100
 MAX_CAMPAIGNS = 10_000
 RETRY_S = 2.0
+
+
+class _Kept(NamedTuple):
+    """The verdict as its message has it, and its id; the upload's message."""
+
+    value: bytes
+    id: str
+    source: RecordAddress | None
 
 
 class VerdictLog:
@@ -23,9 +33,9 @@ class VerdictLog:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._verdicts: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._campaigns: OrderedDict[tuple[str, str], Campaign] = OrderedDict()
-        self._latest: deque[Verdict] = deque(maxlen=MAX_LATEST)
+        self._verdicts: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
+        self._listeners: list[Callable[[Verdict], None]] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="verdicts", daemon=True)
@@ -38,23 +48,31 @@ class VerdictLog:
     def find(self, tenant: str, image_id: str) -> Verdict | None:
         """Find the last verdict on an image, if it is among those kept. Raises Unavailable before any was read."""
         with self._lock:
-            value = self._verdicts.get((tenant, image_id))
-        if value is None and self.problem:
+            kept = self._verdicts.get((tenant, image_id))
+        if kept is None and self.problem:
             raise Unavailable("kafka", self.problem)
-        return None if value is None else Verdict.model_validate_json(value)
+        return None if kept is None else Verdict.model_validate_json(kept.value)
 
     def campaign(self, tenant: str, image_id: str) -> Campaign | None:
         """The campaign that an image is in, as the last verdict on one of its uploads had it."""
         with self._lock:
-            value = self._verdicts.get((tenant, image_id))
-            verdict = None if value is None else Verdict.model_validate_json(value)
+            kept = self._verdicts.get((tenant, image_id))
+            verdict = None if kept is None else Verdict.model_validate_json(kept.value)
             named = None if verdict is None else verdict.campaign
             return self._campaigns.get((tenant, image_id if named is None else named.id), named)
 
-    def latest(self) -> list[Verdict]:
-        """The last verdicts, the newest first."""
+    def upload_of(self, tenant: str, image_id: str) -> tuple[str, RecordAddress | None] | None:
+        """The id of the last verdict on an image and the message of the upload, if the verdict is among those kept."""
         with self._lock:
-            return list(reversed(self._latest))
+            kept = self._verdicts.get((tenant, image_id))
+        return None if kept is None else (kept.id, kept.source)
+
+    def listen(self, listener: Callable[[Verdict], None]) -> None:
+        """Tell a listener of each verdict, of those that are kept already first."""
+        with self._lock:
+            for kept in self._verdicts.values():
+                listener(Verdict.model_validate_json(kept.value))
+            self._listeners.append(listener)
 
     def close(self) -> None:
         """Stop reading."""
@@ -87,7 +105,7 @@ class VerdictLog:
         verdict = published.verdict
         key = verdict.tenant, verdict.image_id
         with self._lock:
-            self._verdicts[key] = published.value
+            self._verdicts[key] = _Kept(published.value, published.id, published.source)
             self._verdicts.move_to_end(key)
             if len(self._verdicts) > MAX_VERDICTS:
                 self._verdicts.popitem(last=False)
@@ -96,4 +114,5 @@ class VerdictLog:
                 self._campaigns.move_to_end((verdict.tenant, verdict.campaign.id))
                 if len(self._campaigns) > MAX_CAMPAIGNS:
                     self._campaigns.popitem(last=False)
-            self._latest.append(verdict)
+            for listener in self._listeners:
+                listener(verdict)

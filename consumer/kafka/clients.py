@@ -9,15 +9,25 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from pydantic import ValidationError
 
 from consumer.errors import Unavailable
-from consumer.events import ImageDeleted, ImageUpload, MatchFeedback, Verdict
+from consumer.events import ImageDeleted, ImageUpload, MatchFeedback, Record, Verdict
 from consumer.kafka.config import MAX_MESSAGE_BYTES, client_options
-from consumer.kafka.messages import OutgoingMessage, produce, read_headers, request_message
+from consumer.kafka.messages import (
+    RECORD_HEADER,
+    OutgoingMessage,
+    RecordAddress,
+    incoming_message,
+    produce,
+    read_headers,
+    to_record,
+)
 from consumer.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 
 # Limit of one exchange with the brokers.
 SEND_TIMEOUT_S = 15.0
+# And of reading one message, for which somebody waits.
+READ_TIMEOUT_S = 5.0
 
 
 class MessageProducer:
@@ -57,7 +67,7 @@ class EventsProducer:
 
     def send(self, event: ImageUpload | ImageDeleted | MatchFeedback) -> None:
         """Queue one event; `flush` waits until the brokers have it."""
-        self._messages.send(request_message(self._topic, event, "/seenit/upload"))
+        self._messages.send(incoming_message(self._topic, event, "/seenit/upload"))
 
     def flush(self) -> None:
         """Wait until all events are on the topic. Raises Unavailable when they are not within SEND_TIMEOUT_S."""
@@ -66,12 +76,16 @@ class EventsProducer:
 
 @dataclass(frozen=True, slots=True)
 class PublishedVerdict:
-    """A verdict on the output topic: parsed and as bytes, the id of its event, and when it was published."""
+    """A verdict on the output topic: parsed and as bytes, the id of its event, and when it was published.
+
+    `source` is the message of the upload that it answers.
+    """
 
     verdict: Verdict
     value: bytes
     id: str
     timestamp_ms: int
+    source: RecordAddress | None = None
 
 
 class VerdictsReader:
@@ -121,8 +135,44 @@ class VerdictsReader:
                 except ValidationError:
                     log.warning("partition %s has no verdict at offset %s", message.partition(), message.offset())
                     continue
-                event_id = (dict(read_headers(message) or ()).get("ce_id") or b"").decode("utf-8", "replace")
-                yield PublishedVerdict(verdict, value, event_id, message.timestamp()[1])
+                headers = dict(read_headers(message) or ())
+                event_id = (headers.get("ce_id") or b"").decode("utf-8", "replace")
+                source = RecordAddress.parse(headers.get(RECORD_HEADER) or b"")
+                yield PublishedVerdict(verdict, value, event_id, message.timestamp()[1], source)
+
+    def close(self) -> None:
+        """Close the client."""
+        self._consumer.close()
+
+
+class RecordReader:
+    """Reads single messages of the input topic again. For one thread."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._topic = settings.input_topic
+        self._consumer = Consumer(
+            {
+                **client_options(settings),
+                "group.id": f"seenit-look-{uuid.uuid4()}",  # required; nothing is ever committed under it
+                "enable.auto.commit": False,
+                "auto.offset.reset": "error",
+                "fetch.wait.max.ms": 10,
+            }
+        )
+
+    def read(self, address: RecordAddress) -> Record | None:
+        """Read a message; None if it is of another topic, or not there any more. Raises Unavailable."""
+        if address.topic != self._topic:
+            return None
+        try:
+            self._consumer.assign([TopicPartition(*address)])
+            [*messages] = self._consumer.consume(1, READ_TIMEOUT_S)
+        except KafkaException as error:
+            raise Unavailable("kafka", error.args[0].str()) from None
+        if not messages:
+            raise Unavailable("kafka", f"topic {self._topic!r}: no answer within {READ_TIMEOUT_S:.0f} s")
+        message = messages[0]
+        return None if message.error() is not None or message.offset() != address.offset else to_record(message)
 
     def close(self) -> None:
         """Close the client."""

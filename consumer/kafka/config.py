@@ -28,6 +28,8 @@ CLOSE_TIMEOUT_S = 5.0
 # for it is lost, librdkafka (2.15) never gives it up: nobody has the partition until the brokers remove the member, and
 # it joins again.
 REVOKED_WITHIN_MS = 45_000
+# In KIP-848, how often the client says whether its coordinator answers.
+STATISTICS_EVERY_MS = 2_000
 # In a classic group, how long the client waits for the answer to its joining. When the connection dies without a word
 # meanwhile, it knows only then; with the client's default, 300 s, nobody would have its partitions for so long.
 JOINED_WITHIN_MS = 45_000
@@ -67,7 +69,11 @@ def _membership_options(settings: KafkaSettings) -> dict[str, Any]:
     if settings.instance_id:
         options["group.instance.id"] = settings.instance_id
     if settings.group_protocol == "consumer":  # the brokers set the rest
-        return {**options, "max.poll.interval.ms": REVOKED_WITHIN_MS}
+        return {
+            **options,
+            "max.poll.interval.ms": REVOKED_WITHIN_MS,
+            "statistics.interval.ms": STATISTICS_EVERY_MS,
+        }
     # A cooperative rebalance has two rounds. A static member killed between them returns to its share of the first
     # round without a second one, and nobody has the partitions that it had given up from then on.
     strategy = "range" if settings.instance_id else "cooperative-sticky"

@@ -2,9 +2,8 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -12,18 +11,12 @@ from confluent_kafka.admin import AdminClient
 from consumer.errors import Misconfigured, Unavailable
 from consumer.kafka.config import CHECK_TIMEOUT_S, CLOSE_TIMEOUT_S, client_options, consumer_options
 from consumer.kafka.leases import Lease, Leased
+from consumer.kafka.membership import Membership
 from consumer.kafka.messages import to_record
 from consumer.kafka.rewind_guard import RewindGuard
 from consumer.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
-
-# How the client words that a static member of the same name still counts as alive: it does not hand on the error code.
-NAME_IN_USE = KafkaError(KafkaError.UNRELEASED_INSTANCE_ID).str()
-# A coordinator that stood still may afterwards take a member's requests before and after its time-out for those of two
-# members, and fence it. A member that is fenced again this soon has a real twin, which is left to go on alone.
-FENCED = KafkaError(KafkaError.FENCED_INSTANCE_ID).str()
-TWIN_WITHIN_S = 60.0
 
 
 class UploadsConsumer:
@@ -50,7 +43,7 @@ class UploadsConsumer:
         # What the client has paused, held or not: a partition that goes away and comes back is still paused.
         self._paused: set[int] = set()
         self._buffered: list[Leased] = []  # to be handed out before all others
-        self._fenced_at_s = -TWIN_WITHIN_S
+        self._membership = Membership()
         self._generation: Any = None  # of the last assignment
         # A request through the consumer itself would wait for its poll to return.
         self._admin = AdminClient(client_options(settings))
@@ -61,15 +54,16 @@ class UploadsConsumer:
         self._join()
 
     def _join(self) -> None:
-        self._client = Consumer(self._options)
+        self._membership.begin()
+        self._client = Consumer({**self._options, "stats_cb": self._membership.read})
         self._paused.clear()
         self._client.subscribe([self.topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
     def poll(self, limit: int, first_s: float, more_s: float) -> list[Leased]:
         """Take up to `limit` records: wait `first_s` for the first one and `more_s` for more.
 
-        Raises Misconfigured when the brokers refuse this member for good, and Unavailable when it has to join again:
-        after it was fenced, and while a killed member of the same name still counts as alive.
+        Raises Misconfigured when the brokers refuse this member for good, and Unavailable when it joins again: after it
+        was fenced or may not know its partitions, and while a killed member of the same name still counts as alive.
         """
         if paused := self._paused & set(self._lease_numbers):
             self._client.resume([TopicPartition(self.topic, p) for p in paused])
@@ -97,8 +91,7 @@ class UploadsConsumer:
 
     def idle(self, wait_s: float) -> None:
         """Stay in the group for `wait_s` while there is no room for records. Raises what `poll` raises."""
-        running = set(self._lease_numbers) - self._paused
-        if running:
+        if running := set(self._lease_numbers) - self._paused:
             self._client.pause([TopicPartition(self.topic, p) for p in running])
             self._paused |= running
         # A partition assigned during this very call may yield a record before it is paused: the next poll returns it.
@@ -165,18 +158,16 @@ class UploadsConsumer:
 
         Rebalances happen within that call, and the client itself drops what it had fetched before one.
         """
+        if self._membership.may_lack_partitions:
+            self._join_again("an answer of the coordinator is lost, which may have said whose the partitions are")
         leased = []
         for message in self._client.consume(limit, wait_s):
             error = message.error()
             if error is None:
                 record = to_record(message)
                 leased.append((record, Lease(record.partition, self._lease_numbers.get(record.partition, -1))))
-            elif NAME_IN_USE in error.str() or (FENCED in error.str() and not self._is_fenced_again()):
-                # In KIP-848 a successor has to wait until the session has ended. The client gives up in both cases.
-                self._withdraw([TopicPartition(self.topic, partition) for partition in self._lease_numbers], "lost")
-                self.close()
-                self._join()
-                raise Unavailable("kafka", f"{error.str()}: {self._options['group.instance.id']!r}")
+            elif self._membership.ends_with(error):
+                self._join_again(f"{error.str()}: {self._options['group.instance.id']!r}")
             elif error.fatal() or error.code() == KafkaError._FATAL:
                 raise Misconfigured(f"the consumer cannot go on: {error.str()}")
             else:
@@ -184,9 +175,11 @@ class UploadsConsumer:
                 log.warning("kafka: %s", error.str())
         return leased
 
-    def _is_fenced_again(self) -> bool:
-        previously_s, self._fenced_at_s = self._fenced_at_s, time.monotonic()
-        return self._fenced_at_s - previously_s < TWIN_WITHIN_S
+    def _join_again(self, why: str) -> NoReturn:
+        self._withdraw([TopicPartition(self.topic, partition) for partition in self._lease_numbers], "lost")
+        self.close()
+        self._join()
+        raise Unavailable("kafka", f"{why}; joining the group again")
 
     def _go_on_at(self, offsets: Mapping[Lease, int]) -> None:
         for lease, offset in offsets.items():

@@ -36,6 +36,18 @@ class LagReader:
         except KafkaException as error:
             raise Unavailable("kafka", error.args[0].str()) from None
 
+    def total(self) -> int:
+        """Read the lag of all partitions together, in messages. Raises Unavailable."""
+        try:
+            topic = self._client.list_topics(self._topic, ASK_TIMEOUT_S).topics[self._topic]
+        except KafkaException as error:
+            raise Unavailable("kafka", error.args[0].str()) from None
+        return sum(self.ask(topic.partitions).values())
+
+    def close(self) -> None:
+        """Close the client."""
+        self._client.close()
+
     def _behind(self, committed: TopicPartition) -> int:
         first, end = self._client.get_watermark_offsets(committed, ASK_TIMEOUT_S)
         return max(0, end - max(first, committed.offset))

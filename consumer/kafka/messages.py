@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from cloudevents.core.bindings.kafka import KafkaMessage, to_binary
 from cloudevents.core.formats.json import JSONFormat
@@ -16,12 +17,14 @@ from consumer.events import Body, Event, ImageDeleted, ImageUpload, MatchFeedbac
 Headers = tuple[tuple[str, bytes | None], ...]
 
 SOURCE = "/seenit"
-EVENT_TYPES: dict[type[Body], str] = {
+_JSON = JSONFormat()
+# Of a verdict, a CloudEvents extension attribute: the message that it answers, as `topic/partition/offset`.
+RECORD_HEADER = "ce_record"
+INCOMING_TYPES: dict[type[Body], str] = {
     ImageUpload: "image.uploaded",
     ImageDeleted: "image.deleted",
     MatchFeedback: "match.feedback",
 }
-_JSON = JSONFormat()
 # How long the client may empty its full queue before the message is offered to it again.
 _FULL_QUEUE_WAIT_S = 0.1
 
@@ -77,6 +80,27 @@ def read_headers(message: Message) -> Headers | None:
         return None
 
 
+class RecordAddress(NamedTuple):
+    """Where a message stands."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    @classmethod
+    def parse(cls, text: bytes) -> "RecordAddress | None":
+        """Parse what `record_header` wrote; None for anything else."""
+        match text.decode("utf-8", "replace").rsplit("/", 2):
+            case [topic, partition, offset] if partition.isdecimal() and offset.isdecimal() and len(text) < 300:
+                return cls(topic, int(partition), int(offset))
+        return None
+
+
+def record_header(record: Record) -> tuple[str, bytes]:
+    """Make the header of a verdict that says which message it answers, so that its picture can be shown again."""
+    return RECORD_HEADER, f"{record.topic}/{record.partition}/{record.offset}".encode()
+
+
 def event_message(topic: str, kind: str, event_id: str, key: str, time: datetime, data: BaseModel) -> OutgoingMessage:
     """Write an event for a topic: a CloudEvent in binary mode, about what its key names."""
     event = CloudEvent(
@@ -113,20 +137,21 @@ def verdict_message(verdict: Verdict, event: Event) -> KafkaMessage:
     )
 
 
-def request_message(topic: str, body: ImageUpload | ImageDeleted | MatchFeedback, source: str) -> OutgoingMessage:
-    """Make the message that asks for something, under its image id: a CloudEvent in binary mode."""
+def incoming_message(topic: str, body: ImageUpload | ImageDeleted | MatchFeedback, source: str) -> OutgoingMessage:
+    """Make a message for one of the topics that the service reads: a CloudEvent in binary mode, with a new id."""
     event = CloudEvent(
         {
             "id": str(uuid.uuid4()),
             "source": source,
-            "type": EVENT_TYPES[type(body)],
+            "type": INCOMING_TYPES[type(body)],
             "time": datetime.now(UTC),
             "datacontenttype": "application/json",
         },
         body.model_dump_json(exclude_none=True).encode(),
     )
-    message = to_binary(event, _JSON)
-    return OutgoingMessage(topic, (body.image_id or "").encode(), message.value, tuple(message.headers.items()))
+    message = to_binary(event, _JSON, key_mapper=lambda _: body.image_id or "")
+    key = message.key.encode() if isinstance(message.key, str) else message.key
+    return OutgoingMessage(topic, key, message.value, tuple(message.headers.items()))
 
 
 def produce(

@@ -7,14 +7,13 @@ waits for transactions that were open then.
 import logging
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from consumer.errors import Unavailable
-from consumer.kafka.config import BROKER_TIMEOUT_S, FETCH_WAIT_MS, client_options
+from consumer.kafka.config import BROKER_TIMEOUT_S, CLOSE_TIMEOUT_S, FETCH_WAIT_MS, client_options
 from consumer.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -34,8 +33,7 @@ class TopicReplica:
         self._patience_s = settings.transaction_timeout_ms / 1000 + BROKER_TIMEOUT_S
         options = {
             **client_options(settings),
-            # A name is required, but nothing is ever committed under it.
-            "group.id": f"{settings.group_id}-replica-{uuid.uuid4()}",
+            "group.id": settings.group_id,  # a name is required; it is no member of the group
             "enable.auto.commit": False,
             "fetch.wait.max.ms": FETCH_WAIT_MS,
         }
@@ -55,13 +53,14 @@ class TopicReplica:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop reading. A client that waits for brokers which do not answer is left behind with its thread."""
         self._closed.set()
         if self._thread.is_alive():
-            self._thread.join()
-        with self._ask_lock:
+            self._thread.join(CLOSE_TIMEOUT_S)
+        if not self._thread.is_alive() and self._ask_lock.acquire(timeout=CLOSE_TIMEOUT_S):
             self._asker.close()
-        self._reader.close()
+            self._reader.close()
+            self._ask_lock.release()
 
     def catch_up(self) -> None:
         """Wait until all is read that stands on the topic now. Raises Unavailable if it cannot be read to its end."""

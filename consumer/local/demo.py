@@ -3,6 +3,7 @@
 import io
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -18,8 +19,10 @@ from rich.table import Table
 from consumer.errors import SeenitError
 from consumer.events import Box, Edit, ImageUpload, Verdict
 from consumer.kafka.clients import EventsProducer, VerdictsReader
+from consumer.local import stack, state
 from consumer.local.pictures import EDITS, HARDEST, edited, photographs, pictures_in
 from consumer.local.stack import Stack
+from consumer.local.state import Addresses
 from consumer.settings import KafkaSettings
 from consumer.verification.draw import draw_box
 
@@ -64,10 +67,10 @@ class Outcome:
         return match is not None and match.image_id.partition(COPY_SEPARATOR)[0] == self.upload.original
 
 
-def demonstrate(images: Path | None, out: Path, console: Console, seed: int = 7) -> bool:
+def demonstrate(images: Path | None, out: Path, console: Console, *, keep: bool = False, seed: int = 7) -> bool:
     """Run the demonstration, print the table, write the contact sheet to `out`; True when all verdicts are right.
 
-    The hardest copies are shown and counted, but do not decide.
+    The hardest copies are shown and counted, but do not decide. The stack is left running if it is to be kept.
 
     Raises SeenitError when there is nothing to show, a server does not start or verdicts stay away.
     """
@@ -79,10 +82,9 @@ def demonstrate(images: Path | None, out: Path, console: Console, seed: int = 7)
     outcomes: list[Outcome] = []
     with (
         Progress(*columns, console=console) as progress,
-        Stack(progress=progress.console.print) as stack,
+        _servers(keep, progress.console.print) as addresses,
     ):
-        stack.start_consumer()
-        kafka = KafkaSettings(bootstrap_servers=stack.addresses.kafka)
+        kafka = KafkaSettings(bootstrap_servers=addresses.kafka)
         producer, reader = EventsProducer(kafka), VerdictsReader(kafka)
         task = progress.add_task("uploading originals", total=len(originals))
         uploads = [_send(producer, name, "original", data, None) for name, data in originals.items()]
@@ -101,7 +103,27 @@ def demonstrate(images: Path | None, out: Path, console: Console, seed: int = 7)
     sheet = out / "contact-sheet.png"
     contact_sheet(outcomes).save(sheet)
     console.print(f"Each duplicate beside its match: {sheet}")
-    return _print_summary(outcomes, console)
+    right = _print_summary(outcomes, console)
+    if keep:
+        console.print(f"What was uploaded, on the page: {addresses.http_url}campaigns", soft_wrap=True)
+        console.print("It is left running; to stop it: seenit down")
+    else:
+        console.print("To look at it on the page: make demo KEEP=1")
+    return right
+
+
+@contextmanager
+def _servers(keep: bool, progress: Callable[[str], None]) -> Iterator[Addresses]:
+    """Run a stack with a consumer until the block is left, or one with the page that is kept."""
+    if not keep:
+        with Stack(progress=progress) as own:
+            own.start_consumer()
+            yield own.addresses
+        return
+    running = state.load()
+    if running is not None and running.alive:
+        raise SeenitError("A stack is running already, with uploads of its own. Stop it first: seenit down")
+    yield stack.up(progress=progress).addresses
 
 
 def _distinct(images: Path | None, console: Console) -> Iterator[tuple[str, bytes]]:

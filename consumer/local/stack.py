@@ -223,10 +223,8 @@ def environment(addresses: Addresses) -> dict[str, str]:
 def create_topics(addresses: Addresses) -> None:
     """Create all topics; banks, feedback and decisions stand in one partition each, in order. Raises StartFailed."""
     admin = AdminClient({"bootstrap.servers": addresses.kafka, "log_level": 0})  # what goes wrong is raised
-    names = (
-        *(addresses.input_topic, addresses.output_topic, addresses.dead_letter_topic),
-        *(addresses.rematches_topic, addresses.audit_topic),
-    )
+    names = [addresses.input_topic, addresses.output_topic, addresses.dead_letter_topic]
+    names += [addresses.rematches_topic, addresses.audit_topic]
     topics = [NewTopic(name, num_partitions=_PARTITIONS, replication_factor=1) for name in names]
     ordered = (addresses.banks_topic, addresses.feedback_topic, KafkaSettings().decisions_topic)
     topics += [NewTopic(name, num_partitions=1, replication_factor=1) for name in ordered]

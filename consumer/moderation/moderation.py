@@ -6,6 +6,7 @@ from typing import Self
 
 from consumer.encoder.contract import ModelInfo
 from consumer.errors import SeenitError
+from consumer.kafka.config import CLOSE_TIMEOUT_S
 from consumer.moderation.campaigns import Campaigns, newest_campaigns
 from consumer.moderation.decisions import Decisions
 from consumer.moderation.feedback import FeedbackWorker
@@ -49,7 +50,7 @@ class Moderation:
         """Stop all of it."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(CLOSE_TIMEOUT_S)  # it may wait for brokers that do not answer
         self._decisions.close()
 
     def catch_up(self) -> None:

@@ -77,7 +77,7 @@ class BankReplica:
         self._forget()
 
     def _forget(self) -> None:
-        self._epoch, self._serial = b"", 0
+        self._epoch, self._serial, self._floor = b"", 0, 0
         self._entries: dict[bytes, Entry] = {}
         self._of_image: dict[tuple[str, str], set[EntryKey]] = {}
         self.banks.clear()
@@ -90,7 +90,7 @@ class BankReplica:
         """Read what changed. Raises Unavailable when Redis cannot be asked, or has less than there was."""
         more = True
         while more:
-            page = self._store.read(self._epoch, self._serial)
+            page = self._store.read(self._epoch, self._serial, self._floor)
             self._apply(page)
             more = bool(page.more)
         if any(self.offsets.get(partition, 0) < offset for partition, offset in self._required.items()):
@@ -132,6 +132,7 @@ class BankReplica:
     def _apply(self, page: ChangesPage) -> None:
         if page.anew:
             self._forget()
+            self._floor = page.floor
         new_rows: dict[str | None, list[IndexRow]] = {}
         for name, serial, data in zip(page.changes[::3], page.changes[1::3], page.changes[2::3], strict=True):
             self._remove(name)

@@ -92,6 +92,12 @@ class ChangesPage(NamedTuple):
     meta: list[bytes]
 
     @property
+    def floor(self) -> int:
+        """The serial of the last removal that is forgotten."""
+        fields = dict(zip(self.meta[::2], self.meta[1::2], strict=True))
+        return int(fields.get(b"floor", 0))
+
+    @property
     def offsets(self) -> dict[int, int]:
         """The next offset to be read of each partition of the topic."""
         pairs = zip(self.meta[::2], self.meta[1::2], strict=True)
@@ -140,9 +146,9 @@ class BankStore:
         if not self._store.evaluate(self._write_script, [*self._keys, lease.key], *arguments):
             raise Unavailable("redis", "the banks were lost, or another process fills them by now")
 
-    def read(self, epoch: bytes, serial: int) -> ChangesPage:
-        """Read a page of what changed since."""
-        return ChangesPage(*self._store.evaluate(self._read_script, self._keys, epoch, serial, PAGE_ROWS))
+    def read(self, epoch: bytes, serial: int, floor: int) -> ChangesPage:
+        """Read a page of what changed since; `floor` is that of the page that began anew."""
+        return ChangesPage(*self._store.evaluate(self._read_script, self._keys, epoch, serial, PAGE_ROWS, floor))
 
     def read_features(self, names: Sequence[bytes]) -> list[bytes | None]:
         """Read the features stored under each name; None where there are none."""

@@ -11,7 +11,7 @@ from consumer.encoder.contract import ModelInfo
 from consumer.events import Match, Model, Record, Verdict
 from consumer.kafka.consumer import UploadsConsumer
 from consumer.kafka.dead_letters import dead_letter
-from consumer.kafka.messages import OutgoingMessage, event_message, verdict_message
+from consumer.kafka.messages import OutgoingMessage, event_message, record_header, verdict_message
 from consumer.kafka.publisher import Publisher
 from consumer.moderation.matching import NO_HITS
 from consumer.pipeline.batch import Batch, Item
@@ -73,7 +73,7 @@ class Publish:
                 continue
             message = verdict_message(self._verdict(item, received_at), item.event)
             key = message.key.encode() if isinstance(message.key, str) else message.key
-            headers = (*message.headers.items(), *item.trace.headers())
+            headers = (*message.headers.items(), record_header(item.record), *item.trace.headers())
             yield OutgoingMessage(self._settings.output_topic, key, message.value, headers)
             if item.outcome is not None and self._settings.rematches_topic:
                 for told in item.outcome.joined.floods:

@@ -146,6 +146,11 @@ class Metrics(Collector):
         yield from (embeddings, size, age)
 
 
+def _series_name(name: str) -> str:
+    """A name from outside, fit for a label: halves of surrogate pairs would break the page."""
+    return name[:MAX_LABEL_LENGTH].encode("utf-8", "replace").decode()
+
+
 class HttpMetrics:
     """All metrics of one `seenit serve`. Routes are named as the OpenAPI document names them."""
 
@@ -168,11 +173,6 @@ class HttpMetrics:
         self.dependency_up = gauge(
             "seenit_http_dependency_up", "1 when it could be asked the last time", ["dependency"]
         )
-
-
-def _series_name(name: str) -> str:
-    """A name from outside, fit for a label: halves of surrogate pairs would break the page."""
-    return name[:MAX_LABEL_LENGTH].encode("utf-8", "replace").decode()
 
 
 def largest_tenants(windows: Iterable[TenantWindow], limit: int = MAX_TENANTS) -> list[TenantWindow]:

@@ -194,6 +194,19 @@ class VectorIndex:
             block.extend(rows[:room])
             rows = rows[room:]
 
+    def rows(self) -> Iterator[list[IndexRow]]:
+        """Read the living rows, in order, block by block."""
+        for block in self._blocks:
+            yield [
+                IndexRow(
+                    Position(int(block.ms[row]), int(block.serial[row])),
+                    block.ids[row],
+                    int(block.uploaded_us[row]),
+                    block.vectors[row],
+                )
+                for row in np.flatnonzero(block.alive).tolist()
+            ]
+
     def remove(self, position: Position) -> None:
         """Erase the row at a position, if there is one."""
         location = self._locate(position.serial)

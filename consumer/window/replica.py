@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from consumer.errors import Unavailable
-from consumer.window.index import VectorIndex
+from consumer.window.index import Hit, Query, VectorIndex
+from consumer.window.large_index import EXACT_ROWS, LargeIndex, ReadRows
 from consumer.window.loss_guard import RECOVERY_PENDING, LossGuard
 from consumer.window.records import Position, decode_index_row
 from consumer.window.store import Call, WindowGone, WindowRecovering, WindowStore
@@ -55,8 +56,12 @@ class Page(NamedTuple):
 class Replica:
     """One tenant's window in this process: the index of its vectors, and a cursor into its log."""
 
-    def __init__(self, new_index: Callable[[], VectorIndex], dim: int) -> None:
+    def __init__(
+        self, new_index: Callable[[], VectorIndex], dim: int, new_large_index: Callable[[], LargeIndex] | None = None
+    ) -> None:
+        """Windows of more than EXACT_ROWS move to a large index, if there is one for the model."""
         self._new_index = new_index
+        self._new_large_index = new_large_index
         self._dim = dim
         self.read_at_s = 0.0
         self.marker: bytes | None = None  # the loss guard's when the log was last read
@@ -64,7 +69,7 @@ class Replica:
 
     def reset(self) -> None:
         """Forget all that was read."""
-        self.index = self._new_index()
+        self.index: VectorIndex | LargeIndex = self._new_index()
         self.epoch = b""
         self.cursor = b"-"
 
@@ -84,6 +89,8 @@ class Replica:
         """Follow the appends and deletions of a page, and move the cursor behind it."""
         rows = [decode_index_row(*pair) for pair in zip(page.records[::2], page.records[1::2], strict=True)]
         self.index.extend([row for row in rows if len(row.vector) == self._dim])
+        if self._new_large_index is not None and isinstance(self.index, VectorIndex) and len(self.index) > EXACT_ROWS:
+            self.index = _moved(self.index, self._new_large_index())
         for position in page.deleted:
             self.index.remove(Position.parse(position))
         if page.oldest:
@@ -91,6 +98,19 @@ class Replica:
         else:
             self.index = self._new_index()
         self.epoch, self.cursor = page.epoch, page.cursor
+
+    def search(self, queries: Sequence[Query], read: ReadRows) -> list[list[Hit]]:
+        """Search the index; a large one reads rows of the window. Raises RowsGone when the window has changed."""
+        if isinstance(self.index, VectorIndex):
+            return self.index.search(queries)
+        return self.index.search(queries, read)
+
+
+def _moved(small: VectorIndex, large: LargeIndex) -> LargeIndex:
+    """Fill a large index with the rows of a small one."""
+    for rows in small.rows():
+        large.extend(rows)
+    return large
 
 
 class Replicas:

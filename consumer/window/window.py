@@ -8,9 +8,11 @@ with what stood before it then. The Lua scripts in `lua/` do what has to be atom
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,14 +21,15 @@ from consumer.encoder.contract import ModelInfo
 from consumer.settings import WindowSettings
 from consumer.window.connection import AnyRedis
 from consumer.window.contract import TenantStats, Window, WindowStats
-from consumer.window.index import Hit, Query, SearchParams, VectorIndex
+from consumer.window.index import Query, SearchParams, VectorIndex
+from consumer.window.inverted_lists import Effort
+from consumer.window.large_index import LargeIndex, RowsGone
 from consumer.window.loss_guard import LossGuard
 from consumer.window.records import (
     AppendResult,
     DeleteResult,
     ExactMatch,
     Lookup,
-    NearMatch,
     NewRecord,
     Position,
     Source,
@@ -38,10 +41,13 @@ from consumer.window.records import (
     to_datetime,
 )
 from consumer.window.replica import Replica, Replicas
+from consumer.window.searcher import WindowSearcher
 from consumer.window.store import Call, WindowRecovering, WindowStore
 
 # Near matches reported for an upload, beside the earliest one within the threshold.
 MAX_NEAREST = 32
+# By the setting: how much a search among more than EXACT_ROWS may cost. What each finds: tests/benchmarks/README.md.
+EFFORTS = {"thorough": Effort(share=0.6, candidates=500), "fast": Effort(share=0.2, candidates=200)}
 # Stale replicas that are read along with an append or a refresh: a deleted picture has to leave every process within
 # seconds, also one that is busy with other tenants.
 STALE_WITH_APPEND = 8
@@ -75,7 +81,16 @@ class RedisWindow(Window):
         def new_index() -> VectorIndex:
             return VectorIndex(model.dim, search, self.store.retention_ms)
 
-        self._replicas = Replicas(self.store, self.loss_guard, lambda: Replica(new_index, model.dim), progress)
+        retention_ms, effort = self.store.retention_ms, EFFORTS[settings.search]
+        new_large_index = (
+            None if model.codebooks is None else partial(LargeIndex, model.codebooks, search, retention_ms, effort)
+        )
+
+        def new_replica() -> Replica:
+            return Replica(new_index, model.dim, new_large_index)
+
+        self._replicas = Replicas(self.store, self.loss_guard, new_replica, progress)
+        self._searcher = WindowSearcher(self.store, self._replicas)
         self._lock = threading.Lock()
 
     def find_exact(self, uploads: Sequence[tuple[str, str, bytes, datetime]]) -> list[ExactMatch | None]:
@@ -109,6 +124,11 @@ class RedisWindow(Window):
         arrival; `region_matches` has the same for each region. An exact copy is not searched for near matches. One
         round trip for all tenants, unless a replica is far behind.
         """
+        while True:
+            with suppress(RowsGone):  # of a window that was lost meanwhile
+                return self._append(records)
+
+    def _append(self, records: Sequence[NewRecord]) -> list[AppendResult]:
         by_tenant = _group(record.tenant for record in records)
         results: list[AppendResult] = [AppendResult()] * len(records)
         arguments = [_append_arguments(record) for record in records]
@@ -127,7 +147,7 @@ class RedisWindow(Window):
                     position = results[index].position
                     if position is not None and results[index].exact is None:
                         searches[index] = _queries(records[index], position)
-                for index, (near, *regions) in _search(replicas[tenant], searches):
+                for index, (near, *regions) in self._searcher.search(tenant, replicas[tenant], searches):
                     results[index] = replace(results[index], near=near, region_matches=tuple(regions))
             self._replicas.evict()
         return results
@@ -138,6 +158,11 @@ class RedisWindow(Window):
         As of `append`, but that an exact copy is searched for near matches too. One round trip for all tenants, unless
         a replica is far behind.
         """
+        while True:
+            with suppress(RowsGone):  # of a window that was lost meanwhile
+                return self._look_up(lookups)
+
+    def _look_up(self, lookups: Sequence[Lookup]) -> list[AppendResult]:
         by_tenant = _group(lookup.tenant for lookup in lookups)
         results: list[AppendResult] = [AppendResult()] * len(lookups)
         with self._lock:
@@ -151,7 +176,7 @@ class RedisWindow(Window):
                     end = Position(now_ms, LAST_SERIAL)
                     vectors = lookups[index].vectors
                     searches[index] = [Query(end, b"", vector.astype(np.float16), False) for vector in vectors]
-                for index, (near, *regions) in _search(replicas[tenant], searches):
+                for index, (near, *regions) in self._searcher.search(tenant, replicas[tenant], searches):
                     results[index] = replace(results[index], near=near, region_matches=tuple(regions))
             self._replicas.evict()
         return results
@@ -258,22 +283,8 @@ def _queries(record: NewRecord, position: Position) -> list[Query]:
     ]
 
 
-def _search(
-    replica: Replica, searches: Mapping[int, Sequence[Query]]
-) -> Iterator[tuple[int, list[tuple[NearMatch, ...]]]]:
-    """Run the queries of each search at once; yield the near matches of each query, by search, of those with any."""
-    hits = iter(replica.index.search([query for queries in searches.values() for query in queries]))
-    for search, queries in searches.items():
-        if queries:
-            yield search, [tuple(map(_near_match, next(hits))) for _ in queries]
-
-
 def _exact_match(position: bytes, record: bytes, *own: bytes) -> ExactMatch:
     """Decode an earlier copy; `own` are position, record and patches of the upload's own record, if it is stored."""
     row = decode_index_row(position, record)
     stored = StoredRecord(Position.parse(own[0]), own[1], own[2]) if own else None
     return ExactMatch(decode_name(row.image_id), row.position, to_datetime(row.uploaded_us), own_record=stored)
-
-
-def _near_match(hit: Hit) -> NearMatch:
-    return NearMatch(decode_name(hit.image_id), hit.position, hit.l2, to_datetime(hit.uploaded_us))

@@ -141,6 +141,27 @@ MODERATION = [
     ],
     [
         Panel(
+            "Campaigns",
+            "short",
+            {"{{tenant}}: {{campaign}}": "max by (tenant, campaign) (seenit_campaign_uploads_per_hour)"},
+            "Uploads of one picture and its copies in the last hour: those campaigns that have most.",
+        ),
+        Panel(
+            "Floods",
+            "short",
+            {"{{state}}": "sum by (state) (increase(seenit_floods_total[1h]))"},
+            "In an hour: campaigns that went beyond their tenant's bound, and that came back to half of it.",
+        ),
+        Panel(
+            "Feedback",
+            "short",
+            {"{{decision}}": "sum by (decision) (increase(seenit_feedback_total[1h]))"},
+            "What people decided about matches, in an hour. Refused: the dead letters say why.",
+            stacked=True,
+        ),
+    ],
+    [
+        Panel(
             "Pictures remembered, by tenant",
             "short",
             {"{{tenant}}": "max by (tenant) (seenit_window_embeddings)"},

@@ -380,6 +380,7 @@ def as_user(cluster: KafkaCluster, user: str) -> KafkaSettings:
         embeddings_topic="image-embeddings",
         banks_topic="image-banks",
         rematches_topic="image-rematches",
+        feedback_topic="image-feedback",
     )
 
 

@@ -68,8 +68,8 @@ def kustomize() -> str:
         return installed
     folder = STACK / "deploy" / KUSTOMIZE.rpartition("@")[2]
     if not folder.exists():
-        go = needed("go", "golang")
-        _fetch([go, "install", KUSTOMIZE], folder, GOBIN=str(_fresh(folder)))
+        go = _packages("go", HERE / "go.lock") / "go" / "bin" / "go"  # Debian's is too old for it
+        _fetch([str(go), "install", KUSTOMIZE], folder, GOBIN=str(_fresh(folder)), GOROOT="", CGO_ENABLED="0")
     return str(folder / "kustomize")
 
 

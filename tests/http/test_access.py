@@ -16,10 +16,11 @@ from joserfc.jwk import ECKey, RSAKey
 
 from consumer.errors import Misconfigured
 from consumer.http.access import Access
-from consumer.http.keys import hash_key, new_key
+from consumer.http.keys import new_key
 from consumer.local.process import Server
 from consumer.settings import ServeSettings
 from tests.http.conftest import serve
+from tests.http.keys import entry
 from tests.http.pictures import PHOTO, jpeg
 from tests.service_fixtures import Service
 from tests.stack_fixtures import serving
@@ -27,11 +28,6 @@ from tests.stack_fixtures import serving
 READER, REVIEWER, ADMIN, SLOW = (new_key() for _ in range(4))
 PICTURE = jpeg(PHOTO)
 AUDIENCE = "seenit"
-
-
-def entry(name: str, key: str, scopes: list[str], tenants: list[str], more: str = "") -> str:
-    lines = (f"[keys.{name}]", f'sha256 = "{hash_key(key)}"', f"scopes = {json.dumps(scopes)}")
-    return "\n".join((*lines, f"tenants = {json.dumps(tenants)}", more, ""))
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,14 @@ import pytest
 from consumer.kafka.consumer import UploadsConsumer
 from tests.kafka.group import Member, Topics, new_topics
 from tests.kafka_cluster import KafkaCluster
+from tests.kafka_cluster.requests import Requests, requests_of
+
+
+@pytest.fixture(scope="package")
+def requests(kafka_cluster: KafkaCluster) -> Iterator[Requests]:
+    """The requests of clients of `proxied_servers`."""
+    with requests_of(kafka_cluster) as requests:
+        yield requests
 
 
 @pytest.fixture

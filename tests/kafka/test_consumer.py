@@ -1,5 +1,6 @@
 """The consumer as a member of its group, on real Apache Kafka: partitions move, and names are held by one process."""
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from consumer.errors import Misconfigured, Unavailable
 from consumer.kafka.config import consumer_options
 from consumer.kafka.consumer import UploadsConsumer
 from tests.kafka.group import PARTITIONS, Member, Topics, wait_for
+from tests.kafka_cluster.requests import Requests
 
 
 def test_records_that_are_put_back_come_again_before_others(topics: Topics) -> None:
@@ -71,6 +73,30 @@ def test_a_partition_that_went_while_it_was_paused_runs_when_it_comes_back(
     for partition in range(PARTITIONS):
         topics.upload(b"%d" % partition, partition=partition)
     wait_for(lambda: {value for value, _ in first.received} == {b"0", b"1"})
+
+
+def test_a_partition_has_an_owner_though_the_answer_that_gives_it_is_lost(
+    topics: Topics, requests: Requests, join: Callable[..., Member]
+) -> None:
+    """Each of two members gives one up to a third, one of them later: the third has one when the answer is lost."""
+    topic = f"six-{topics.settings.input_topic}"
+    topics.cluster.create_topic(topic, 6)
+    changes = {"group_protocol": "consumer", "input_topic": topic}
+    requests.start_over()
+    quick = join(**changes)
+    wait_for(lambda: len(quick.partitions) == 6)
+    may_revoke = threading.Event()
+    slow = join(may_revoke.wait, **changes)
+    wait_for(lambda: len(quick.partitions) == len(slow.partitions) == 3)
+    third = join(bootstrap_servers=topics.cluster.proxied_servers, **changes)
+    wait_for(lambda: len(third.partitions) == 1)
+    time.sleep(1)  # it has confirmed that it has the one
+    may_revoke.set()
+    name = third.consumer._client.memberid()
+    while topics.cluster.assignment(topics.settings.group_id)[name] != 2:
+        assert requests.lose_answer("ConsumerGroupHeartbeat", silent=True).is_met()
+    assert len(third.partitions) == 1
+    wait_for(lambda: {*quick.partitions, *slow.partitions, *third.partitions} == set(range(6)))
 
 
 def test_two_processes_under_one_name_end_with_one(topics: Topics, join: Callable[..., Member]) -> None:

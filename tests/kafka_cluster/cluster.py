@@ -188,6 +188,12 @@ class KafkaCluster:
         state = metadata.partitions.get(partition)
         return None if state is None or state.leader < 0 else state.leader
 
+    def assignment(self, group: str) -> dict[str, int]:
+        """Tell how many partitions each member of a group has, as the brokers see it."""
+        admin = self.admin()
+        described = admin.describe_consumer_groups([group])[group].result(30)
+        return {member.member_id: len(member.assignment.topic_partitions) for member in described.members}
+
     def in_sync(self) -> bool:
         """Tell whether every replica of every topic has caught up with its leader."""
         try:

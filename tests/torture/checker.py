@@ -8,7 +8,7 @@ import json
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from tests.torture.nemesis import Harm
 from tests.torture.workload import Planted, Workload
 
 READ_TIMEOUT_S = 60.0
+FLOOD_BOUND = 3  # uploads an hour
 
 
 class StoredMessage(NamedTuple):
@@ -82,6 +83,9 @@ class Topics(NamedTuple):
     uploads: str
     verdicts: str
     dead_letters: str
+    rematches: str = ""  # these three where there is feedback
+    feedback: str = ""
+    decisions: str = ""
 
 
 class Checker:
@@ -97,18 +101,25 @@ class Checker:
         self._sent_at_s = workload.sent_at_s
         self._harm = harm
         self._report = Report()
+        self._floods_expected: dict[tuple[str, str], bool] = {}
         self._uploads: list[StoredMessage] = []
         self._sent_to: dict[str, set[int]] = defaultdict(set)
         self._verdicts: dict[str, list[Verdict]] = defaultdict(list)
 
     def lag(self) -> int:
-        """Count the messages of the input topic that no committed offset covers."""
-        offsets = self._committed_offsets()
-        return sum(end - offsets.get(partition, 0) for partition, end in self._ends(self._topics.uploads).items())
+        """Count the messages of the input topics that no committed offset covers."""
+        topics = {self._topics.uploads: self._group}
+        if self._topics.feedback:
+            topics[self._topics.feedback] = f"{self._group}-feedback"
+        lag = 0
+        for topic, group in topics.items():
+            offsets = self._committed_offsets(topic, group)
+            lag += sum(end - offsets.get(partition, 0) for partition, end in self._ends(topic).items())
+        return lag
 
     def decided(self) -> int:
         """Count the messages of the input topic that committed offsets cover."""
-        return sum(self._committed_offsets().values())
+        return sum(self._committed_offsets(self._topics.uploads, self._group).values())
 
     def check(self, window: redis.Redis, key_prefix: str) -> Report:
         """Read everything, and check every guarantee of the service on it."""
@@ -134,8 +145,14 @@ class Checker:
         self._check_transactions()
         self._check_replays()
         self._check_matches()
-        self._check_dead_letters(letters)
+        feedback_topic = self._topics.feedback.encode()
+        about_feedback = [letter for letter in letters if letter.headers["seenit-topic"] == feedback_topic]
+        self._check_dead_letters([letter for letter in letters if letter not in about_feedback])
+        if self._topics.feedback:
+            self._check_feedback(about_feedback)
         self._check_copies(_positions(window, key_prefix))
+        if self._topics.feedback:
+            self._check_floods()
         return self._report
 
     def verdicts(self) -> list[Verdict]:
@@ -149,10 +166,7 @@ class Checker:
 
     def history(self, image_id: str) -> str:
         """Describe all that is known of an image and its copies, a line for each event, in the order of time."""
-        planted = self._planted.get(image_id)
-        family = {image_id}
-        if planted is not None and planted.picture >= 0:
-            family = {p.image_id for p in self._planted.values() if p.picture == planted.picture}
+        family = self._family(image_id)
         lines: list[tuple[float, str]] = []
         for message in self._uploads:
             name = _text(message.key)
@@ -177,10 +191,17 @@ class Checker:
                     lines.append((harm.began_s, f"harm    {harm.name} for {took:.1f} s"))
         return "\n".join(f"  {_clock(time_s)} {what}" for time_s, what in sorted(lines))
 
+    def _family(self, image_id: str) -> set[str]:
+        """The image with all its copies."""
+        planted = self._planted.get(image_id)
+        if planted is None or planted.picture < 0:
+            return {image_id}
+        return {each.image_id for each in self._planted.values() if each.picture == planted.picture}
+
     # The guarantees.
 
     def _check_offsets(self) -> None:
-        offsets = self._committed_offsets()
+        offsets = self._committed_offsets(self._topics.uploads, self._group)
         for partition, end in self._ends(self._topics.uploads).items():
             if offsets.get(partition, 0) != end:
                 self._report.fail(
@@ -225,9 +246,11 @@ class Checker:
 
     def _check_replays(self) -> None:
         for name, verdicts in self._verdicts.items():
-            if len(verdicts) < 2 or self._disturbed([name]):
+            if len(verdicts) < 2 or self._disturbed([name]) or self._planted[name].judged:
                 continue
             self._report.counts["uploads decided again"] += 1
+            if self._outlived_its_original(self._family(name)):
+                continue
             decisions = {
                 verdict.decision
                 for verdict in verdicts
@@ -293,6 +316,10 @@ class Checker:
         for family in families.values():
             if self._disturbed([copy.image_id for copy in family]):
                 self._report.counts["families disturbed by loss of data"] += 1
+            elif any(copy.judged for copy in family):
+                self._report.counts["pairs that people decided about"] += 1
+            elif self._outlived_its_original({copy.image_id for copy in family}):
+                self._report.counts["families whose original was lost before its verdict"] += 1
             elif any(copy.deleted for copy in family):
                 self._check_deletion(family)
             elif len(family) > 1:
@@ -309,6 +336,8 @@ class Checker:
             first = min(positions.keys() & family.keys(), key=lambda name: positions[name], default=None)
             if first != unique[0]:
                 self._report.fail(unique[0], f"is the unique one, and {first} stands first in the stream")
+        if not self._wiped_since(family):
+            self._check_campaign(unique[0], [v for v in committed.values() if v is not None and v.match is not None])
         for name, verdict in committed.items():
             if verdict is None or verdict.match is None:
                 continue
@@ -320,6 +349,57 @@ class Checker:
                     self._report.fail(name, f"is no exact copy of {verdict.match}")
                 elif (original := committed[verdict.match]) is not None and original.data["kind"] == "exact":
                     self._report.fail(name, f"names {verdict.match}, which is an exact copy itself")
+
+    def _check_campaign(self, first: str, duplicates: Sequence[Verdict]) -> None:
+        """Check that all copies are in the campaign of the first, and that each was counted once."""
+        campaigns = [verdict.data["campaign"] for verdict in duplicates]
+        if {campaign["id"] for campaign in campaigns} != {first}:
+            self._report.fail(first, f"has copies in the campaigns {campaigns}")
+        elif sorted(campaign["size"] for campaign in campaigns) != list(range(2, len(campaigns) + 2)):
+            self._report.fail(first, f"has a campaign whose sizes are {[each['size'] for each in campaigns]}")
+        elif self._topics.feedback:
+            self._floods_expected[duplicates[0].data["tenant"], first] = len(campaigns) + 1 > FLOOD_BOUND
+
+    def _check_floods(self) -> None:
+        """Check that each campaign beyond the bound told so once, and no other."""
+        told: dict[tuple[str, str], set[bytes]] = defaultdict(set)
+        for message in self._read(self._topics.rematches, "read_committed"):
+            flood = json.loads(message.value or b"")
+            told[flood["tenant"], flood["campaign"]].add(message.headers["ce_id"])
+            if flood["state"] != "began" or flood["uploads_per_hour"] <= FLOOD_BOUND:
+                self._report.fail(flood["campaign"], f"told of a flood: {flood}")
+        for campaign, expected in self._floods_expected.items():
+            self._report.counts["floods told"] += expected
+            if len(told[campaign]) != expected:
+                self._report.fail(campaign[1], f"told of {len(told[campaign])} floods, not of {int(expected)}")
+
+    def _check_feedback(self, letters: Sequence[StoredMessage]) -> None:
+        """Check that feedback was taken in or refused, once, and that rejected pairs do not match at last."""
+        sent = self._read(self._topics.feedback, "read_committed")
+        decided = self._read(self._topics.decisions, "read_committed")
+        self._report.counts["feedback"] += len(sent)
+        self._report.counts["feedback refused"] += len(letters)
+        if len(decided) + len(letters) != len(sent):
+            self._report.fail("", f"{len(sent)} feedbacks made {len(decided)} decisions and {len(letters)} letters")
+        for letter in letters:
+            pair = json.loads(letter.value or b"")["data"]
+            known = [
+                any(v.committed and v.message.timestamp_ms < letter.timestamp_ms for v in self._verdicts.get(name, []))
+                for name in (pair["image_id"], pair["match_id"])
+            ]
+            if any(known) and not any(harm.wipes for harm in self._harm):
+                self._report.fail(pair["image_id"], "had its verdict when feedback on it was refused")
+        for reason in {letter.headers["seenit-reason"] for letter in letters} - {b"unknown-picture"}:
+            self._report.fail("", f"feedback was refused for {reason!r}")
+        for value in {message.key: message.value for message in decided}.values():
+            decision = json.loads(value or b"")
+            pair = decision["image_id"], decision["match_id"]
+            if decision["decision"] == "reject" and all(name in self._verdicts for name in pair):
+                self._report.counts["rejected pairs"] += 1
+                for name, other in (pair, pair[::-1]):
+                    last = max((v for v in self._verdicts[name] if v.committed), key=lambda v: v.message.timestamp_ms)
+                    if other in (last.match, *(each["image_id"] for each in last.data["others"])):
+                        self._report.fail(name, f"matches {other} at last, and people had said that it does not")
 
     def _check_deletion(self, family: Sequence[Planted]) -> None:
         """Check a picture, its deletion and a copy, sent in this order on one partition: the copy must not match.
@@ -359,10 +439,29 @@ class Checker:
             harm.wipes and harm.began_s <= next_s and (harm.ended_s or next_s) >= sent_s for harm in self._harm
         )
 
+    def _outlived_its_original(self, family: Collection[str]) -> bool:
+        """Tell whether a copy had its verdict when Redis lost its data, and the original that it names had none yet.
+
+        Only the window had that original, so that a rebuild does not bring it back: its copy stands before it then.
+        """
+        verdicts = [v for name in family for v in self._verdicts.get(name, []) if v.committed]
+        verdicts.sort(key=lambda verdict: verdict.message.timestamp_ms, reverse=True)
+        first_s = {verdict.image_id: verdict.message.timestamp_ms / 1000 for verdict in verdicts}
+        return any(
+            harm.wipes and verdict.message.timestamp_ms / 1000 < harm.began_s < first_s.get(verdict.match or "", 0)
+            for harm in self._harm
+            for verdict in verdicts
+        )
+
     def _lost_since(self, names: Iterable[str]) -> bool:
         """Tell whether Redis lost its data after the first of these uploads, so that it no longer has their order."""
         began = min(self._sent_at_s[name] for name in names)
         return any(harm.loses_data and (harm.ended_s or harm.began_s) >= began for harm in self._harm)
+
+    def _wiped_since(self, names: Iterable[str]) -> bool:
+        """Tell whether Redis lost its data after the first of these uploads: campaigns do not come back."""
+        began = min(self._sent_at_s[name] for name in names)
+        return any(harm.wipes and (harm.ended_s or harm.began_s) >= began for harm in self._harm)
 
     # Reading.
 
@@ -418,24 +517,24 @@ class Checker:
 
         return self._query_offsets(topic, ends)
 
-    def _committed_offsets(self) -> dict[int, int]:
-        """Map each partition of the input topic to the offset that the group has committed, if it has."""
+    def _committed_offsets(self, topic: str, group: str) -> dict[int, int]:
+        """Map each partition of a topic to the offset that a group has committed, if it has."""
 
         def committed(client: Consumer, partitions: list[TopicPartition]) -> dict[int, int]:
             offsets = client.committed(partitions, READ_TIMEOUT_S)
             return {each.partition: each.offset for each in offsets if each.offset >= 0}
 
-        return self._query_offsets(self._topics.uploads, committed)
+        return self._query_offsets(topic, committed, group)
 
     def _query_offsets(
-        self, topic: str, query: Callable[[Consumer, list[TopicPartition]], dict[int, int]]
+        self, topic: str, query: Callable[[Consumer, list[TopicPartition]], dict[int, int]], group: str = ""
     ) -> dict[int, int]:
         """Query as a client of the group that does not join it; try again while brokers are only just coming back."""
         deadline = time.monotonic() + READ_TIMEOUT_S
         client = Consumer(
             {
                 "bootstrap.servers": self._servers,
-                "group.id": self._group,
+                "group.id": group or self._group,
                 "isolation.level": "read_uncommitted",
                 "log_level": 0,
             }

@@ -13,12 +13,18 @@ from functools import partial
 import redis
 
 from tests import clocks, network
+from tests.kafka_cluster.requests import Requests
 from tests.network import Link
 from tests.processes import until
+from tests.torture import requests
 from tests.torture.fleet import Fleet
 from tests.torture.world import World
 
 LINKS = ("kafka", "redis", "triton", "object store")
+
+
+class NothingToHurt(Exception):
+    """What a fault wanted to hurt did not come."""
 
 
 @dataclass
@@ -89,6 +95,8 @@ class Nemesis(threading.Thread):
         self.history.append(harm)
         try:
             fault(dice)
+        except NothingToHurt:
+            self.history.remove(harm)
         except BaseException as error:
             self.error = error
         harm.ended_s = time.time()
@@ -119,6 +127,11 @@ class Nemesis(threading.Thread):
                 f"the link to {name} {fault}": (1, partial(self._hurt_link, name, harm))
                 for name in LINKS
                 for fault, harm in network.FAULTS.items()
+            },
+            **{
+                f"{name} {fault}": (1, partial(self._hurt_request, name, harm))
+                for name in requests.NAMES
+                for fault, harm in requests.FAULTS.items()
             },
         }
 
@@ -183,6 +196,18 @@ class Nemesis(threading.Thread):
             time.sleep(dice.choice((dice.uniform(0, 1), dice.uniform(1, 10))))
             for link in links:
                 link.heal()
+
+    def _hurt_request(
+        self, name: str, harm: Callable[[Requests, str, random.Random], bool], dice: random.Random
+    ) -> None:
+        if name in requests.AT_START:
+            starting = threading.Thread(target=self._kill_consumer, args=(random.Random(dice.random()),))
+            starting.start()
+        met = harm(self._world.kafka_requests, name, dice)
+        if name in requests.AT_START:
+            starting.join()
+        if not met:
+            raise NothingToHurt
 
     # Brokers: one at a time, so that the others keep the quorum and every committed record.
 

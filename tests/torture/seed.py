@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.torture.checker import Checker, Topics
+from tests.torture.checker import FLOOD_BOUND, Checker, Topics
 from tests.torture.fleet import Fleet
 from tests.torture.nemesis import Nemesis
 from tests.torture.workload import Uploader, plan
@@ -16,6 +16,7 @@ PARTITIONS = 6
 TOPIC_CONFIG = {"message.timestamp.type": "LogAppendTime"}  # as `seenit topics` wants those that the service writes
 SESSION_S = 6
 DRAIN_TIMEOUT_S = 180.0  # until all is decided, once every fault is over; the longest of 200 seeds took 38 s
+KNOWN_AFTER_S = 2.0  # what was decided about a match, to every process
 STANDSTILL_S = 90.0  # without any verdict, once every fault is over: twice what brokers wait for a member that hangs
 
 
@@ -43,10 +44,11 @@ def run_seed(world: World, seed: int, uploads: int, rate: float, logs: Path | No
     """
     started = time.monotonic()
     dice = random.Random(f"seed {seed}")
-    topics = Topics(f"uploads-{seed}", f"verdicts-{seed}", f"letters-{seed}")
+    topics = Topics(*(f"{kind}-{seed}" for kind in Topics._fields))
     embeddings = f"embeddings-{seed}"
     for topic in (*topics, embeddings):
-        world.kafka.create_topic(topic, PARTITIONS, TOPIC_CONFIG)
+        partitions = 1 if topic in (topics.feedback, topics.decisions) else PARTITIONS
+        world.kafka.create_topic(topic, partitions, TOPIC_CONFIG)
     workload = plan(seed, uploads, PARTITIONS, world.store)
     size, static, protocol = (
         dice.choice((2, 3, 4)),
@@ -66,7 +68,7 @@ def run_seed(world: World, seed: int, uploads: int, rate: float, logs: Path | No
     drained_s = 0.0
     try:
         fleet.start()
-        uploader = Uploader(workload, world.kafka.bootstrap_servers, topics.uploads, rate)
+        uploader = Uploader(workload, world.kafka.bootstrap_servers, topics.uploads, rate, topics.feedback)
         uploader.start()
         nemesis.start()
         uploader.join()
@@ -80,6 +82,12 @@ def run_seed(world: World, seed: int, uploads: int, rate: float, logs: Path | No
         if uploader.refused:
             raise RuntimeError(f"the brokers refused {len(uploader.refused)} uploads: the harness is at fault")
         try:
+            drain(checker)
+            # Now that every process knows what was decided, it has to count.
+            time.sleep(KNOWN_AFTER_S)
+            again = Uploader(workload.judged_again(), world.kafka.bootstrap_servers, topics.uploads, rate)
+            again.start()
+            again.join()
             drain(checker)
         except TimeoutError as error:
             violations.append((f"{error}: {checker.lag()} of them", ""))
@@ -150,6 +158,16 @@ def environment(topics: Topics, seed: int, number: int, *, static: bool, protoco
         "SEENIT_KAFKA_GROUP_PROTOCOL": protocol,
         "SEENIT_KAFKA_SESSION_TIMEOUT_MS": str(1000 * SESSION_S),
         "SEENIT_KAFKA_TRANSACTION_TIMEOUT_MS": "15000",
+        **(
+            {
+                "SEENIT_KAFKA_REMATCHES_TOPIC": topics.rematches,
+                "SEENIT_KAFKA_FEEDBACK_TOPIC": topics.feedback,
+                "SEENIT_KAFKA_DECISIONS_TOPIC": topics.decisions,
+                "SEENIT_CAMPAIGNS_FLOOD_UPLOADS_PER_HOUR": str(FLOOD_BOUND),
+            }
+            if topics.feedback
+            else {}
+        ),
         **({"SEENIT_KAFKA_INSTANCE_ID": f"{seed}-{number}"} if static else {}),
         "SEENIT_REDIS_KEY_PREFIX": f"s{seed}",
         "SEENIT_REDIS_TIMEOUT_S": "2",

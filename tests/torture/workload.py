@@ -40,6 +40,7 @@ class Planted:
     outcome: Outcome
     uploaded_at: datetime | None = None
     deleted: bool = False  # by a later message of the same partition
+    judged: bool = False  # people decide about it and its only copy, so that what it matches may change
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Message:
     key: bytes
     value: bytes
     headers: list[tuple[str, str | bytes | None]] = field(default_factory=list)
+    is_feedback: bool = False  # goes to the feedback topic
 
 
 @dataclass
@@ -60,6 +62,12 @@ class Workload:
     messages: list[Message]
     planted: dict[str, Planted]
     sent_at_s: dict[str, float] = field(default_factory=dict)
+
+    def judged_again(self) -> "Workload":
+        """The uploads that people decided about, to be sent once more when nothing is on its way."""
+        judged = {name for name, planted in self.planted.items() if planted.judged}
+        messages = [each for each in self.messages if each.image_id in judged and not each.is_feedback]
+        return Workload(messages, self.planted, self.sent_at_s)
 
 
 def plan(seed: int, uploads: int, partitions: int, store: ObjectStore) -> Workload:
@@ -86,7 +94,8 @@ class _Planner:
         while len(self.scheduled) < self.uploads:
             due = self.random.uniform(0, self.uploads)
             add = self.random.choices(
-                (self._single, self._copies, self._across_tenants, self._deletion, self._broken), (50, 40, 3, 2, 5)
+                (self._single, self._copies, self._across_tenants, self._deletion, self._broken, self._judged),
+                (50, 40, 3, 2, 5, 2),
             )[0]
             add(due)
         self._check_distances()
@@ -128,6 +137,24 @@ class _Planner:
         # Sent a second time, on another partition, it could overtake the deletion.
         self._upload(due + 4, partition, number, pixels, tenant, once=True)
 
+    def _judged(self, due: float) -> None:
+        """Add two copies of a picture, and a while later what people decide about them, perhaps more than once."""
+        number, pixels = self._new_picture()
+        tenant = self.random.choice(TENANTS)
+        files = pictures.jpeg(pixels), pictures.jpeg(pictures.variant(pixels, self.noise))
+        pair = [
+            self._upload(due + 5 * index, self._partition(), number, pixels, tenant, data, judged=True)
+            for index, data in enumerate(files)
+        ]
+        for index in range(self.random.choice((1, 1, 2, 3))):
+            decision = self.random.choice(("reject", "reject", "confirm"))
+            first, second = self.random.sample(pair, 2)
+            data = {"image_id": first, "match_id": second, "tenant": tenant, "decision": decision, "by": "torture"}
+            identity = f"feedback-{pair[0]}-{index}"
+            event = {**_event(identity, data), "type": "match.feedback"}
+            message = Message(identity, 0, identity.encode(), json.dumps(event).encode(), is_feedback=True)
+            self._schedule(due + 400 + 100 * index, message)
+
     def _broken(self, due: float) -> None:
         """Add an upload that cannot be processed."""
         image_id = self._name("broken")
@@ -155,6 +182,7 @@ class _Planner:
         *,
         deleted: bool = False,
         once: bool = False,
+        judged: bool = False,
     ) -> str:
         """Add an upload of a picture in one of the forms of the input topic; return its image id."""
         tenant = tenant or self.random.choice(TENANTS)
@@ -179,9 +207,10 @@ class _Planner:
         else:
             message = Message(image_id, partition, image_id.encode(), json.dumps(_event(image_id, body)).encode())
         content = hashlib.sha256(data).hexdigest()
-        self.planted[image_id] = Planted(image_id, tenant, number, content, "decided", uploaded_at, deleted)
+        self.planted[image_id] = Planted(image_id, tenant, number, content, "decided", uploaded_at, deleted, judged)
         self._schedule(due, message)
-        if form != "raw" and not (deleted or once) and self.random.random() < 0.03:  # its producer sends it twice
+        sent_twice = self.random.random() < 0.03  # by its producer
+        if sent_twice and form != "raw" and not (deleted or once or judged):
             again = Message(image_id, self._partition(), message.key, message.value, message.headers)
             self._schedule(due + self.random.choice((0, 1, 100)), again)
         return image_id
@@ -239,10 +268,12 @@ def _binary_headers(kind: str, identity: str) -> list[tuple[str, str | bytes | N
 class Uploader(threading.Thread):
     """Sends a workload at a steady rate; whatever the brokers do, each message arrives once."""
 
-    def __init__(self, workload: Workload, bootstrap_servers: str, topic: str, per_second: float) -> None:
+    def __init__(
+        self, workload: Workload, bootstrap_servers: str, topic: str, per_second: float, feedback_topic: str = ""
+    ) -> None:
         super().__init__(name="uploader", daemon=True)
         self._workload = workload
-        self._topic = topic
+        self._topics = {False: topic, True: feedback_topic}
         self._per_second = per_second
         self._refused: list[str] = []
         self._sent = 0
@@ -278,9 +309,12 @@ class Uploader(threading.Thread):
         for count, message in enumerate(self._workload.messages):
             if self._stopping.wait(max(0.0, started + count / self._per_second - time.monotonic())):
                 break
+            topic = self._topics[message.is_feedback]
+            if not topic:
+                continue
             self._workload.sent_at_s.setdefault(message.image_id, time.time())
             self._producer.produce(
-                self._topic,
+                topic,
                 message.value,
                 message.key,
                 message.partition,

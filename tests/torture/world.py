@@ -24,6 +24,7 @@ from tritonclient.utils import InferenceServerException
 from consumer.local.binaries import find_binaries
 from tests import clocks
 from tests.kafka_cluster import KafkaCluster
+from tests.kafka_cluster.requests import Requests
 from tests.network import Link
 from tests.processes import Child, Reaper, free_ports, listens, until
 from tests.torture.encoder import MODEL, SIZE, write_repository
@@ -45,7 +46,8 @@ class World:
         self.redis_port, self._grpc_port, self._http_port, metrics_port = free_ports(4)
         servers = {"redis": self.redis_port, "triton": self._grpc_port, "object store": self.store.port}
         self._links = {name: [Link(free_ports(1)[0], port)] for name, port in servers.items()}
-        self._links["kafka"] = [Link(broker.proxy_port, broker.proxied_port) for broker in self.kafka.brokers]
+        self.kafka_requests = Requests()
+        self._links["kafka"] = self.kafka_requests.links(self.kafka)
         self._shared_memory = f"seenit_torture_{os.getpid()}"
         self.redis = self._redis()
         self.triton = self._triton(metrics_port)
@@ -97,6 +99,7 @@ class World:
 
     def heal(self) -> None:
         """Start, thaw and heal whatever was hurt, and wait until all of it answers."""
+        self.kafka_requests.forget()
         self._each_link(Link.heal)
         self.limit_disk(None)
         for child in (self.redis, self.triton):

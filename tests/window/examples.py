@@ -1,5 +1,6 @@
 """A model, uploads and vectors to test the window with, and what is read back of it from Redis."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from redis import Redis
 
+from consumer.encoder.codebooks import Codebooks
 from consumer.encoder.contract import ModelInfo
 from consumer.window.records import AppendResult, ExactMatch, NewRecord, decode_index_row
 from consumer.window.store import KEY_KINDS
@@ -16,6 +18,9 @@ DIM = 64
 THRESHOLD_L2 = 0.5
 MODEL = ModelInfo("encoder", "1", 160, DIM, THRESHOLD_L2, 32, None)
 UPLOADED_AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+# For small examples any code books do: a search looks at more rows than there are.
+_numbers = np.random.default_rng(0).integers(-60, 60, 17 * DIM + 16 * DIM, np.int8)
+LARGE_MODEL = replace(MODEL, codebooks=Codebooks.from_bytes(_numbers.tobytes(), DIM))
 PREFIX = "seenit"
 # Tenants that a careless key would mix up.
 NAMES = ("", "%", "{", "}", "{}", "}{", "a:b", "%7B", "{t}", "t}x", "日本", "\ud800", "\x00\n", "🖼", "x" * 256)

@@ -15,11 +15,12 @@ from redis import Redis
 from consumer.encoder.contract import ModelInfo
 from consumer.errors import Unavailable
 from consumer.settings import WindowSettings
-from consumer.window import replica, store
+from consumer.window import large_index, replica, store
 from consumer.window.records import ExactMatch, NewRecord, Position, Source, to_us
 from consumer.window.window import RedisWindow
 from tests.window.examples import (
     DIM,
+    LARGE_MODEL,
     MODEL,
     NAMES,
     PREFIX,
@@ -35,15 +36,28 @@ from tests.window.examples import (
 Open = Callable[..., RedisWindow]
 
 
+def opener(redis: Redis, model: ModelInfo) -> Open:
+    def open_window(retention_s: float = 86_400.0, max_bytes: int = 1 << 30, **options: object) -> RedisWindow:
+        window = WindowSettings(retention_s=retention_s, max_bytes=max_bytes)
+        return RedisWindow(redis, model, window, PREFIX, **options)  # type: ignore[arg-type]
+
+    return open_window
+
+
 @pytest.fixture
 def process(redis: Redis) -> Open:
     """Opens a window as another process would."""
+    return opener(redis, MODEL)
 
-    def open_window(retention_s: float = 86_400.0, max_bytes: int = 1 << 30, **options: object) -> RedisWindow:
-        window = WindowSettings(retention_s=retention_s, max_bytes=max_bytes)
-        return RedisWindow(redis, MODEL, window, PREFIX, **options)  # type: ignore[arg-type]
 
-    return open_window
+@pytest.fixture(params=["small", "large"])
+def process_of_any_size(request: pytest.FixtureRequest, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Open:
+    """Opens a window that is searched exactly, or one that outgrows that with its third row."""
+    if request.param == "small":
+        return opener(redis, MODEL)
+    monkeypatch.setattr(replica, "EXACT_ROWS", 2)
+    monkeypatch.setattr(large_index, "EXACT_ROWS", 0)
+    return opener(redis, LARGE_MODEL)
 
 
 class TestAgainstAModel:
@@ -83,7 +97,10 @@ class TestAgainstAModel:
 
     @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(steps=st.lists(_step, min_size=1, max_size=14))
-    def test_results_are_as_if_one_by_one(self, process: Open, steps: list[tuple[int, tuple[str, object]]]) -> None:
+    def test_results_are_as_if_one_by_one(
+        self, process_of_any_size: Open, steps: list[tuple[int, tuple[str, object]]]
+    ) -> None:
+        process = process_of_any_size
         tenant = f"t{next(self._tenants)}"
         windows = [process() for _ in range(3)]
         stored: list[TestAgainstAModel.Entry] = []

@@ -48,7 +48,7 @@ RIGHTS = (
         "+hstrlen",
     ),
     *("+xadd", "+xdel", "+xrange", "+xtrim"),
-    *("+zadd", "+zcard", "+zrange", "+zrem", "+zscore"),
+    *("+zadd", "+zcard", "+zrange", "+zrem"),
 )
 
 REFUSED = r"permission|can't run|can't access"

@@ -5,17 +5,28 @@ from typing import Annotated
 
 import typer
 
-from consumer.cli.common import triton_settings
+from consumer.cli.common import kafka_settings, triton_settings
 from consumer.cli.console import out
+from consumer.encoder.triton import TritonEncoder
 from consumer.errors import Misconfigured
+from consumer.moderation.decisions import read_decisions
 from triton_models.training import calibrate as calibration
+from triton_models.training import feedback
 from triton_models.training.calibrate_rule import calibrate_rule, write_rule
 from triton_models.training.data import list_pictures
 from triton_models.training.encoders import ServedEncoder
 
 
 def calibrate(
-    images: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Pictures like those to be judged.")],
+    images: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Pictures like those to be judged.")
+    ] = None,
+    from_feedback: Annotated[
+        bool, typer.Option("--from-feedback", help="Instead of pictures, use what people decided about matches.")
+    ] = False,
+    wrong_share: Annotated[
+        float, typer.Option(min=1e-5, max=0.3, help="With feedback: share of the matches named that may be wrong.")
+    ] = 0.01,
     accused_share: Annotated[
         float, typer.Option(min=1e-5, max=0.3, help="Share of different pictures that may be called duplicates.")
     ] = 0.01,
@@ -35,7 +46,15 @@ def calibrate(
     The pictures must all be different. They are compared with each other as uploads are: `balanced` is set to call the
     given share of them duplicates, `strict` a third of it and `eager` three times as many. The folder of the results
     shows what each costs in copies that are not found, and the pictures that are called duplicates first.
+
+    With --from-feedback it proposes least scores by how many of the matches that people decided about were wrong, and
+    says how many decisions are missing for a firm answer. It knows nothing of copies that were not found.
     """
+    if from_feedback:
+        _propose(wrong_share)
+        return
+    if images is None:
+        raise Misconfigured("there is nothing to go by: --images FOLDER, or --from-feedback")
     paths = list_pictures(images)
     with triton_settings() as settings:
         encoder = ServedEncoder(settings)
@@ -47,6 +66,31 @@ def calibrate(
             encoder.client.close()
     for path in files:
         out.print(f"  {path}", highlight=False)
+
+
+def _propose(wrong_share: float) -> None:
+    """Print what follows from the decisions of people, for the model that is served."""
+    with triton_settings() as triton, TritonEncoder(triton) as encoder:
+        model = encoder.info
+    decisions = read_decisions(kafka_settings())
+    used = feedback.usable(decisions, model)
+    out.print(
+        f"{len(used)} decisions on near matches of {model.name} {model.version}; {len(decisions) - len(used)} others "
+        "do not count: on exact matches, on pairs that no verdict named, on matches of other models",
+        highlight=False,
+        soft_wrap=True,
+    )
+    out.print(feedback.describe(feedback.propose(used, wrong_share)), highlight=False, soft_wrap=True)
+    rule = model.verification_rule
+    for name, min_score in {} if rule is None else rule.min_scores.items():
+        served = feedback.matches_from(used, min_score)
+        low, high = served.interval
+        out.print(
+            f"SEENIT_MATCH_STRICTNESS={name}, as served ({min_score:.4f}): {served.wrong} of {served.decided} wrong "
+            f"(95%: {low:.4f} to {high:.4f})",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _calibrate(

@@ -43,6 +43,11 @@ def with_patches(text: str, shape: tuple[int, int], keys: Iterable[str]) -> str:
             flags=re.MULTILINE,
         )
     text = re.sub(r'(name: "patches".*dims: )\[[^]]*\]', rf"\1[ {shape[0]}, {shape[1]} ]", text)
+    return with_keys(text, keys)
+
+
+def with_keys(text: str, keys: Iterable[str]) -> str:
+    """Add `keys` as parameters without a value to the text of a Triton configuration, where they are not there."""
     for key in keys:
         if f'"{key}"' not in text:
             line = f'parameters {{ key: "{key}" value {{ string_value: "" }} }}\n'

@@ -50,6 +50,8 @@ def check_kafka(settings: KafkaSettings, window_s: float = 0.0) -> Iterator[Find
     yield _group(topics, settings.group_id)
     if settings.banks_topic:
         yield _group(topics, f"{settings.group_id}-rematches")
+    if settings.feedback_topic:
+        yield _group(topics, f"{settings.group_id}-feedback")
     if settings.delivery == "exactly-once":
         yield _transactions(settings)
 

@@ -1,7 +1,7 @@
 -- Read what changed of banks and entries after a serial. Writes nothing.
 --
 --   KEYS  as of write.lua, without the lease
---   ARGV  1 the epoch that was read before, or ''  2 serial read up to  3 limit
+--   ARGV  1 the epoch that was read before, or ''  2 serial read up to  3 limit  4 `floor` as it was when the reader began
 --   out   epoch, or '' where nothing is stored; the serial that is read up to now; 1 if there is more;
 --         1 if the reader has to forget all that it read before; name, serial and row of each change, '' for a row that
 --         was removed, one after the other; fields and values of `meta`
@@ -13,7 +13,9 @@ if not is_whole() then
 end
 
 local after, limit, anew = tonumber(ARGV[2]), tonumber(ARGV[3]), 0
-if epoch ~= ARGV[1] or after < tonumber(redis.call('HGET', META, 'floor') or 0) then
+-- Removals that are forgotten by now matter to a reader that began before they were, and has not read as far.
+local floor = tonumber(redis.call('HGET', META, 'floor') or 0)
+if epoch ~= ARGV[1] or floor > math.max(after, tonumber(ARGV[4])) then
   after, anew = 0, 1
 end
 local changed = redis.call('ZRANGEBYSCORE', LOG, '(' .. string.format('%.0f', after), '+inf', 'WITHSCORES', 'LIMIT', 0, limit)

@@ -1,0 +1,111 @@
+"""The page Banks: what they are, their entries; pictures are added one by one, with progress."""
+
+import asyncio
+import base64
+import json
+import uuid
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, Query, Request, UploadFile
+from fastapi.responses import RedirectResponse, Response
+
+from consumer.http.changes import not_set_up
+from consumer.http.page.bank_directory import Bank, BankDefined, BankKind, BankName, NewEntry, removal_message
+from consumer.http.page.desk import Desk, TheDesk, TheVisitor, check_form
+from consumer.http.page.rendering import render, tenant_query
+from consumer.http.page.sessions import Visitor
+from consumer.http.parts import Parts, ThePart
+from consumer.http.problems import Refused
+from consumer.kafka.messages import event_message
+
+router = APIRouter(include_in_schema=False)
+
+MAX_LISTED = 500
+# A picture in base64 has to fit into the usual message.
+MAX_PICTURE_BYTES = 700_000
+Name = Annotated[str, Query(min_length=1, max_length=256)]
+NameField = Annotated[str, Form(min_length=1, max_length=256)]
+
+
+@router.get("/banks")
+async def banks(request: Request, desk: TheDesk, parts: ThePart, visitor: TheVisitor) -> Response:
+    """List the banks that count for a tenant."""
+    listed = desk.banks.visible_to(visitor.tenant)
+    topic = parts.settings.kafka.banks_topic
+    return render(request, "banks.html", visitor, page="banks", banks=listed, is_set_up=bool(topic))
+
+
+@router.get("/banks/entries")
+async def entries(request: Request, desk: TheDesk, visitor: TheVisitor, bank: Name, shared: bool = False) -> Response:
+    """List the entries of a bank, of the tenant or of all tenants."""
+    found = _find(desk, visitor, bank, shared)
+    listed = list(reversed(found.entries.values()))[:MAX_LISTED]
+    return render(request, "bank.html", visitor, page="banks", bank=found, entries=listed, limit=MAX_LISTED)
+
+
+@router.post("/banks", dependencies=[Depends(check_form)])
+async def create(parts: ThePart, visitor: TheVisitor, name: NameField, kind: Annotated[BankKind, Form()]) -> Response:
+    """Create a bank of the tenant."""
+    topic = _changeable(parts, visitor)
+    key = json.dumps(["bank", visitor.tenant, name])
+    data = BankDefined(bank=name, tenant=visitor.tenant, kind=kind)
+    message = event_message(topic, "bank.defined", str(uuid.uuid4()), key, datetime.now(UTC), data)
+    await parts.changes.ask(visitor.caller, "bank.defined", visitor.tenant, name, message)
+    return RedirectResponse(f"/banks?{tenant_query(visitor)}", 303)
+
+
+@router.post("/banks/entries", dependencies=[Depends(check_form)])
+async def add(
+    desk: TheDesk, parts: ThePart, visitor: TheVisitor, bank: Name, picture: UploadFile, shared: bool = False
+) -> Response:
+    """Add a picture to a bank, under the name of its file."""
+    topic = _changeable(parts, visitor)
+    name = _find(desk, visitor, bank, shared, change=True).name
+    data, entry_id = await picture.read(MAX_PICTURE_BYTES + 1), (picture.filename or "picture")[:256]
+    if len(data) > MAX_PICTURE_BYTES:
+        raise Refused(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", f"It has more than {MAX_PICTURE_BYTES // 1000} kB."
+        )
+    await asyncio.wrap_future(parts.encoder.decode(data, picture.content_type))  # refuses what is no picture
+    entry = NewEntry(bank=bank, entry_id=entry_id, tenant=name.tenant, data_base64=base64.b64encode(data).decode())
+    key = json.dumps(["entry", *name, entry_id])
+    message = event_message(topic, "bank.entry", str(uuid.uuid4()), key, datetime.now(UTC), entry)
+    await parts.changes.ask(visitor.caller, "bank.entry", name.tenant, f"{bank}/{entry_id}", message)
+    return Response(status_code=202)
+
+
+@router.post("/banks/entries/remove", dependencies=[Depends(check_form)])
+async def remove(
+    desk: TheDesk,
+    parts: ThePart,
+    visitor: TheVisitor,
+    bank: Name,
+    entry_id: Annotated[str, Form(max_length=2048)],
+    shared: bool = False,
+) -> Response:
+    """Remove an entry."""
+    topic = _changeable(parts, visitor)
+    found = _find(desk, visitor, bank, shared, change=True)
+    message = removal_message(topic, found.name, entry_id)
+    await parts.changes.ask(visitor.caller, "entry.deleted", found.name.tenant, f"{bank}/{entry_id}", message)
+    return Response(status_code=200)  # the row is replaced by nothing
+
+
+def _changeable(parts: Parts, visitor: Visitor) -> str:
+    """The topic of the banks, for a visitor who may change them. Raises Refused."""
+    visitor.caller.require("admin")
+    if not parts.settings.kafka.banks_topic:
+        raise not_set_up("SEENIT_KAFKA_BANKS_TOPIC")
+    return parts.settings.kafka.banks_topic
+
+
+def _find(desk: Desk, visitor: Visitor, bank: str, shared: bool, *, change: bool = False) -> Bank:
+    """Find a bank that the visitor may see, and change if wanted. Raises Refused."""
+    if shared and change:
+        visitor.caller.require_all_tenants()
+    found = desk.banks.find(BankName(None if shared else visitor.tenant, bank))
+    if found is None:
+        raise Refused(HTTPStatus.NOT_FOUND, "unknown-bank", "There is no such bank.")
+    return found

@@ -1,0 +1,107 @@
+"""Uploads that show the same picture, as they are reviewed: together, by one decision."""
+
+import threading
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from consumer.events import Verdict
+
+MAX_CAMPAIGNS = 5000
+# Uploads of a campaign that are kept, the newest.
+MAX_MEMBERS = 50
+# Uploads whose campaign is remembered.
+MAX_UPLOADS = 50_000
+HOUR = timedelta(hours=1)
+
+Value = TypeVar("Value")
+
+
+@dataclass(slots=True)
+class Campaign:
+    """A campaign: `id` is the image id of its first picture; `members` are the verdicts on its latest duplicates."""
+
+    tenant: str
+    id: str
+    first_seen: datetime
+    last_seen: datetime
+    size: int = 1
+    members: deque[Verdict] = field(default_factory=lambda: deque(maxlen=MAX_MEMBERS))
+
+    @property
+    def shown(self) -> Verdict:
+        """The duplicate to look at: the newest one that is no exact copy, if there is one."""
+        return next((each for each in reversed(self.members) if each.kind == "near"), self.members[-1])
+
+    @property
+    def uploads_per_hour(self) -> int:
+        """How many of the kept uploads came within an hour before the last."""
+        return sum(each.decided_at > self.last_seen - HOUR for each in self.members)
+
+    def join(self, other: "Campaign") -> None:
+        """Take in the duplicates of another campaign, whose first picture turned out to be a copy as well."""
+        self.members = deque((*other.members, *self.members), MAX_MEMBERS)
+        self.size += other.size - 1
+        self.last_seen = max(self.last_seen, other.last_seen)
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """The pairs that a decision is about: each duplicate with its match, exact copies only where all are."""
+        near = [each for each in self.members if each.kind == "near"] or [self.members[-1]]
+        return list(dict.fromkeys((each.image_id, each.match.image_id) for each in near if each.match is not None))
+
+
+class CampaignLog:
+    """Groups duplicates as they come. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._campaigns: OrderedDict[tuple[str, str], Campaign] = OrderedDict()
+        self._of_upload: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def add(self, verdict: Verdict) -> None:
+        """Put a duplicate into the campaign of its match; a repeated verdict is counted once."""
+        match = verdict.match
+        if match is None:
+            return
+        tenant, image_id = verdict.tenant, verdict.image_id
+        with self._lock:
+            first = self._first(tenant, match.image_id)
+            campaign = self._campaigns.get((tenant, first))
+            if campaign is None:
+                campaign = Campaign(tenant, first, match.uploaded_at, verdict.decided_at)
+            if any(each.image_id == image_id for each in campaign.members):
+                return
+            if (early := self._campaigns.pop((tenant, image_id), None)) is not None:
+                campaign.join(early)  # its copies were heard of before it
+            campaign.members.append(verdict)
+            campaign.size += 1
+            campaign.last_seen = max(campaign.last_seen, verdict.decided_at)
+            _put(self._campaigns, (tenant, first), campaign, MAX_CAMPAIGNS)
+            _put(self._of_upload, (tenant, image_id), first, MAX_UPLOADS)
+
+    def find(self, tenant: str, campaign_id: str) -> Campaign | None:
+        """Find a campaign by its id, or by one of its uploads."""
+        with self._lock:
+            return self._campaigns.get((tenant, self._first(tenant, campaign_id)))
+
+    def of_tenant(self, tenant: str) -> list[Campaign]:
+        """A tenant's campaigns, those with the most uploads in the last hour first, then the newest."""
+        with self._lock:
+            campaigns = [each for (whose, _), each in self._campaigns.items() if whose == tenant]
+        return sorted(campaigns, key=lambda each: (-each.uploads_per_hour, -each.last_seen.timestamp()))
+
+    def _first(self, tenant: str, image_id: str) -> str:
+        """The first picture of an upload's campaign, as far as is known."""
+        seen = {image_id}
+        while (earlier := self._of_upload.get((tenant, image_id), image_id)) not in seen:
+            image_id = earlier
+            seen.add(image_id)
+        return image_id
+
+
+def _put(known: OrderedDict[tuple[str, str], Value], key: tuple[str, str], value: Value, limit: int) -> None:
+    known[key] = value
+    known.move_to_end(key)
+    if len(known) > limit:
+        known.popitem(last=False)

@@ -1,0 +1,63 @@
+"""Signing in with a key or a token, and signing out."""
+
+from http import HTTPStatus
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, Form, Request
+from fastapi.responses import RedirectResponse, Response
+
+from consumer.http.page.desk import TheDesk, check_form, visitor_id
+from consumer.http.page.rendering import render
+from consumer.http.page.sessions import ID_COOKIE, SESSION_COOKIE, set_cookie
+from consumer.http.parts import ThePart
+from consumer.http.problems import Refused
+
+router = APIRouter(include_in_schema=False)
+
+
+def back_to(request: Request) -> str:
+    """The query that brings a visitor back to a page, after signing in."""
+    return urlencode({"next": f"{request.url.path}?{request.url.query}" if request.method == "GET" else "/"})
+
+
+@router.get("/sign-in")
+async def ask(request: Request, desk: TheDesk, next: str = "/", wrong: bool = False) -> Response:  # noqa: A002 (its name in the address)
+    """Ask for a key."""
+    known, is_new = visitor_id(request)
+    status = HTTPStatus.FORBIDDEN if wrong else HTTPStatus.OK
+    response = render(
+        request, "sign_in.html", None, status, token=desk.sessions.token(known), next=next, wrong=wrong, page=""
+    )
+    if is_new:
+        set_cookie(response, ID_COOKIE, known, secure=False)
+    return response
+
+
+@router.post("/sign-in", dependencies=[Depends(check_form)])
+async def sign_in(
+    request: Request,
+    desk: TheDesk,
+    parts: ThePart,
+    key: Annotated[str, Form(max_length=8192)],
+    next: Annotated[str, Form()] = "/",  # noqa: A002 (its name in the form)
+) -> Response:
+    """Open a session for whoever has a key or a token."""
+    try:
+        caller = await parts.access.bearer(key.strip())
+        parts.access.count(caller)
+        caller.require("read")
+    except Refused:
+        return await ask(request, desk, next, wrong=True)
+    is_local = next.startswith("/") and not next.startswith(("//", "/\\"))
+    response = RedirectResponse(next if is_local else "/", 303)
+    set_cookie(response, SESSION_COOKIE, desk.sessions.open(key.strip(), caller), secure=True)
+    return response
+
+
+@router.post("/sign-out", dependencies=[Depends(check_form)])
+async def sign_out() -> Response:
+    """End the session in this browser."""
+    response = RedirectResponse("/sign-in", 303)
+    response.delete_cookie(SESSION_COOKIE, path="/", secure=True, httponly=True, samesite="strict")
+    return response

@@ -1,0 +1,70 @@
+"""Turns templates into answers: the texts of the catalogue, and headers that let no foreign script or style in."""
+
+import tomllib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.resources import files
+from typing import Any
+from urllib.parse import urlencode
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from fastapi.templating import Jinja2Templates
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from consumer.http.page.sessions import Visitor
+
+HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+PAGES = ("now", "try", "review", "campaigns", "banks", "calibration")
+TEXTS: dict[str, dict[str, str]] = tomllib.loads((files("consumer.http.page") / "catalogue.toml").read_text())
+
+
+def _fill(text: str, **values: object) -> str:
+    """Fill in the words in braces."""
+    return text.format(**values)
+
+
+def _moment(time: datetime) -> str:
+    """Write a time for people: without the date if it is today's."""
+    return time.astimezone(UTC).strftime("%H:%M:%S" if time.date() == datetime.now(UTC).date() else "%Y-%m-%d %H:%M")
+
+
+def _new_environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("consumer.http.page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(t=TEXTS, pages=PAGES)
+    environment.filters.update(fill=_fill, moment=_moment)
+    return environment
+
+
+_templates = Jinja2Templates(env=_new_environment())
+
+
+def tenant_query(visitor: Visitor) -> str:
+    """The query of an address that keeps the tenant."""
+    return urlencode({"tenant": visitor.tenant})
+
+
+def render(request: Request, template: str, visitor: Visitor | None, status: int = 200, **context: Any) -> HTMLResponse:
+    """Render a page, or a part of one, for a visitor."""
+    response = _templates.TemplateResponse(
+        request, template, {"visitor": visitor, **context}, status_code=status, headers=dict(HEADERS)
+    )
+    if visitor is not None:
+        visitor.keep(response)
+    return response
+
+
+def render_text(template: str, **context: Any) -> str:
+    """Render a part of a page that is the same for all visitors."""
+    return _templates.get_template(template).render(**context)

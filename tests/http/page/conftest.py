@@ -1,0 +1,134 @@
+"""One stack with campaigns to review, one `seenit serve` and one browser for all tests of the page."""
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from consumer.local.pictures import edited, photographs
+from tests.deploy.tools import needed
+from tests.http.conftest import serve
+from tests.http.pictures import PHOTO, jpeg
+from tests.service_fixtures import Service, new_service
+
+SCRIPT = "<img src=x onerror=\"document.title='pwned'\"><script>document.title='pwned'</script>"
+HOSTILE_ID = f"{SCRIPT}\"'&{{{{7*7}}}}"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The page on a service: its address, and a client of it."""
+
+    service: Service
+    client: httpx.Client
+    feedback_topic: str
+    banks_topic: str
+
+    @property
+    def address(self) -> str:
+        return str(self.client.base_url).rstrip("/")
+
+
+@pytest.fixture(scope="package")
+def site(broker: str, redis_server: str, triton: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A page with some twenty campaigns, an upload that is no picture, and one whose id is a script."""
+    folder, name = tmp_path_factory.mktemp("page"), uuid.uuid4().hex[:8]
+    topic, banks = f"feedback-{name}", f"banks-{name}"
+    admin = AdminClient({"bootstrap.servers": broker})
+    for created in admin.create_topics([NewTopic(each, 1, 1) for each in (topic, banks)]).values():
+        created.result()
+    more = {
+        "SEENIT_KAFKA_FEEDBACK_TOPIC": topic,
+        "SEENIT_KAFKA_BANKS_TOPIC": banks,
+        "SEENIT_SERVE_REQUESTS_PER_S": "10000",
+    }
+    with new_service(broker, redis_server, triton, folder, **more) as service:
+        service.consumer()
+        define_banks(service, banks)
+        upload_campaigns(service)
+        with serve(service.environment, folder) as client:
+            yield Site(service, client, topic, banks)
+
+
+def define_banks(service: Service, topic: str) -> None:
+    """Define a bank whose name is a script, and one of allowed pictures."""
+    producer = Producer({"bootstrap.servers": service.kafka.bootstrap_servers})
+    for kind, bank in (("block", HOSTILE_ID), ("allow", "fine")):
+        body = {"bank": bank, "tenant": "default", "kind": kind, "note": HOSTILE_ID}
+        event = {"specversion": "1.0", "id": bank, "source": "/test", "type": "bank.defined", "data": body}
+        producer.produce(topic, json.dumps(event), json.dumps(["bank", "default", bank]))
+    producer.flush()
+
+
+def upload_campaigns(service: Service) -> None:
+    """Upload photographs, and then an edited copy of each."""
+    random = np.random.default_rng(7)
+    originals = dict(photographs()) | {
+        f"{name} upside down": jpeg(PHOTO.rotate(turn).crop((0, 0, 512, 300))) for name, turn in (("astronaut", 180),)
+    }
+    originals["tall"] = jpeg(PHOTO.crop((150, 0, 350, 512)))
+    for name, data in originals.items():
+        service.picture(name, data)
+    service.await_verdicts(len(originals))
+    copies = {f"{name} / zoom": edited(data, "zoom", random) for name, data in originals.items()}
+    copies[HOSTILE_ID] = jpeg(PHOTO.crop((40, 20, 500, 480)), 70)
+    for name, data in copies.items():
+        service.picture(name, data)
+    service.picture("no picture", b"no picture")
+    service.await_verdicts(len(originals) + len(copies) + 1)
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """A Chromium without a window."""
+    expect.set_options(timeout=20_000)
+    program = needed("chromium", "chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def window(browser: Browser, width: int = 1280, height: int = 900, scheme: str = "light") -> Iterator[Page]:
+    """Open a window; whatever the browser complains of fails the test."""
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme="dark" if scheme == "dark" else "light"
+    )
+    page, complaints = context.new_page(), list[str]()
+    page.set_default_timeout(20_000)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "console", lambda message: complaints.append(message.text) if message.type in {"error", "warning"} else None
+    )
+    yield page
+    context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A window of a desktop computer."""
+    with window(browser) as page:
+        yield page
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Callable[[str, bytes], str]:
+    """Write a file that a test chooses in the browser."""
+
+    def write(name: str, data: bytes) -> str:
+        (tmp_path / name).write_bytes(data)
+        return str(tmp_path / name)
+
+    return write

@@ -1,0 +1,91 @@
+"""What is counted of verdicts, and how uploads of the same picture come together for review."""
+
+from datetime import UTC, datetime, timedelta
+
+from consumer.events import Match, Model, Verdict
+from consumer.http.page.activity import MAX_TENANTS, Activity
+from consumer.http.page.campaigns import MAX_CAMPAIGNS, MAX_MEMBERS, CampaignLog
+from consumer.http.page.decisions import Decision, DecisionLog
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def verdict(
+    image_id: str, match_id: str = "", kind: str = "near", tenant: str = "default", ago_s: float = 1
+) -> Verdict:
+    decided_at = NOW - timedelta(seconds=ago_s)
+    return Verdict.model_validate(
+        {
+            "image_id": image_id,
+            "tenant": tenant,
+            "verdict": "duplicate" if match_id else "unique",
+            "kind": kind if match_id else None,
+            "match": Match(image_id=match_id, l2=0.1, uploaded_at=NOW - timedelta(hours=1)) if match_id else None,
+            "threshold_l2": 1.0,
+            "model": Model(name="m", version="1"),
+            "received_at": decided_at - timedelta(milliseconds=40),
+            "decided_at": decided_at,
+        }
+    )
+
+
+def test_the_last_minute_is_counted_by_second_and_kind() -> None:
+    activity = Activity(NOW.timestamp)
+    for each in (verdict("a"), verdict("b", "a"), verdict("c", "a", "exact", ago_s=5), verdict("old", ago_s=61)):
+        activity.add(each)
+    activity.add(verdict("x", tenant="other"))
+    summary = activity.summary("default")
+    assert summary.by_kind == {"unique": 1, "exact": 1, "near": 1, "unprocessable": 0}
+    assert (summary.by_second[-2], summary.by_second[-6], sum(summary.by_second)) == (2, 1, 3)
+    assert summary.uploads_per_s == 0.3
+    assert summary.latency_ms == 40
+    assert [each.image_id for each in summary.latest] == ["c", "b"]
+    assert activity.summary("nobody").latency_ms is None
+
+
+def test_tenants_without_end_take_no_memory_without_end() -> None:
+    activity, campaigns = Activity(NOW.timestamp), CampaignLog()
+    for number in range(max(MAX_TENANTS, MAX_CAMPAIGNS) + 10):
+        activity.add(verdict(f"{number}", f"of {number}", tenant=f"{number}"))
+        campaigns.add(verdict(f"{number}", f"of {number}"))
+    assert len(activity.tenants()) == MAX_TENANTS
+    assert len(campaigns.of_tenant("default")) == MAX_CAMPAIGNS
+
+
+def test_copies_of_copies_are_one_campaign_in_whatever_order_they_come() -> None:
+    for order in (("b", "c", "d"), ("d", "c", "b"), ("c", "d", "b")):
+        log, matches = CampaignLog(), {"b": "a", "c": "b", "d": "c"}
+        for image_id in order:
+            log.add(verdict(image_id, matches[image_id]))
+            log.add(verdict(image_id, matches[image_id]))  # a repeat
+        [campaign] = log.of_tenant("default")
+        assert (campaign.id, campaign.size, {each.image_id for each in campaign.members}) == ("a", 4, {"b", "c", "d"})
+        assert log.find("default", "d") is campaign
+        assert log.find("other", "d") is None
+
+
+def test_a_decision_is_about_the_edited_copies_where_there_are_any() -> None:
+    log = CampaignLog()
+    log.add(verdict("b", "a", "exact"))
+    [campaign] = log.of_tenant("default")
+    assert campaign.pairs() == [("b", "a")]
+    log.add(verdict("c", "a", "near"))
+    log.add(verdict("d", "a", "exact"))
+    assert campaign.pairs() == [("c", "a")]
+    assert campaign.shown.image_id == "c"
+    for number in range(2 * MAX_MEMBERS):
+        log.add(verdict(f"{number}", "a"))
+    assert (campaign.size, len(campaign.members)) == (4 + 2 * MAX_MEMBERS, MAX_MEMBERS)
+
+
+def test_the_latest_decision_counts_whoever_came_first() -> None:
+    log = DecisionLog()
+    log.add("t", ("a", "b"), Decision("reject", "ada", NOW))
+    log.apply(b"", {"image_id": "b", "match_id": "a", "tenant": "t", "decision": "confirm", "by": "bob"}, NOW)
+    log.add("t", ("a", "b"), Decision("reject", "late", NOW - timedelta(seconds=1)))
+    log.apply(b"", {"decision": "confirm"}, NOW)
+    log.apply(b"", None, NOW)
+    decision = log.latest("t", [("a", "b"), ("a", "c")])
+    assert decision is not None
+    assert (decision.decision, decision.by) == ("confirm", "bob")
+    assert log.latest("other", [("a", "b")]) is None

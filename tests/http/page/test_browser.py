@@ -1,0 +1,180 @@
+"""The page in a real browser, with real data: sound, accessible, live, and fit for review by keyboard alone."""
+
+import json
+from collections.abc import Callable
+from importlib.resources import files
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from consumer.http.page.rendering import PAGES
+from tests.http.page.conftest import HOSTILE_ID, Site, window
+from tests.http.pictures import PHOTO, jpeg
+
+AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
+MAX_WEIGHT_BYTES, MAX_PAINT_MS = 150_000, 1000
+BOXES = "[...document.querySelectorAll('.box')].map((box) => Object.values(box.getBoundingClientRect().toJSON()))"
+LOADED = "[...document.querySelectorAll('.pair img')].every((image) => image.complete && image.naturalWidth)"
+
+
+def address(site: Site, name: str) -> str:
+    return f"{site.address}/{'' if name == 'now' else name}"
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_is_accessible_and_fits(site: Site, browser: Browser, name: str, width: int, scheme: str) -> None:
+    with window(browser, width, 844, scheme) as page:
+        page.goto(address(site, name))
+        page.evaluate(AXE)
+        found = page.evaluate("axe.run()")["violations"]
+        assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found] == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_page_is_light_and_quick(site: Site, page: Page) -> None:
+    page.goto(address(site, "review"))
+    page.wait_for_function(LOADED)
+    sizes = page.evaluate(
+        "performance.getEntries().filter((e) => !/pictures/.test(e.name)).map((e) => e.decodedBodySize ?? 0)"
+    )
+    assert sum(sizes) <= MAX_WEIGHT_BYTES
+    paints = []
+    for _ in range(5):
+        page.goto(address(site, "now"))
+        page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
+        paints.append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
+    assert min(paints) <= MAX_PAINT_MS
+
+
+def test_two_versions_are_laid_upon_each_other(site: Site, page: Page, pictures: Callable[[str, bytes], str]) -> None:
+    page.goto(address(site, "try"))
+    page.set_input_files("[name=first]", pictures("a.jpg", jpeg(PHOTO)))
+    page.set_input_files("[name=second]", pictures("b.jpg", jpeg(PHOTO.crop((60, 20, 470, 400)), 60)))
+    page.get_by_role("button", name="Compare").click()
+    expect(page.get_by_role("heading", name="A copy: both show the same picture.")).to_be_visible()
+    page.wait_for_function(LOADED)
+    first, second = page.evaluate(BOXES)
+    assert first[2] > 100
+    assert second == pytest.approx(first, abs=3)  # both boxes lie upon each other, and so do the pictures
+    page.keyboard.press("v")
+    first, second = page.evaluate(BOXES)
+    assert second[0] > first[0] + first[2]  # beside each other
+
+
+def test_one_picture_is_looked_up(site: Site, page: Page, pictures: Callable[[str, bytes], str]) -> None:
+    page.goto(address(site, "try"))
+    page.set_input_files("[name=first]", pictures("a.jpg", jpeg(PHOTO.crop((20, 20, 480, 490)), 60)))
+    page.get_by_role("button", name="Compare").click()
+    expect(page.get_by_role("heading", name="Uploaded before.")).to_be_visible()
+    page.wait_for_function(LOADED)
+    expect(page.locator("#result h3").first).to_contain_text("astronaut")
+
+
+def test_what_is_no_picture_is_refused_with_the_reason(
+    site: Site, page: Page, pictures: Callable[[str, bytes], str]
+) -> None:
+    page.goto(address(site, "try"))
+    page.set_input_files("[name=first]", pictures("a.jpg", b"no picture"))
+    page.get_by_role("button", name="Compare").click()
+    expect(page.get_by_role("alert").first).to_contain_text("no picture of a known format")
+
+
+def test_now_is_live(site: Site, page: Page) -> None:
+    page.goto(address(site, "now"))
+    expect(page.get_by_text("Kafka: works")).to_be_visible()
+    site.service.picture("while somebody looks", jpeg(PHOTO))
+    expect(page.get_by_role("link", name="Look at while somebody looks")).to_be_visible()
+    page.get_by_role("link", name="Look at while somebody looks").click()
+    expect(page.get_by_role("heading", name="Is this the same picture?")).to_be_visible()
+
+
+def test_stored_scripts_are_shown_as_text(site: Site, page: Page) -> None:
+    for name in ("now", "review?campaign=" + "astronaut.png", "campaigns"):
+        page.goto(address(site, name))
+        assert page.title().endswith("Seenit")
+    page.goto(address(site, "review?campaign=astronaut.png"))
+    page.locator("summary").click()
+    expect(page.get_by_text(HOSTILE_ID, exact=True)).to_be_visible()
+    page.get_by_label("Note").fill(HOSTILE_ID)
+    page.get_by_label("Bank to put it into").select_option(HOSTILE_ID)
+    page.get_by_role("button", name="Same, to a bank").click()
+    expect(page.locator(".done")).to_be_visible()
+    page.goto(address(site, "campaigns"))
+    expect(page.get_by_text(f"to the bank {HOSTILE_ID}")).to_be_visible()
+    assert page.title().endswith("Seenit")
+
+
+def test_pictures_are_blurred_until_asked_for(site: Site, page: Page) -> None:
+    page.goto(address(site, "review"))
+    page.wait_for_function(LOADED)
+    image = page.locator(".pair img").first
+    assert "blur" in image.evaluate("(image) => getComputedStyle(image).filter")
+    page.keyboard.press("s")
+    assert image.evaluate("(image) => getComputedStyle(image).filter") == "none"
+    page.keyboard.press("g")
+    assert "grayscale" in image.evaluate("(image) => getComputedStyle(image).filter")
+    before = page.locator(".stage").evaluate("(stage) => stage.style.getPropertyValue('--cut')")
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".stage").evaluate("(stage) => stage.style.getPropertyValue('--cut')") != before
+
+
+def test_twenty_campaigns_are_decided_by_keyboard(site: Site, page: Page) -> None:
+    page.goto(address(site, "review"))
+    decided = []
+    for turn in range(20):
+        campaign = page.locator("[name=campaign]").get_attribute("value")
+        page.keyboard.press("s")
+        page.keyboard.press("cr"[turn % 2])
+        page.wait_for_function("(before) => document.querySelector('[name=campaign]')?.value !== before", arg=campaign)
+        decided.append(campaign)
+    assert len(set(decided)) == 20
+    page.keyboard.press("u")
+    expect(page.locator(".decided")).to_contain_text("anybody decided at")
+    assert page.locator("[name=campaign]").get_attribute("value") == decided[-1]
+    page.keyboard.press("c")  # the latest decision counts
+    expect(page.locator(".done")).to_contain_text("is a copy")
+    messages = site.service.messages(site.feedback_topic, 21)
+    events = [json.loads(message.value() or b"") for message in messages]
+    last = [each for each in events if each["match_id"] == decided[-1] or each["image_id"] == decided[-1]]
+    assert [each["decision"] for each in last] == ["reject", "confirm"]
+    assert all(each["by"] == "anybody" and each["tenant"] == "default" for each in events)
+
+
+def test_keys_of_a_text_field_decide_nothing(site: Site, page: Page) -> None:
+    page.goto(address(site, "review?campaign=astronaut.png"))
+    page.get_by_label("Note").press_sequentially("crba")
+    assert page.get_by_label("Note").input_value() == "crba"
+    assert page.locator(".done").count() == 0
+
+
+def test_a_bank_is_created_and_pictures_are_added_and_removed(
+    site: Site, page: Page, pictures: Callable[[str, bytes], str]
+) -> None:
+    page.goto(address(site, "banks"))
+    page.get_by_label("Name").fill("known <b>fakes</b>")
+    page.get_by_role("button", name="Create").click()
+    link = page.get_by_role("link", name="known <b>fakes</b>")
+    for _ in range(20):
+        if link.count():
+            break
+        page.reload()
+    link.click()
+    page.set_input_files(
+        "[type=file]",
+        [pictures("a.jpg", jpeg(PHOTO)), pictures("b.jpg", b"no picture"), pictures("c.jpg", jpeg(PHOTO, 70))],
+    )
+    page.get_by_role("button", name="Add").click()
+    expect(page.get_by_role("status").first).to_contain_text("2 sent. They count within seconds. Not taken: b.jpg:")
+    row = page.get_by_role("row", name="a.jpg")
+    for _ in range(20):
+        page.reload()
+        if row.count():
+            break
+    page.get_by_role("button", name="Remove a.jpg").click()
+    expect(row).to_have_count(0)
+    name = ["default", "known <b>fakes</b>"]
+    messages = [each for each in site.service.messages(site.banks_topic, 6) if name[1] in (each.key() or b"").decode()]
+    keys = [json.loads(message.key() or b"") for message in messages]
+    assert keys == [["bank", *name], ["entry", *name, "a.jpg"], ["entry", *name, "c.jpg"], ["entry", *name, "a.jpg"]]
+    assert messages[-1].value() is None

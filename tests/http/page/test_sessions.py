@@ -1,0 +1,176 @@
+"""Who may see and change what on the page: sessions, tokens of forms, scopes and tenants, against the real server."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi.routing import APIRoute
+
+from consumer.http.access import ANYBODY
+from consumer.http.keys import new_key
+from consumer.http.page import banks, calibration, entrance, now, review, trial
+from consumer.http.page.sessions import ID_COOKIE, SESSION_COOKIE, TOKEN_HEADER, Sessions
+from tests.http.conftest import serve
+from tests.http.keys import entry
+from tests.http.page.conftest import HOSTILE_ID, Site
+
+READER, REVIEWER, ADMIN = new_key(), new_key(), new_key()
+CHANGING = sorted(
+    route.path
+    for module in (banks, calibration, entrance, now, review, trial)
+    for route in module.router.routes
+    if isinstance(route, APIRoute) and not (route.methods or set()) <= {"GET", "HEAD"}
+)
+
+
+@pytest.fixture(scope="module")
+def keys_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("keys") / "keys.toml"
+    file.write_text(
+        entry("reader", READER, ["read"], ["default"])
+        + entry("reviewer", REVIEWER, ["read", "review"], ["default"])
+        + entry("admin", ADMIN, ["read", "review", "admin"], ["*"])
+    )
+    return file
+
+
+@pytest.fixture(scope="module")
+def guarded(site: Site, keys_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A page that is for those with a key, on the same service."""
+    folder = tmp_path_factory.mktemp("guarded")
+    with serve(site.service.environment, folder, SEENIT_SERVE_KEYS_FILE=str(keys_file)) as client:
+        yield client
+
+
+class Browser:
+    """Somebody with cookies, which are sent over http as well, as browsers do on loopback."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+        self.cookies: dict[str, str] = {}
+
+    def send(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, data: dict[str, str] | None = None
+    ) -> httpx.Response:
+        cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        headers = {"cookie": cookies, "accept": "text/html", **(headers or {})}
+        reply = self._client.request(method, path, headers=headers, data=data)
+        for line in reply.headers.get_list("set-cookie"):
+            assert "HttpOnly" in line
+            assert "SameSite=strict" in line
+            name, value = line.split(";")[0].split("=", 1)
+            self.cookies[name] = value.strip('"')
+        return reply
+
+    def token(self) -> str:
+        found = re.search(r'name="token" value="([0-9a-f]{64})"', self.send("GET", "/sign-in").text)
+        assert found is not None
+        return found[1]
+
+    def sign_in(self, key: str, back_to: str = "/") -> httpx.Response:
+        return self.send("POST", "/sign-in", data={"token": self.token(), "key": key, "next": back_to})
+
+
+def test_a_key_opens_a_session_and_its_loss_ends_it(guarded: httpx.Client, keys_file: Path) -> None:
+    somebody, key = Browser(guarded), new_key()
+    reply = somebody.send("GET", "/review?campaign=a")
+    assert (reply.status_code, reply.headers["location"]) == (303, "/sign-in?next=%2Freview%3Fcampaign%3Da")
+    assert somebody.sign_in("seenit_wrong").status_code == 403
+    assert SESSION_COOKIE not in somebody.cookies
+    before = keys_file.read_text()
+    keys_file.write_text(before + entry("short", key, ["read"], ["default"]))
+    for _ in range(100):  # the file is read again within seconds
+        if (reply := somebody.sign_in(key, "/campaigns")).status_code == 303:
+            break
+    assert reply.headers["location"] == "/campaigns"
+    assert "Secure" in reply.headers["set-cookie"]
+    assert key not in "".join(somebody.cookies.values())
+    assert somebody.send("GET", "/campaigns").status_code == 200
+    keys_file.write_text(before)
+    for _ in range(1000):
+        if somebody.send("GET", "/campaigns").status_code == 303:
+            return
+    pytest.fail("the session has outlived its key")
+
+
+def test_no_cookie_but_ours_opens_the_page(guarded: httpx.Client) -> None:
+    somebody = Browser(guarded)
+    somebody.sign_in(READER)
+    own = somebody.cookies[SESSION_COOKIE]
+    header, claims, signature = own.split(".")
+    other = Sessions("another secret").open(READER, ANYBODY)
+    unsigned = "eyJhbGciOiJub25lIn0." + claims + "."
+    for cookie in ("", "a.b.c", f"{header}.{claims}.{signature[::-1]}", other, unsigned):
+        somebody.cookies[SESSION_COOKIE] = cookie
+        assert somebody.send("GET", "/").status_code == 303
+    somebody.cookies[SESSION_COOKIE] = own
+    assert somebody.send("GET", "/").status_code == 200
+    assert somebody.send("POST", "/sign-out", data={"token": somebody.token()}).status_code == 303
+    assert somebody.cookies[SESSION_COOKIE] == ""
+
+
+@pytest.mark.parametrize("next_page", ["https://evil.example/", "//evil.example", "/\\evil.example"])
+def test_signing_in_leads_to_no_other_site(guarded: httpx.Client, next_page: str) -> None:
+    assert Browser(guarded).sign_in(READER, next_page).headers["location"] == "/"
+
+
+@pytest.mark.parametrize("path", CHANGING)
+def test_nothing_is_changed_without_the_token_of_the_page(site: Site, guarded: httpx.Client, path: str) -> None:
+    for client in (site.client, guarded):
+        somebody = Browser(client)
+        token = somebody.token()
+        somebody.send("POST", "/sign-in", data={"token": token, "key": ADMIN})
+        stranger = Browser(client)
+        foreign = stranger.token()
+        for sent in ("", "0" * 64, foreign):
+            reply = somebody.send("POST", path, headers={TOKEN_HEADER: sent} if sent else {}, data={"key": ADMIN})
+            assert (reply.status_code, "session has ended" in reply.text) == (403, True)
+        reply = somebody.send("POST", path, headers={TOKEN_HEADER: token, "sec-fetch-site": "cross-site"})
+        assert reply.status_code == 403
+        del somebody.cookies[ID_COOKIE]
+        assert somebody.send("POST", path, headers={TOKEN_HEADER: token}).status_code == 403
+
+
+def test_scopes_and_tenants_hold_on_the_page(site: Site, guarded: httpx.Client) -> None:
+    reader, reviewer, admin = Browser(guarded), Browser(guarded), Browser(guarded)
+    for who, key in ((reader, READER), (reviewer, REVIEWER), (admin, ADMIN)):
+        assert who.sign_in(key).status_code == 303
+    decide = {"campaign": "tall", "choice": "confirm"}
+
+    def post(who: Browser, path: str, data: dict[str, str]) -> int:
+        return who.send("POST", path, data={**data, "token": who.token()}).status_code
+
+    assert post(reader, "/review", decide) == 403
+    assert post(reviewer, "/review", decide) == 200
+    assert post(reviewer, "/banks", {"name": "a", "kind": "block"}) == 403
+    assert post(admin, "/banks", {"name": "a", "kind": "block"}) == 303
+    for path in ("/", "/now/events", "/campaigns", "/review", "/pictures?image_id=tall"):
+        other = path + ("&" if "?" in path else "?") + "tenant=other"
+        assert reader.send("GET", other).status_code == 403
+    assert post(reviewer, "/review?tenant=other", decide) == 403
+    assert "fieldset" in reader.send("GET", "/review").text
+    assert re.search(r'<fieldset class="decisions" disabled>', reader.send("GET", "/review").text)
+
+
+def test_pages_allow_no_foreign_script_or_style(site: Site) -> None:
+    for path in ("/", "/try", "/review", "/campaigns", "/banks", "/calibration", "/sign-in"):
+        reply = site.client.get(path)
+        assert reply.status_code == 200
+        policy = reply.headers["content-security-policy"]
+        assert "unsafe" not in policy
+        assert "default-src 'none'" in policy
+        assert not re.search(r"<script(?![^>]* src=\"/static/)|<style| style=| on[a-z]+=\"", reply.text)
+        assert not re.search(r"(?:src|href)=\"(?:https?:)?//", reply.text)
+        assert HOSTILE_ID not in reply.text
+
+
+def test_a_picture_is_shown_small_and_encoded_anew(site: Site) -> None:
+    reply = site.client.get("/pictures", params={"image_id": "tall"})
+    assert (reply.status_code, reply.headers["content-type"]) == (200, "image/jpeg")
+    assert reply.headers["cache-control"] == "private, max-age=300"
+    assert b"Exif" not in reply.content
+    for image_id, tenant in (("unknown", "default"), ("tall", "other"), ("no picture", "default")):
+        reply = site.client.get("/pictures", params={"image_id": image_id, "tenant": tenant})
+        assert (reply.status_code, reply.json()["reason"]) == (404, "picture-gone")

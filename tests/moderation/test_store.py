@@ -1,0 +1,194 @@
+"""The copy of the banks in Redis: who may write it, what follows it, and what is noticed when a part of it is lost."""
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis import Redis
+
+from consumer.errors import Unavailable
+from consumer.moderation import store as store_module
+from consumer.moderation.banks import BankKey, EntryKey, encode_key
+from consumer.moderation.replica import BankReplica
+from consumer.moderation.store import BankRow, BankStore, EntryRow, Lease, NewRow
+from consumer.settings import WindowSettings
+from consumer.window.index import SearchParams, VectorIndex
+from consumer.window.store import WindowStore
+from tests.fakes.encoder import FakeEncoder
+
+MODEL = FakeEncoder.info
+SEARCH = SearchParams(2.0, 0.5, 32)
+BANK = BankRow(at=(0, 0), kind="block", enabled=True, strictness="balanced")
+
+
+class Copy:
+    """A copy of its own, with a lease that is held."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+        self.windows = WindowStore(redis, MODEL, WindowSettings(), uuid.uuid4().hex)
+        self.store = BankStore(self.windows)
+        self.lease = self.store.lease()
+        assert self.lease.hold()
+        self.epoch, self.offsets = self.store.begin(self.lease)
+
+    def write(self, *rows: NewRow, offset: int = 1) -> None:
+        self.store.write(self.lease, self.epoch, rows, {0: offset})
+
+    def replica(self) -> BankReplica:
+        return BankReplica(self.store, lambda: VectorIndex(MODEL.dim, SEARCH, 1))
+
+    def key(self, kind: str) -> str:
+        return self.windows.key("", f"bank-{kind}")
+
+
+@pytest.fixture(scope="module")
+def redis(redis_server: str) -> Iterator[Redis]:
+    client = Redis.from_url(redis_server)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def copy(redis: Redis) -> Copy:
+    return Copy(redis)
+
+
+def entry(name: str, number: int = 0) -> NewRow:
+    """An entry with a picture, whose vector and digest follow from the number."""
+    vector = np.eye(4, dtype="<f2")[number % 4].tobytes()
+    row = EntryRow(at=(0, number), digest=f"{number:064x}", of_image=("t", name))
+    return NewRow(encode_key(EntryKey(None, "b", name)), row, vector, b"features %d" % number)
+
+
+def removal(name: str) -> NewRow:
+    return NewRow(encode_key(EntryKey(None, "b", name)), None)
+
+
+def contents(replica: BankReplica) -> dict[str, str | None]:
+    """The digests of all entries by name, as every part of the replica has them."""
+    if None not in replica.shelves:
+        return {}
+    shelf = replica.shelves[None]
+    assert len(shelf.index) == len(shelf.entries) == len(replica) == sum(map(len, shelf.by_digest.values()))
+    return {each.key.entry_id: each.row.digest for each in shelf.entries.values()}
+
+
+names = st.sampled_from("abcdef")
+changes = st.lists(st.one_of(st.tuples(st.just("put"), names, st.integers(0, 99)), st.tuples(st.just("drop"), names)))
+
+
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(changes, st.booleans()), max_size=8), st.integers(1, 3), st.integers(1, 4))
+def test_replicas_follow_however_often_they_read(
+    redis: Redis, rounds: list[tuple[list[Any], bool]], page_rows: int, removals: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store_module, "PAGE_ROWS", page_rows)
+        patch.setattr(store_module, "MAX_REMOVALS", removals)
+        copy = Copy(redis)
+        replica, expected = copy.replica(), dict[str, str]()
+        for number, (round_changes, read) in enumerate(rounds):
+            rows = []
+            for change in round_changes:
+                if change[0] == "put":
+                    rows.append(entry(change[1], change[2]))
+                    expected[change[1]] = f"{change[2]:064x}"
+                else:
+                    rows.append(removal(change[1]))
+                    expected.pop(change[1], None)
+            copy.write(*rows, offset=number + 1)
+            if read:
+                replica.sync()
+                assert contents(replica) == expected
+        for each in (replica, copy.replica()):
+            each.sync()
+            assert contents(each) == expected
+        assert copy.redis.zcard(copy.key("gone")) <= removals
+        assert copy.redis.hlen(copy.key("features")) == len(expected)
+
+
+def test_only_who_has_the_lease_writes(copy: Copy) -> None:
+    other = copy.store.lease()
+    assert not other.hold()
+    copy.redis.delete(copy.lease.key)  # as if its time were over
+    assert other.hold()
+    with pytest.raises(Unavailable, match="another process"):
+        copy.write(entry("a"))
+    with pytest.raises(Unavailable, match="another process"):
+        copy.store.begin(copy.lease)
+    copy.lease.release()  # which is no longer its own
+    assert not copy.lease.hold()
+    assert copy.store.begin(other)[0] == copy.epoch
+
+
+def test_it_goes_on_where_another_process_ended(copy: Copy) -> None:
+    copy.write(entry("a"), offset=7)
+    copy.lease.release()
+    successor = copy.store.lease()
+    assert successor.hold()
+    assert copy.store.begin(successor) == (copy.epoch, {0: 7})
+
+
+@pytest.mark.parametrize("lost", ["log", "rows", "features", "meta"])
+def test_a_copy_that_lost_a_part_is_no_copy(copy: Copy, lost: str) -> None:
+    replica = copy.replica()
+    copy.write(NewRow(encode_key(BankKey(None, "b")), BANK), entry("a"), offset=3)
+    replica.sync()
+    copy.redis.delete(copy.key(lost))
+    with pytest.raises(Unavailable, match="the banks are being read: 0 of 3"):
+        replica.sync()
+    epoch, offsets = copy.store.begin(copy.lease)
+    assert epoch != copy.epoch
+    assert offsets == {}
+    copy.epoch = epoch
+    copy.write(entry("b"), offset=2)
+    with pytest.raises(Unavailable, match="2 of 3"):
+        replica.sync()
+    copy.write(offset=3)
+    replica.sync()
+    assert contents(replica) == {"b": f"{0:064x}"}
+    assert replica.banks == {}
+
+
+def test_a_process_waits_for_what_was_there_at_its_start(copy: Copy) -> None:
+    replica = copy.replica()
+    replica.require({0: 5})
+    copy.write(entry("a"), offset=4)
+    with pytest.raises(Unavailable, match="4 of 5"):
+        replica.sync()
+    copy.write(offset=5)
+    replica.sync()
+    assert contents(replica) == {"a": f"{0:064x}"}
+
+
+def test_entries_of_an_object_are_those_of_its_versions_too(copy: Copy) -> None:
+    for name in ("s3://b/k?versionId=1", "s3://b/k?versionId=2", "s3://b/k2?versionId=1"):
+        copy.write(entry(name))
+    replica = copy.replica()
+    replica.sync()
+    found = [each.entry_id for each in replica.of_image("t", "s3://b/k")]
+    assert found == ["s3://b/k?versionId=1", "s3://b/k?versionId=2"]
+    assert replica.of_image("other", "s3://b/k") == []
+
+
+def test_nothing_of_a_removed_entry_is_left(copy: Copy) -> None:
+    """Its name stays for as long as replicas may have to be told; what it showed does not."""
+    copy.write(entry("secret", 42))
+    copy.store.note_searched({encode_key(EntryKey(None, "b", "secret")): f"{42:064x}"}, [])
+    copy.write(removal("secret"))
+    copy.store.note_searched({}, [encode_key(EntryKey(None, "b", "secret"))])
+    stored = b"".join(copy.redis.dump(key) or b"" for key in copy.redis.scan_iter(f"{copy.windows.key('', '')}*"))
+    assert b"features 42" not in stored
+    assert f"{42:064x}".encode() not in stored
+
+
+def test_a_lease_is_one_at_a_time_however_many_ask(copy: Copy) -> None:
+    leases = [Lease(copy.windows, copy.key("another")) for _ in range(5)]
+    assert [lease.hold() for lease in leases] == [True, False, False, False, False]
+    leases[0].release()
+    assert [lease.hold() for lease in reversed(leases)] == [True, False, False, False, False]
