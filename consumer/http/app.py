@@ -6,15 +6,15 @@ from typing import Any
 from fastapi import FastAPI
 
 from consumer.events import ImageUpload
-from consumer.http import images, lookups, page
+from consumer.http import banks, hma, images, lookups, moderation, page
 from consumer.http.access import LOOPBACK_NAMES
 from consumer.http.limits import Limits
-from consumer.http.models import Problem
+from consumer.http.models import EntryBody, Problem
 from consumer.http.observing import Observed
 from consumer.http.parts import Parts
 from consumer.http.problems import answer_problems
 
-ROUTERS = (lookups.router, images.router)
+ROUTERS = (lookups.router, images.router, banks.router, moderation.router, hma.router)
 PROBLEMS = {
     400: "The picture is bad, or the request",
     401: "No key, or an unknown one",
@@ -71,7 +71,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = FastAPI.openapi(app)
         schemas = document["components"]["schemas"]
-        for model in (Problem, ImageUpload):
+        for model in (Problem, ImageUpload, EntryBody):
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas |= schema.pop("$defs", {})
             schemas[model.__name__] = schema

@@ -1,12 +1,13 @@
 """The pictures of a request: as the body, as fields of a form, or by their addresses in JSON."""
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -81,8 +82,25 @@ async def read_picture(request: Request, fetch: Fetch) -> PictureFile:
 
 async def read_form(request: Request, *fields: str, optional: str = "") -> dict[str, PictureFile]:
     """Read the pictures in these fields of a form, of which the `optional` one may be left out. Raises Refused."""
+    files = {}
+    async with read_parts(request, len(fields)) as form:
+        for field in fields:
+            part = form.get(field)
+            if field == optional and (not isinstance(part, UploadFile) or not part.size):
+                continue
+            if not isinstance(part, UploadFile):
+                raise Refused(
+                    HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", f"The form has no file in its field {field!r}."
+                )
+            files[field] = PictureFile(await part.read(), part.content_type)
+    return files
+
+
+@asynccontextmanager
+async def read_parts(request: Request, max_files: int) -> AsyncIterator[FormData]:
+    """Read a form, and hold its parts until the block is left. Raises Refused."""
     parser = MultiPartParser(
-        request.headers, request.stream(), max_files=len(fields), max_fields=MAX_FORM_FIELDS, max_part_size=64 << 10
+        request.headers, request.stream(), max_files=max_files, max_fields=MAX_FORM_FIELDS, max_part_size=64 << 10
     )
     parser.spool_max_size = 1 << 40  # never on disk: how large a body may be is bounded before
     try:
@@ -90,18 +108,10 @@ async def read_form(request: Request, *fields: str, optional: str = "") -> dict[
     except (MultiPartException, KeyError, UnicodeDecodeError) as error:
         message = getattr(error, "message", "it is malformed")
         raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", f"The form: {message}") from None
-    files = {}
-    for field in fields:
-        part = form.get(field)
-        if field == optional and (not isinstance(part, UploadFile) or not part.size):
-            continue
-        if not isinstance(part, UploadFile):
-            raise Refused(
-                HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", f"The form has no file in its field {field!r}."
-            )
-        files[field] = PictureFile(await part.read(), part.content_type)
-    await form.close()
-    return files
+    try:
+        yield form
+    finally:
+        await form.close()
 
 
 def parse(model: type[_Json], body: bytes) -> _Json:
@@ -109,9 +119,21 @@ def parse(model: type[_Json], body: bytes) -> _Json:
     try:
         return model.model_validate(json.loads(body))
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        detail = f"{where}: {first['msg']}" if where else first["msg"]
-        raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", detail[:500]) from None
+        raise _invalid(error) from None
     except (ValueError, RecursionError):
         raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "The body is not JSON.") from None
+
+
+def valid(model: type[_Json], **fields: object) -> _Json:
+    """Make a model of these fields. Raises Refused that says what is wrong."""
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise _invalid(error) from None
+
+
+def _invalid(error: ValidationError) -> Refused:
+    first = error.errors(include_input=False, include_url=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    detail = f"{where}: {first['msg']}" if where else first["msg"]
+    return Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", detail[:500])

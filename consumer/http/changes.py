@@ -6,6 +6,7 @@ import logging
 import uuid
 from datetime import UTC, datetime
 from http import HTTPStatus
+from typing import NamedTuple
 
 from cloudevents.core.bindings.kafka import to_binary
 from cloudevents.core.formats.json import JSONFormat
@@ -16,7 +17,7 @@ from consumer.events import Body
 from consumer.http.problems import Refused
 from consumer.http.scopes import Caller
 from consumer.kafka.messages import OutgoingMessage
-from consumer.kafka.sender import Sender
+from consumer.kafka.sender import Sender, Sent
 from consumer.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,13 @@ class AuditedChange(Body):
     at: AwareDatetime
 
 
+class Asked(NamedTuple):
+    """The id of an event that asks for a change, and where it stands on its topic."""
+
+    id: str
+    sent: Sent
+
+
 class Changes:
     """Asks for changes, by events."""
 
@@ -46,8 +54,10 @@ class Changes:
         self._audit_topic = settings.audit_topic
         self._sender = sender
 
-    async def ask(self, caller: Caller, action: str, tenant: str | None, subject: str, message: OutgoingMessage) -> str:
-        """Send the message that changes something, after the audit topic has it; return the event's id.
+    async def ask(
+        self, caller: Caller, action: str, tenant: str | None, subject: str, message: OutgoingMessage
+    ) -> Asked:
+        """Send the message that changes something, after the audit topic has it.
 
         Raises Refused where nothing can be changed, Unavailable, or Unprocessable for a message that is too large.
         """
@@ -59,9 +69,9 @@ class Changes:
             action=action, tenant=tenant, subject=subject, by=caller.name, event_id=event_id, at=datetime.now(UTC)
         )
         await asyncio.wrap_future(self._sender.send(self._audit_message(change)))
-        await asyncio.wrap_future(self._sender.send(message))
+        sent = await asyncio.wrap_future(self._sender.send(message))
         log.info("%s", action, extra={"tenant": tenant, "subject": subject, "by": caller.name, "event": event_id})
-        return event_id
+        return Asked(event_id, sent)
 
     def _audit_message(self, change: AuditedChange) -> OutgoingMessage:
         event = CloudEvent(

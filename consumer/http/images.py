@@ -41,7 +41,8 @@ async def delete_image(image_id: ImageId, parts: ThePart, caller: Admin, tenant:
     """Ask to forget an image; it is gone when the event is processed."""
     body = ImageDeleted(image_id=image_id, tenant=caller.tenant(tenant))
     message = incoming_message(parts.settings.kafka.input_topic, body, SOURCE)
-    return Accepted(id=await parts.changes.ask(caller, "image.deleted", body.tenant, image_id, message))
+    asked = await parts.changes.ask(caller, "image.deleted", body.tenant, image_id, message)
+    return Accepted(id=asked.id)
 
 
 @router.post(
@@ -61,7 +62,8 @@ async def upload(
     named = body.tenant if "tenant" in body.model_fields_set else None
     body = body.model_copy(update={"tenant": caller.tenant(tenant or named)})
     message = incoming_message(parts.settings.kafka.input_topic, body, SOURCE)
-    return Accepted(id=await parts.changes.ask(caller, "image.uploaded", body.tenant, body.image_id, message))
+    asked = await parts.changes.ask(caller, "image.uploaded", body.tenant, body.image_id, message)
+    return Accepted(id=asked.id)
 
 
 async def _read_upload(request: Request, image_id: str | None) -> ImageUpload:

@@ -58,6 +58,7 @@ async def look_up(
     caller: Reader,
     tenant: Tenant = None,
     strictness: Chosen = None,
+    banks: Annotated[str | None, Query(description="Hits of these banks alone, by commas.")] = None,
     limit: Annotated[int, Query(ge=1, le=32, description="Matches to answer, at most.")] = 6,
 ) -> LookupAnswer:
     """Find the exact match of a picture in a tenant's window, if any, then the near ones; nothing of it is stored.
@@ -67,7 +68,14 @@ async def look_up(
     tenant, backends = caller.tenant(tenant), parts.ready()
     async with parts.slot():
         found = await parts.match(await read_picture(request, parts.fetch), tenant, strictness)
-    return LookupAnswer(matches=[LookupMatch.of(each) for each in found[:limit]], model=backends.named_model)
+    wanted = None if banks is None else banks.split(",")
+    return LookupAnswer(
+        matches=[LookupMatch.of(each) for each in found.matches[:limit]],
+        banks=[hit for hit in found.banks.hits if wanted is None or hit.bank in wanted],
+        silenced_by=list(found.banks.silenced_by),
+        campaign=parts.verdicts.campaign(tenant, found.matches[0].match.image_id) if found.matches else None,
+        model=backends.named_model,
+    )
 
 
 @router.post("/compare", openapi_extra=_PAIR_BODY, operation_id="compare", summary="Compare two pictures")

@@ -10,6 +10,8 @@ from consumer.encoder.contract import ModelInfo, Strictness
 from consumer.encoder.views import EncodedViews
 from consumer.events import Evidence
 from consumer.http.batching import Batcher
+from consumer.moderation.matching import NO_HITS, BankRequest, BankResult, Banks
+from consumer.moderation.rejections import Rejections
 from consumer.verification.rerank import VerificationOutcome, VerificationRequest, Verifier
 from consumer.window.contract import Window
 from consumer.window.records import AppendResult, ExactMatch, Lookup, NearMatch
@@ -19,12 +21,16 @@ MAX_BATCH = 32
 
 
 class MatchRequest(NamedTuple):
-    """A picture to look up in a tenant's window; `views` is None for one that matches only exactly."""
+    """A picture to look up in a tenant's window; `views` is None for one that matches only exactly.
+
+    `pdq` is its PDQ hash, where a bank holds such hashes.
+    """
 
     tenant: str
     digest: bytes
     views: EncodedViews | None
     strictness: Strictness
+    pdq: str | None = None
 
 
 class FoundMatch(NamedTuple):
@@ -39,20 +45,29 @@ class FoundMatch(NamedTuple):
         return isinstance(self.match, ExactMatch)
 
 
+class Found(NamedTuple):
+    """What is known of a picture: the exact match, if any, then the near ones, and what it shows of banks."""
+
+    matches: Sequence[FoundMatch]
+    banks: BankResult
+
+
 class PictureMatcher:
     """Looks the pictures of many requests up at once. Thread-safe."""
 
-    def __init__(self, window: Window, model: ModelInfo) -> None:
+    def __init__(self, window: Window, model: ModelInfo, banks: Banks | None, rejections: Rejections) -> None:
         """Raises Misconfigured for a model whose rule asks for what is not measured."""
         self._window = window
+        self._rejections = rejections
+        self._banks = banks
         self._threshold_l2 = model.threshold_l2 if model.verification_rule is None else None
         self._verifiers: dict[Strictness, Verifier] = {
             strictness: Verifier(window, model, strictness) for strictness in get_args(Strictness)
         }
         self._batcher = Batcher("match", self._match, MAX_BATCH)
 
-    def match(self, request: MatchRequest) -> Future[list[FoundMatch]]:
-        """Find the exact match, if any, then the near ones: the best first, the others nearest first.
+    def match(self, request: MatchRequest) -> Future[Found]:
+        """Find the matches of a picture, of the near ones the best first, the others nearest first.
 
         The future may fail with Unavailable.
         """
@@ -62,14 +77,24 @@ class PictureMatcher:
         """Answer what waits, and take on nothing more."""
         self._batcher.close()
 
-    def _match(self, requests: Sequence[MatchRequest]) -> list[list[FoundMatch]]:
+    def _match(self, requests: Sequence[MatchRequest]) -> list[Found]:
         lookups = [
             Lookup(each.tenant, each.digest, () if each.views is None else tuple(each.views.embeddings))
             for each in requests
         ]
-        found = [_without_exact(result) for result in self._window.look_up(lookups)]
+        uploads = [(each.tenant, "", each.digest) for each in requests]
+        results = self._rejections.leave_out(uploads, self._window.look_up(lookups))
+        found = [_without_exact(result) for result in results]
         outcomes = self._verify(requests, found)
-        return [self._choose(result, outcome) for result, outcome in zip(found, outcomes, strict=True)]
+        matches = [self._choose(result, outcome) for result, outcome in zip(found, outcomes, strict=True)]
+        return [Found(*each) for each in zip(matches, self._compare(requests), strict=True)]
+
+    def _compare(self, requests: Sequence[MatchRequest]) -> list[BankResult]:
+        """Compare the pictures with the banks."""
+        if self._banks is None:
+            return [NO_HITS] * len(requests)
+        self._banks.sync()
+        return self._banks.match([BankRequest(each.tenant, each.digest, each.views, each.pdq) for each in requests])
 
     def _verify(self, requests: Sequence[MatchRequest], found: Sequence[AppendResult]) -> list[VerificationOutcome]:
         """Take the second look, with the strictness that each request asks for."""

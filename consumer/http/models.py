@@ -1,9 +1,16 @@
 """What the HTTP interface answers, as it stands in the OpenAPI document."""
 
+from typing import Literal
+
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from consumer.events import Evidence, Model
+from consumer.encoder.contract import Strictness
+from consumer.events import BankHit, BankKind, Campaign, Evidence, Model, SilencedBy
 from consumer.http.matching import FoundMatch
+from consumer.moderation.banks import BankKey
+from consumer.moderation.replica import Entry
+from consumer.moderation.store import BankRow
+from consumer.window.records import to_datetime
 
 
 class Answer(BaseModel):
@@ -36,6 +43,9 @@ class LookupAnswer(Answer):
     """What is known of a picture: the exact match first, then the best near one, then the others, nearest first."""
 
     matches: list[LookupMatch]
+    banks: list[BankHit]
+    silenced_by: list[SilencedBy]
+    campaign: Campaign | None = Field(description="That the first match is in, by its last verdict.")
     model: Model
 
 
@@ -63,3 +73,93 @@ class Accepted(Answer):
     """An event is on its topic; `id` is its id. What it asks for is done when it is processed."""
 
     id: str
+
+
+class BankBody(BaseModel):
+    """What a bank is for."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: BankKind
+    enabled: bool = True
+    strictness: Strictness = "balanced"
+    action: str | None = None
+    silences: tuple[str, ...] = ()
+    note: str | None = None
+
+
+class EntryBody(BaseModel):
+    """A known picture: one of `url`, `data_base64`, `image_id` of an upload in the window, and `pdq`."""
+
+    model_config = ConfigDict(extra="forbid")
+    url: str | None = None
+    data_base64: str | None = None
+    image_id: str | None = None
+    pdq: str | None = None
+    labels: dict[str, str] = {}
+    note: str | None = None
+    source: str | None = None
+    expires_at: AwareDatetime | None = None
+    lookback: float | None = None
+
+
+class BankAnswer(Answer):
+    """A bank; without a tenant it holds for all of them."""
+
+    bank: str
+    tenant: str | None
+    kind: BankKind
+    enabled: bool
+    strictness: Strictness
+    action: str | None
+    silences: tuple[str, ...]
+    entries: int
+
+    @classmethod
+    def of(cls, key: BankKey, row: BankRow, entries: int) -> "BankAnswer":
+        """Describe a bank."""
+        return cls(bank=key.bank, tenant=key.tenant, entries=entries, **row.model_dump(exclude={"at"}))
+
+
+class EntryAnswer(Answer):
+    """An entry of a bank, by the hash of its picture's bytes (SHA-256) or its PDQ hash."""
+
+    entry_id: str
+    serial: int
+    digest: str | None
+    pdq: str | None
+    labels: dict[str, str]
+    source: str | None
+    expires_at: AwareDatetime | None
+
+    @classmethod
+    def of(cls, entry: Entry) -> "EntryAnswer":
+        """Describe an entry."""
+        row = entry.row
+        return cls(
+            entry_id=entry.key.entry_id,
+            serial=entry.serial,
+            digest=row.digest,
+            pdq=row.pdq,
+            labels=row.labels,
+            source=row.source,
+            expires_at=None if row.expires_us is None else to_datetime(row.expires_us),
+        )
+
+
+class CampaignAnswer(Campaign):
+    """A campaign as it is now, and whether it is in flood."""
+
+    in_flood: bool
+
+
+class FeedbackBody(BaseModel):
+    """What is decided about a match: named by both its pictures, or by the id of the verdict's event."""
+
+    model_config = ConfigDict(extra="forbid")
+    image_id: str | None = None
+    match_id: str | None = None
+    verdict_id: str | None = None
+    tenant: str | None = None
+    decision: Literal["confirm", "reject"]
+    note: str | None = None
+    to_bank: str | None = None

@@ -20,13 +20,16 @@ from consumer.http.access import Access
 from consumer.http.bodies import PictureFile
 from consumer.http.changes import Changes
 from consumer.http.encoding import PictureEncoder, hash_content
-from consumer.http.matching import FoundMatch, MatchRequest, PictureMatcher
+from consumer.http.matching import Found, MatchRequest, PictureMatcher
 from consumer.http.observing import Observer
 from consumer.http.problems import Refused
 from consumer.http.scopes import Caller, Scope
 from consumer.http.verdicts import VerdictLog
 from consumer.images.fetch import Fetcher
+from consumer.images.pdq import pdq_hash
+from consumer.moderation.matching import Banks
 from consumer.settings import Settings
+from consumer.window.window import RedisWindow
 
 
 @dataclass(slots=True)
@@ -34,7 +37,9 @@ class Backends:
     """What is known once the encoder and Redis have answered."""
 
     model: ModelInfo
+    window: RedisWindow
     matcher: PictureMatcher
+    banks: Banks | None
 
     @property
     def named_model(self) -> Model:
@@ -91,12 +96,16 @@ class Parts:
         with self.observer.step("encode"):
             return await asyncio.wrap_future(self.encoder.encode(picture))
 
-    async def match(self, file: PictureFile, tenant: str, strictness: Strictness | None) -> list[FoundMatch]:
-        """Find the matches of a picture in a tenant's window. Raises Unprocessable or Unavailable."""
-        matcher, views = self.ready().matcher, await self.encode(file)
-        asked = MatchRequest(tenant, hash_content(file.data), views, strictness or self.settings.match.strictness)
+    async def match(self, file: PictureFile, tenant: str, strictness: Strictness | None) -> Found:
+        """Find what is known of a picture for a tenant. Raises Unprocessable or Unavailable."""
+        backends, views = self.ready(), await self.encode(file)
+        pdq = None
+        if backends.banks is not None and backends.banks.compares_pdq(tenant):
+            pdq = await asyncio.to_thread(pdq_hash, file.data)
+        chosen = strictness or self.settings.match.strictness
+        asked = MatchRequest(tenant, hash_content(file.data), views, chosen, pdq)
         with self.observer.step("match"):
-            return await asyncio.wrap_future(matcher.match(asked))
+            return await asyncio.wrap_future(backends.matcher.match(asked))
 
     def close(self) -> None:
         """Fetch nothing more."""

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import uvicorn
 from fastapi import FastAPI
 
+from consumer.encoder.contract import ModelInfo
 from consumer.encoder.triton import TritonEncoder
 from consumer.errors import Misconfigured, Unavailable
 from consumer.http.access import Access
@@ -20,6 +21,11 @@ from consumer.http.protocol import GuardedProtocol
 from consumer.http.verdicts import VerdictLog
 from consumer.images.fetch import Fetcher
 from consumer.kafka.sender import Sender
+from consumer.kafka.topic_reader import TopicReader
+from consumer.moderation.decisions import Decisions
+from consumer.moderation.matching import Banks
+from consumer.moderation.rejections import Rejections
+from consumer.moderation.store import BankStore
 from consumer.settings import Settings
 from consumer.telemetry.health import HealthServer
 from consumer.telemetry.metrics import HttpMetrics
@@ -74,6 +80,9 @@ class HttpService:
         stack.callback(encoder.close)
         sender = Sender(settings.kafka)
         stack.callback(sender.close)
+        self._decisions = Decisions(settings.kafka)
+        self._decisions.start()
+        stack.callback(self._decisions.close)
         verdicts = VerdictLog(settings.kafka)
         verdicts.start()
         stack.callback(verdicts.close)
@@ -110,7 +119,10 @@ class HttpService:
                 self._redis = self._redis or connect(self._settings.redis)
                 self._redis.ping()
                 window = RedisWindow(self._redis, model, self._settings.window, self._settings.redis.key_prefix)
-                self._parts.backends = Backends(model, PictureMatcher(window, model))
+                banks = self._open_banks(window, model)
+                self._decisions.catch_up()
+                matcher = PictureMatcher(window, model, banks, Rejections(self._decisions, window))
+                self._parts.backends = Backends(model, window, matcher, banks)
                 return
             except Misconfigured as error:
                 self._failure = error
@@ -120,6 +132,16 @@ class HttpService:
                 self._wait_for(error)
             except REDIS_FAILURES as error:
                 self._wait_for(Unavailable("redis", str(error) or type(error).__name__))
+
+    def _open_banks(self, window: RedisWindow, model: ModelInfo) -> Banks | None:
+        """Open the banks, if there are any; nothing is looked up before they are read to where their topic ends now."""
+        kafka = self._settings.kafka
+        if not kafka.banks_topic:
+            return None
+        banks = Banks(BankStore(window.store), model)
+        with TopicReader(kafka, kafka.banks_topic, {}) as reader:
+            banks.require(reader.end_offsets())
+        return banks
 
     def _wait_for(self, problem: Unavailable) -> None:
         if str(problem) != str(self._parts.waiting_for):

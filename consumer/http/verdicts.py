@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from consumer.errors import Unavailable
-from consumer.events import Verdict
+from consumer.events import Campaign, Verdict
 from consumer.kafka.clients import PublishedVerdict, VerdictsReader
 from consumer.kafka.messages import RecordAddress
 from consumer.settings import KafkaSettings
@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 # Verdicts that a process keeps, some 1.5 KB each.
 MAX_VERDICTS = 50_000
+MAX_CAMPAIGNS = 10_000
 RETRY_S = 2.0
 
 
@@ -32,6 +33,7 @@ class VerdictLog:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
+        self._campaigns: OrderedDict[tuple[str, str], Campaign] = OrderedDict()
         self._verdicts: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
         self._listeners: list[Callable[[Verdict], None]] = []
         self._lock = threading.Lock()
@@ -50,6 +52,14 @@ class VerdictLog:
         if kept is None and self.problem:
             raise Unavailable("kafka", self.problem)
         return None if kept is None else Verdict.model_validate_json(kept.value)
+
+    def campaign(self, tenant: str, image_id: str) -> Campaign | None:
+        """The campaign that an image is in, as the last verdict on one of its uploads had it."""
+        with self._lock:
+            kept = self._verdicts.get((tenant, image_id))
+            verdict = None if kept is None else Verdict.model_validate_json(kept.value)
+            named = None if verdict is None else verdict.campaign
+            return self._campaigns.get((tenant, image_id if named is None else named.id), named)
 
     def upload_of(self, tenant: str, image_id: str) -> tuple[str, RecordAddress | None] | None:
         """The id of the last verdict on an image and the message of the upload, if the verdict is among those kept."""
@@ -99,5 +109,10 @@ class VerdictLog:
             self._verdicts.move_to_end(key)
             if len(self._verdicts) > MAX_VERDICTS:
                 self._verdicts.popitem(last=False)
+            if verdict.campaign is not None:
+                self._campaigns[verdict.tenant, verdict.campaign.id] = verdict.campaign
+                self._campaigns.move_to_end((verdict.tenant, verdict.campaign.id))
+                if len(self._campaigns) > MAX_CAMPAIGNS:
+                    self._campaigns.popitem(last=False)
             for listener in self._listeners:
                 listener(verdict)

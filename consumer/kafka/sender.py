@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import Future
+from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -15,6 +16,13 @@ SEND_TIMEOUT_MS = 10_000
 # Messages that wait for the brokers at once.
 MAX_WAITING = 10_000
 _POLL_S = 0.1
+
+
+class Sent(NamedTuple):
+    """Where a message stands on its topic."""
+
+    partition: int
+    offset: int
 
 
 class Sender:
@@ -37,14 +45,14 @@ class Sender:
         self._thread = threading.Thread(target=self._poll, name="sender", daemon=True)
         self._thread.start()
 
-    def send(self, message: OutgoingMessage) -> Future[None]:
+    def send(self, message: OutgoingMessage) -> Future[Sent]:
         """Send a message. The future fails with Unavailable, or with Unprocessable for one that no topic takes."""
-        sent: Future[None] = Future()
+        sent: Future[Sent] = Future()
         sent.set_running_or_notify_cancel()
 
-        def delivered(error: KafkaError | None, _: Message) -> None:
+        def delivered(error: KafkaError | None, delivered: Message) -> None:
             if error is None:
-                sent.set_result(None)
+                sent.set_result(Sent(delivered.partition() or 0, delivered.offset() or 0))
             else:
                 sent.set_exception(_translate(message.topic, error))
 

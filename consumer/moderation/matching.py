@@ -128,6 +128,18 @@ class Banks:
         with self._lock:
             return self._replica.banks.get(key)
 
+    def known(self) -> dict[BankKey, BankRow]:
+        """All banks, as far as is known."""
+        with self._lock:
+            return dict(self._replica.banks)
+
+    def entries(self, key: BankKey) -> list[Entry]:
+        """All entries of a bank, as far as is known, in the order in which they came."""
+        with self._lock:
+            shelf = self._replica.shelves.get(key.tenant)
+            entries = [] if shelf is None else [each for each in shelf.entries.values() if each.key.of_bank == key]
+        return sorted(entries, key=lambda each: each.serial)
+
     def entry(self, key: EntryKey, now: datetime) -> tuple[Entry, BankRow] | None:
         """An entry that counts, and its bank."""
         with self._lock:

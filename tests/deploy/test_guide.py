@@ -11,13 +11,14 @@ from pydantic import SecretStr
 from redis import AuthenticationError, Redis
 
 from consumer.cli.preflight.redis import TRIAL_MODEL, check_redis
+from consumer.errors import Unavailable
 from consumer.events import Record
 from consumer.kafka.leases import Lease
 from consumer.local.binaries import Binaries
 from consumer.pipeline.poison import PoisonGuard
 from consumer.settings import RedisSettings, Settings, WindowSettings
 from consumer.telemetry.metrics import Metrics
-from consumer.window.records import pack_record
+from consumer.window.records import Lookup, pack_record
 from consumer.window.window import RedisWindow
 from tests.redis_servers import client_of, redis_like
 from tests.stack_fixtures import serving
@@ -65,8 +66,8 @@ def test_every_alert_that_is_named_exists() -> None:
 
 
 def test_the_redis_user_may_do_all_it_has_to(binaries: Binaries, tmp_path: Path) -> None:
-    users = re.findall(r"^ +user (\w+ (?:on|off).*)$", GUIDE, re.MULTILINE)
-    assert [user.split()[0] for user in users] == ["default", "operator", "seenit"]
+    users = re.findall(r"^ +user (\S+ (?:on|off).*)$", GUIDE, re.MULTILINE)
+    assert [user.split()[0] for user in users] == ["default", "operator", "seenit", "seenit-http"]
     with serving(redis_like("valkey", binaries, tmp_path)) as server:
         with client_of(server) as client:
             client.config_set("appendonly", "yes")
@@ -89,6 +90,11 @@ def test_the_redis_user_may_do_all_it_has_to(binaries: Binaries, tmp_path: Path)
             window.loss_guard.unlock()
             assert window.find_exact([("t", "b", b"digest", datetime(2026, 1, 1, tzinfo=UTC))])[0] is not None
             PoisonGuard(user, Settings()).first([(Record("in", 0, 7, None, b"", (), 1), Lease(0, 1))])
+        with client_of(server, username="seenit-http", password="A-THIRD") as user:
+            window = RedisWindow(user, TRIAL_MODEL, WindowSettings(on_loss="rebuild"), "seenit")
+            assert window.look_up([Lookup("t", b"digest", ())])[0].exact is not None
+            with pytest.raises(Unavailable):
+                window.delete("t", "a")
         with client_of(server, username="operator", password="ANOTHER") as client:
             assert client.hgetall("seenit:starts:seenit") == {b"in/0": b"7 1"}
             assert client.pttl("seenit:starts:seenit") > 0

@@ -1,5 +1,6 @@
 """A consumer and `seenit serve` on the embedded servers, shared by the tests of this folder."""
 
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,9 @@ def serve(environment: Mapping[str, str], folder: Path, **more: str) -> Iterator
 @pytest.fixture(scope="module")
 def uploads(broker: str, redis_server: str, triton: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with a consumer at work."""
-    with new_service(broker, redis_server, triton, tmp_path_factory.mktemp("consumer")) as service:
+    name, folder = uuid.uuid4().hex[:8], tmp_path_factory.mktemp("consumer")
+    topics = {f"SEENIT_KAFKA_{kind.upper()}_TOPIC": f"{kind}-{name}" for kind in ("feedback", "decisions")}
+    with new_service(broker, redis_server, triton, folder, banks=True, **topics) as service:
         service.consumer()
         yield service
 

@@ -37,7 +37,7 @@ async def compare(request: Request, parts: ThePart, visitor: TheVisitor) -> Resp
                 return render(request, "_compared.html", visitor, result=result)
             found = await parts.match(first, visitor.tenant, strictness)
         return render(
-            request, "_looked_up.html", visitor, matches=[LookupMatch.of(each) for each in found[:MAX_MATCHES]]
+            request, "_looked_up.html", visitor, matches=[LookupMatch.of(each) for each in found.matches[:MAX_MATCHES]]
         )
     except (Refused, Unprocessable, Unavailable) as error:
         return render(request, "_failed.html", visitor, detail=error.detail)

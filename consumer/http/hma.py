@@ -1,0 +1,327 @@
+"""The routes of Meta's Hasher-Matcher-Actioner that its clients use, on our banks.
+
+What differs is listed in README.md. HMA knows no tenants: these routes work on the caller's only tenant, or `default`.
+"""
+
+import asyncio
+import re
+import secrets
+from collections import defaultdict
+from datetime import UTC, datetime
+from hashlib import sha256
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import PlainTextResponse
+from starlette.datastructures import UploadFile
+
+from consumer.events import BankHit
+from consumer.http.banks import bank_key, change, known_banks, read_banks, remove
+from consumer.http.bodies import PictureFile, read_parts
+from consumer.http.encoding import hash_content
+from consumer.http.parts import Admin, Backends, Parts, Reader, Reviewer, ThePart
+from consumer.http.problems import Refused
+from consumer.http.signals import check_pdq, compare_pdq, decode_signal, encode_signal, pdq_distance
+from consumer.images.pdq import pdq_hash
+from consumer.moderation.banks import BankDefined, BankEntry, BankKey, EntryKey
+from consumer.moderation.matching import BankRequest, Banks
+from consumer.moderation.store import BankRow
+from consumer.verification.pair import verify_pair
+
+router = APIRouter(tags=["hma"])
+
+PHOTO = "photo"
+BANK_NAME = re.compile("^[A-Z_][A-Z0-9_]*$")
+# Content ids are numbers that JavaScript can hold.
+MAX_CONTENT_ID = 2**53 - 1
+
+Url = Annotated[str | None, Query(max_length=8192)]
+Types = Annotated[str | None, Query(description="Signal types, by commas.")]
+Matches = dict[str, list[dict[str, Any]]]
+
+
+def bad(detail: str) -> Refused:
+    """Refuse a request, with the status that HMA gives."""
+    return Refused(HTTPStatus.BAD_REQUEST, "invalid-request", detail)
+
+
+@router.get("/status", operation_id="hmaStatus", summary="Whether it is alive", response_class=PlainTextResponse)
+async def status(parts: ThePart) -> str:
+    """Say that it is alive, as HMA does, once look-ups can be answered."""
+    parts.ready()
+    return "I-AM-ALIVE"
+
+
+@router.get("/h/hash", operation_id="hmaHashUrl", summary="Hash a picture by its address")
+async def hash_url(parts: ThePart, _: Reader, url: Url = None, types: Types = None) -> dict[str, str]:
+    """Fetch a picture, and return its signals by type."""
+    async with parts.slot():
+        return await _hash(parts, await _picture(parts, None, url), types)
+
+
+@router.post("/h/hash", operation_id="hmaHash", summary="Hash a picture")
+async def hash_form(request: Request, parts: ThePart, _: Reader, types: Types = None) -> dict[str, str]:
+    """Return the signals, by type, of the picture in the form field `photo`."""
+    async with parts.slot():
+        return await _hash(parts, await _picture(parts, request, None), types)
+
+
+@router.get("/m/lookup", operation_id="hmaLookUpSignal", summary="Look up a signal, or a picture by its address")
+async def look_up_get(
+    parts: ThePart,
+    caller: Reader,
+    url: Url = None,
+    signal: str | None = None,
+    signal_type: str | None = None,
+    banks: str | None = None,
+    types: Types = None,
+) -> dict[str, Any]:
+    """Return the entries that a signal matches by bank; for a picture, these by type of its signals."""
+    tenant = caller.tenant(None)
+    if url:
+        async with parts.slot():
+            signals = await _hash(parts, await _picture(parts, None, url), types)
+        by_type = {name: await _look_up(parts, tenant, name, each, banks) for name, each in signals.items()}
+        return by_type if signal_type is None else by_type.get(signal_type, {})
+    if not signal or not signal_type:
+        raise bad("Either url, or both signal and signal_type are needed.")
+    return await _look_up(parts, tenant, signal_type, signal, banks)
+
+
+@router.post("/m/lookup", operation_id="hmaLookUp", summary="Look up a picture")
+async def look_up_post(
+    request: Request, parts: ThePart, caller: Reader, banks: str | None = None
+) -> dict[str, Matches]:
+    """Return the entries that the picture in the form field `photo` matches, by type of signal and by bank."""
+    tenant = caller.tenant(None)
+    async with parts.slot():
+        signals = await _hash(parts, await _picture(parts, request, None), None)
+    return {name: await _look_up(parts, tenant, name, each, banks) for name, each in signals.items()}
+
+
+@router.post("/m/compare", operation_id="hmaCompare", summary="Compare two signals")
+async def compare(body: dict[str, Any], parts: ThePart, _: Reader) -> dict[str, Any]:
+    """Tell of each pair of signals, given by type, whether they match, and how far they are apart."""
+    backends = parts.ready()
+    answers: dict[str, Any] = {}
+    for name, pair in body.items():
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(each, str) for each in pair):
+            raise bad("Give two signals of each type, as a list.")
+        try:
+            if name == "pdq":
+                same, distance = compare_pdq(*pair)
+                answers[name] = [same, {"distance": distance}]
+            elif name == "seenit":
+                answers[name] = await asyncio.to_thread(_compare, backends, *pair)
+            else:
+                raise bad(f"There is no signal type {name[:80]!r}.")
+        except ValueError as error:
+            raise bad(f"{name}: {error}.") from None
+    return answers
+
+
+@router.get("/c/banks", operation_id="hmaListBanks", summary="List the banks")
+async def list_banks(parts: ThePart, caller: Reader) -> list[dict[str, Any]]:
+    """List the banks of the caller's tenant."""
+    banks, tenant = await read_banks(parts), caller.tenant(None)
+    known = sorted((key.bank, row) for key, row in banks.known().items() if key.tenant == tenant)
+    return [_bank(name, row) for name, row in known]
+
+
+@router.post("/c/banks", status_code=201, operation_id="hmaCreateBank", summary="Create a bank")
+async def create_bank(body: dict[str, Any], parts: ThePart, caller: Admin) -> dict[str, Any]:
+    """Create a bank of kind `block`."""
+    banks, name = await read_banks(parts), _name(body.get("name"))
+    key = bank_key(caller, None, name)
+    if banks.bank(key) is not None:
+        raise Refused(HTTPStatus.FORBIDDEN, "bank-exists", "There is a bank of this name.")
+    await change(parts, caller, BankDefined(bank=name, tenant=key.tenant, kind="block", enabled=_enabled(body, True)))
+    return {"name": name, "matching_enabled_ratio": float(_enabled(body, True))}
+
+
+@router.get("/c/bank/{name}", operation_id="hmaGetBank", summary="What a bank is")
+async def get_bank(name: str, parts: ThePart, caller: Reader) -> dict[str, Any]:
+    """Describe a bank."""
+    banks = await read_banks(parts)
+    return _bank(name, _known(banks, bank_key(caller, None, name)))
+
+
+@router.put("/c/bank/{name}", operation_id="hmaPutBank", summary="Turn a bank on or off")
+async def put_bank(name: str, body: dict[str, Any], parts: ThePart, caller: Admin) -> dict[str, Any]:
+    """Turn a bank on or off; its name stays."""
+    key, banks = bank_key(caller, None, name), await read_banks(parts)
+    row = _known(banks, key)
+    if body.get("name", name) != name:
+        _name(body["name"])
+        raise Refused(HTTPStatus.NOT_IMPLEMENTED, "not-supported", "A bank keeps its name here; create another one.")
+    enabled = _enabled(body, row.enabled)
+    defined = BankDefined(bank=name, tenant=key.tenant, enabled=enabled, **row.model_dump(exclude={"at", "enabled"}))
+    await change(parts, caller, defined)
+    return {"name": name, "matching_enabled_ratio": float(enabled)}
+
+
+@router.delete("/c/bank/{name}", operation_id="hmaDeleteBank", summary="Delete a bank")
+async def delete_bank(name: str, parts: ThePart, caller: Admin) -> dict[str, str]:
+    """Delete a bank and its entries; one that is not there as well."""
+    await remove(parts, caller, bank_key(caller, None, name))
+    return {"message": "Done"}
+
+
+@router.post("/c/bank/{name}/content", status_code=201, operation_id="hmaAddContent", summary="Add a picture to a bank")
+async def add_content(name: str, request: Request, parts: ThePart, caller: Reviewer, url: Url = None) -> dict[str, Any]:
+    """Add the picture at `url`, or in the form field `photo`, to a bank."""
+    key, banks = bank_key(caller, None, name), await read_banks(parts)
+    _known(banks, key)
+    async with parts.slot():
+        file = await _picture(parts, None if url else request, url)
+        signals = await _hash(parts, file, None)
+    content_id = _new_id()
+    picture = {"url": url} if url else {"data_base64": file.data}
+    entry = BankEntry.model_validate({"bank": name, "entry_id": str(content_id), "tenant": key.tenant, **picture})
+    await change(parts, caller, entry)
+    return {"id": content_id, "signals": signals}
+
+
+@router.post("/c/bank/{name}/signal", status_code=201, operation_id="hmaAddSignal", summary="Add a hash to a bank")
+async def add_signal(name: str, body: dict[str, Any], parts: ThePart, caller: Reviewer) -> dict[str, Any]:
+    """Add a PDQ hash to a bank."""
+    key, banks = bank_key(caller, None, name), await read_banks(parts)
+    _known(banks, key)
+    if set(body) - {"note"} != {"pdq"} or not isinstance(body["pdq"], str):
+        raise bad('Only hashes of the type pdq can be added, as {"pdq": ...}; add other pictures themselves.')
+    try:
+        pdq = check_pdq(body["pdq"])
+    except ValueError as error:
+        raise bad(f"pdq: {error}.") from None
+    content_id = _new_id()
+    await change(parts, caller, BankEntry(bank=name, entry_id=str(content_id), tenant=key.tenant, pdq=pdq))
+    return {"id": content_id, "signals": {"pdq": pdq}}
+
+
+@router.get("/c/bank/{name}/content/{content_id}", operation_id="hmaGetContent", summary="An entry of a bank")
+async def get_content(name: str, content_id: int, parts: ThePart, caller: Reader) -> dict[str, Any]:
+    """Describe an entry of a bank."""
+    key, banks = bank_key(caller, None, name), await read_banks(parts)
+    row = _known(banks, key)
+    entry = _entry(banks, key, content_id)
+    if entry is None:
+        raise Refused(HTTPStatus.NOT_FOUND, "unknown-content", "There is no such content in this bank.")
+    return {"id": content_id, "disable_until_ts": 0, "original_media_uri": None, "bank": _bank(name, row)}
+
+
+@router.delete("/c/bank/{name}/content/{content_id}", operation_id="hmaDeleteContent", summary="Remove an entry")
+async def delete_content(name: str, content_id: int, parts: ThePart, caller: Reviewer) -> dict[str, int]:
+    """Remove an entry of a bank."""
+    key, banks = bank_key(caller, None, name), await read_banks(parts)
+    _known(banks, key)
+    entry = _entry(banks, key, content_id)
+    if entry is not None:
+        await remove(parts, caller, entry)
+    return {"deleted": int(entry is not None)}
+
+
+async def _picture(parts: Parts, request: Request | None, url: str | None) -> PictureFile:
+    if url:
+        return await parts.fetch(url)
+    if request is None or "multipart/form-data" not in request.headers.get("content-type", ""):
+        raise bad(f"Send the picture as the form field {PHOTO!r}, or its address as url.")
+    async with read_parts(request, 1) as form:
+        part = form.get(PHOTO)
+        if not isinstance(part, UploadFile):
+            raise bad(f"Send the picture as the form field {PHOTO!r}; there are no other content types.")
+        return PictureFile(await part.read(), None)
+
+
+async def _hash(parts: Parts, file: PictureFile, types: str | None) -> dict[str, str]:
+    backends, wanted = parts.ready(), None if types is None else types.split(",")
+    views = await parts.encode(file)
+    signals = {"seenit": encode_signal(backends.model, hash_content(file.data), views)}
+    if pdq := await asyncio.to_thread(pdq_hash, file.data):
+        signals["pdq"] = pdq
+    return {name: signal for name, signal in signals.items() if wanted is None or name in wanted}
+
+
+async def _look_up(parts: Parts, tenant: str, name: str, signal: str, wanted: str | None) -> Matches:
+    """The entries that a signal matches, by bank."""
+    banks, model = known_banks(parts), parts.ready().model
+    try:
+        if name == "pdq":
+            request = BankRequest(tenant, b"", None, check_pdq(signal))
+        elif name == "seenit":
+            request = BankRequest(tenant, *decode_signal(model, signal))
+        else:
+            raise bad(f"There is no signal type {name[:80]!r}.")
+    except ValueError as error:
+        raise bad(f"{name}: {error}.") from None
+    hits = await asyncio.to_thread(_hits, banks, request)
+    by_bank: Matches = defaultdict(list)
+    for hit in hits:
+        if wanted is None or hit.bank in wanted.split(","):
+            distance = _distance(banks, tenant, request, hit)
+            by_bank[hit.bank].append({"bank_content_id": _content_id(hit.entry_id), "distance": distance})
+    return by_bank
+
+
+def _hits(banks: Banks, request: BankRequest) -> tuple[BankHit, ...]:
+    banks.sync()
+    [result] = banks.match([request])
+    return result.hits
+
+
+def _distance(banks: Banks, tenant: str, request: BankRequest, hit: BankHit) -> str:
+    if hit.l2 is not None or request.pdq is None:
+        return f"{hit.l2 or 0.0:.4f}"
+    for scope in (tenant, None):
+        found = banks.entry(EntryKey(scope, hit.bank, hit.entry_id), datetime.now(UTC))
+        if found is not None and found[0].row.pdq is not None:
+            return str(pdq_distance(request.pdq, found[0].row.pdq))
+    return ""
+
+
+def _compare(backends: Backends, one: str, other: str) -> list[Any]:
+    left, right = (decode_signal(backends.model, each) for each in (one, other))
+    if left.views is None or right.views is None:
+        return [left.digest == right.digest, {"distance": 0.0 if left.digest == right.digest else 2.0}]
+    result = verify_pair(backends.model, left.views, right.views)
+    return [left.digest == right.digest or result.duplicate, {"distance": round(result.l2, 4)}]
+
+
+def _bank(name: str, row: BankRow) -> dict[str, Any]:
+    return {"name": name, "matching_enabled_ratio": float(row.enabled)}
+
+
+def _known(banks: Banks, key: BankKey) -> BankRow:
+    row = banks.bank(key)
+    if row is None:
+        raise Refused(HTTPStatus.NOT_FOUND, "unknown-bank", "There is no such bank.")
+    return row
+
+
+def _name(name: object) -> str:
+    if not isinstance(name, str) or not BANK_NAME.match(name) or len(name) > 256:
+        raise bad("The name of a bank has capital letters, digits and underscores, and begins with no digit.")
+    return name
+
+
+def _enabled(body: dict[str, Any], now: bool) -> bool:
+    """Whether a bank is to be on, by `enabled`, or by `enabled_ratio`: of a share of the requests it is on for all."""
+    try:
+        return float(body["enabled_ratio"]) > 0 if "enabled_ratio" in body else bool(body.get("enabled", now))
+    except (TypeError, ValueError):
+        raise bad("enabled_ratio has to be a number, 0 to 1.") from None
+
+
+def _new_id() -> int:
+    return secrets.randbelow(MAX_CONTENT_ID) + 1
+
+
+def _content_id(entry_id: str) -> int:
+    """The number of an entry: its id, where that is one, or else a hash of it."""
+    if entry_id.isascii() and entry_id.isdigit() and int(entry_id) <= MAX_CONTENT_ID:
+        return int(entry_id)
+    return int.from_bytes(sha256(entry_id.encode("utf-8", "surrogatepass")).digest()[:6])
+
+
+def _entry(banks: Banks, key: BankKey, content_id: int) -> EntryKey | None:
+    return next((each.key for each in banks.entries(key) if _content_id(each.key.entry_id) == content_id), None)

@@ -1,0 +1,123 @@
+"""HMA's routes as its clients use them: what they send, and what they rely on in the answers."""
+
+import uuid
+
+import httpx
+import pytest
+from PIL import Image
+from skimage import data
+
+from tests.http.pictures import PHOTO, jpeg
+from tests.processes import until
+
+COPY = jpeg(PHOTO.resize((300, 300)), 60)
+STRANGER = jpeg(Image.fromarray(data.coffee()))
+ONE = "facd8bcb2a49bcebdec1985298d5fe84bcd006c187c598c720c3c087b3fdb318"
+OTHER = "facd8bcb2a49bcebdec1985228d5ae84bcd006c187c598c720c2b087b3fdb318"
+
+
+def photo(picture: bytes) -> dict[str, tuple[str, bytes, str]]:
+    return {"photo": ("a.jpg", picture, "image/jpeg")}
+
+
+@pytest.fixture
+def bank(http: httpx.Client) -> str:
+    """A new bank, by the name that a moderation tool gives it."""
+    name = f"COOP_ORG1_{uuid.uuid4().hex[:8].upper()}"
+    reply = http.post("/c/banks", json={"name": name, "enabled_ratio": "1"})
+    assert (reply.status_code, reply.json()) == (201, {"name": name, "matching_enabled_ratio": 1.0})
+    return name
+
+
+def test_it_says_that_it_is_alive(http: httpx.Client) -> None:
+    assert http.get("/status").text == "I-AM-ALIVE"
+
+
+def test_a_picture_is_hashed(http: httpx.Client) -> None:
+    signals = http.post("/h/hash", files=photo(jpeg(PHOTO))).json()
+    assert set(signals) == {"seenit", "pdq"}
+    assert len(signals["pdq"]) == 64
+    assert set(http.post("/h/hash", files=photo(jpeg(PHOTO)), params={"types": "pdq"}).json()) == {"pdq"}
+    assert http.post("/h/hash", files={"video": ("a.mp4", b"", "video/mp4")}).status_code == 400
+    assert http.post("/h/hash").status_code == 400
+    assert http.get("/h/hash", params={"url": "https://127.0.0.1/a.jpg"}).status_code == 400
+
+
+def test_signals_are_compared(http: httpx.Client) -> None:
+    assert http.post("/m/compare", json={"pdq": [ONE, OTHER]}).json() == {"pdq": [True, {"distance": 9}]}
+    one, copy, stranger = (
+        http.post("/h/hash", files=photo(each)).json()["seenit"] for each in (jpeg(PHOTO), COPY, STRANGER)
+    )
+    same, apart = (http.post("/m/compare", json={"seenit": [one, each]}).json()["seenit"] for each in (copy, stranger))
+    assert (same[0], apart[0]) == (True, False)
+    assert same[1]["distance"] < apart[1]["distance"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        ["banana"],
+        {"pdq": "banana"},
+        {"pdq": []},
+        {"pdq": ["banana", "banana"]},
+        {"pdq": [ONE, OTHER, ONE]},
+        {"seenit": ["banana", "AAAA"]},
+        {"md5": [ONE, OTHER]},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_compared_is_a_bad_request(http: httpx.Client, body: object) -> None:
+    assert http.post("/m/compare", json=body).status_code in {400, 422}
+
+
+def test_banks_are_created_listed_turned_off_and_deleted(http: httpx.Client, bank: str) -> None:
+    on = {"name": bank, "matching_enabled_ratio": 1.0}
+    assert http.get(f"/c/bank/{bank}").json() == on
+    assert on in http.get("/c/banks").json()
+    assert http.post("/c/banks", json={"name": bank}).status_code == 403
+    for name in ("01_TEST_BANK", "my_test_bank", "", None):
+        assert http.post("/c/banks", json={"name": name}).status_code == 400
+    assert http.put(f"/c/bank/{bank}", json={"enabled": False}).json()["matching_enabled_ratio"] == 0
+    assert http.get(f"/c/bank/{bank}").json()["matching_enabled_ratio"] == 0
+    assert http.put(f"/c/bank/{bank}", json={"enabled_ratio": 1.0}).status_code == 200
+    assert http.put(f"/c/bank/{bank}", json={"name": "1_invalid_name"}).status_code == 400
+    for _ in range(2):  # one that is not there as well
+        assert http.delete(f"/c/bank/{bank}").status_code == 200
+    assert http.get(f"/c/bank/{bank}").status_code == 404
+    assert http.put(f"/c/bank/{bank}", json={"enabled": True}).status_code == 404
+
+
+def test_a_banked_picture_is_found_by_each_way_to_look_up(http: httpx.Client, bank: str) -> None:
+    added = http.post(f"/c/bank/{bank}/content", files=photo(jpeg(PHOTO)), data={"content_id": "x", "metadata": "{}"})
+    assert added.status_code == 201, added.text
+    content_id = added.json()["id"]
+    assert set(added.json()["signals"]) == {"seenit", "pdq"}
+    signals = http.post("/h/hash", files=photo(COPY)).json()
+    asked = {"signal": signals["seenit"], "signal_type": "seenit"}
+    until(lambda: bank in http.get("/m/lookup", params=asked).json(), 60, "the picture is not in the bank")
+    by_signal = http.get("/m/lookup", params=asked).json()
+    assert [match["bank_content_id"] for match in by_signal[bank]] == [content_id]
+    assert isinstance(by_signal[bank][0]["distance"], str)
+    by_picture = http.post("/m/lookup", files=photo(COPY)).json()
+    assert [match["bank_content_id"] for match in by_picture["seenit"][bank]] == [content_id]
+    assert bank not in http.post("/m/lookup", files=photo(STRANGER)).json()["seenit"]
+    assert http.post("/m/lookup", files=photo(COPY), params={"banks": "ANOTHER"}).json()["seenit"] == {}
+    assert http.get(f"/c/bank/{bank}/content/{content_id}").json()["bank"]["name"] == bank
+    assert http.delete(f"/c/bank/{bank}/content/{content_id}").json() == {"deleted": 1}
+    assert http.delete(f"/c/bank/{bank}/content/{content_id}").json() == {"deleted": 0}
+    assert http.get(f"/c/bank/{bank}/content/{content_id}").status_code == 404
+    assert bank not in http.get("/m/lookup", params=asked).json()
+
+
+def test_a_banked_pdq_hash_is_found(http: httpx.Client, bank: str) -> None:
+    added = http.post(f"/c/bank/{bank}/signal", json={"pdq": ONE})
+    assert added.status_code == 201, added.text
+    found = http.get("/m/lookup", params={"signal": OTHER, "signal_type": "pdq"}).json()
+    assert found[bank] == [{"bank_content_id": added.json()["id"], "distance": "9"}]
+    assert http.post(f"/c/bank/{bank}/signal", json={"pdq": "banana"}).status_code == 400
+    assert http.post(f"/c/bank/{bank}/signal", json={"md5": ONE}).status_code == 400
+
+
+@pytest.mark.parametrize("params", [{}, {"signal": ONE}, {"signal": ONE, "signal_type": "md5"}, {"signal_type": "pdq"}])
+def test_half_a_look_up_is_a_bad_request(http: httpx.Client, params: dict[str, str]) -> None:
+    assert http.get("/m/lookup", params=params).status_code == 400
