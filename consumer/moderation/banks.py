@@ -129,6 +129,12 @@ def encode_key(key: AnyKey) -> bytes:
     return json.dumps([kind, *key]).encode()
 
 
+def read_own_key(text: bytes) -> AnyKey:
+    """Read a key that `encode_key` wrote: quicker than `decode_key`, which trusts nothing."""
+    kind, *names = json.loads(text)
+    return BankKey(*names) if kind == "bank" else EntryKey(*names)
+
+
 def decode_key(text: bytes | None) -> AnyKey:
     """Read a key. Raises Unprocessable."""
     match parse_json_or_none(text or b""):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.errors import Unavailable
-from consumer.moderation.banks import BankKey, EntryKey, decode_key, encode_key
+from consumer.moderation.banks import AnyKey, BankKey, EntryKey, encode_key, read_own_key
 from consumer.moderation.store import BankRow, BankStore, ChangesPage, EntryRow, decode_row
 from consumer.window.index import VectorIndex
 from consumer.window.records import IndexRow, Position, to_us
@@ -135,22 +135,29 @@ class BankReplica:
             self._floor = page.floor
         new_rows: dict[str | None, list[IndexRow]] = {}
         for name, serial, data in zip(page.changes[::3], page.changes[1::3], page.changes[2::3], strict=True):
-            self._remove(name)
+            key = read_own_key(name)
+            if name in self._entries:
+                self._remove_entry(name)
             if data:
-                self._add(name, serial, data, new_rows)
+                self._add(name, key, serial, data, new_rows)
+            elif isinstance(key, BankKey):
+                self.banks.pop(key, None)
         for scope, rows in new_rows.items():
             self.shelves[scope].index.extend(rows)
         self._epoch, self._serial, self.offsets = page.epoch, page.serial, page.offsets
 
-    def _add(self, name: bytes, serial: int, data: bytes, new_rows: dict[str | None, list[IndexRow]]) -> None:
+    def _add(
+        self, name: bytes, key: AnyKey, serial: int, data: bytes, new_rows: dict[str | None, list[IndexRow]]
+    ) -> None:
         """Add a bank or an entry, whose vector, if it has one, is added to `new_rows`."""
-        key = decode_key(name)
         text, vector = decode_row(data)
         if isinstance(key, BankKey):
             self.banks[key] = BankRow.model_validate_json(text)
             return
         entry = self._entries[name] = Entry(name, key, serial, EntryRow.model_validate_json(text))
-        shelf = self.shelves.setdefault(key.tenant, Shelf(self._new_index()))
+        shelf = self.shelves.get(key.tenant)
+        if shelf is None:
+            shelf = self.shelves[key.tenant] = Shelf(self._new_index())
         shelf.entries[serial] = entry
         if entry.row.digest is not None:
             shelf.by_digest.setdefault(entry.row.digest, {})[serial] = entry
@@ -162,14 +169,8 @@ class BankReplica:
             values = np.frombuffer(vector, "<f2")
             new_rows.setdefault(key.tenant, []).append(IndexRow(_position(serial), b"", 0, values))
 
-    def _remove(self, name: bytes) -> None:
-        """Remove what stands under a name, if anything does."""
-        entry = self._entries.pop(name, None)
-        if entry is None:
-            key = decode_key(name)
-            if isinstance(key, BankKey):
-                self.banks.pop(key, None)
-            return
+    def _remove_entry(self, name: bytes) -> None:
+        entry = self._entries.pop(name)
         shelf = self.shelves[entry.key.tenant]
         shelf.index.remove(_position(entry.serial))
         del shelf.entries[entry.serial]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from consumer.encoder.contract import Strictness
 from consumer.errors import Unavailable, Unprocessable
@@ -23,8 +23,8 @@ _TAG = ""
 _KINDS = ("bank-log", "bank-rows", "bank-features", "bank-meta", "bank-gone")
 # Removals that replicas can follow; one that is further behind is read anew.
 MAX_REMOVALS = 10_000
-# Rows of a page: some 200 KB.
-PAGE_ROWS = 256
+# Rows of a page: some 800 KB.
+PAGE_ROWS = 1000
 # How long a process that is gone keeps the lease.
 LEASE_MS = 15_000
 
@@ -61,7 +61,7 @@ class EntryRow(Row):
 
     digest: str | None = None
     pdq: str | None = None
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = Field(default_factory=dict)
     source: str | None = None
     expires_us: int | None = None
     of_image: tuple[str, str] | None = None  # tenant, image id

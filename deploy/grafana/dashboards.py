@@ -162,6 +162,30 @@ MODERATION = [
     ],
     [
         Panel(
+            "Known pictures, by kind of bank",
+            "ops",
+            {
+                "{{kind}}": f"sum by (kind) (rate(seenit_bank_hits_total{RATE}))",
+                "silenced": f"sum(rate(seenit_silenced_total{RATE}))",
+            },
+        ),
+        Panel(
+            "Entries refused by reason, an hour",
+            "short",
+            {"{{reason}}": "sum by (reason) (increase(seenit_refused_entries_total[1h]))"},
+            kind="bargauge",
+        ),
+        Panel(
+            "Earlier uploads found, and entries searched for",
+            "short",
+            {
+                "found in an hour": "sum(increase(seenit_rematches_total[1h]))",
+                "entries under way": "sum(seenit_rematches_under_way)",
+            },
+        ),
+    ],
+    [
+        Panel(
             "Pictures remembered, by tenant",
             "short",
             {"{{tenant}}": "max by (tenant) (seenit_window_embeddings)"},

@@ -11,6 +11,7 @@ import pdqhash
 import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 from PIL import Image
+from redis import Redis
 
 from consumer.events import ImageRematched, Verdict
 from consumer.kafka.messages import OutgoingMessage
@@ -29,6 +30,9 @@ def event(event_type: str, **data: object) -> bytes:
 
 
 DELETE_FLOWER = event("image.deleted", image_id="flower")
+# A busy machine takes its time to start the processes that decode entries.
+PATIENCE_S = 120.0
+pytestmark = pytest.mark.timeout(300)
 RANDOM = np.random.default_rng(0)
 
 
@@ -88,14 +92,14 @@ class Moderated:
         def events() -> list[ImageRematched]:
             return [ImageRematched.model_validate_json(each.value() or b"") for each in self._rematches.read()]
 
-        until(lambda: sum(each.bank == bank for each in events()) >= count, 30, f"no {count} events on {bank}")
+        until(lambda: sum(each.bank == bank for each in events()) >= count, PATIENCE_S, f"no {count} events on {bank}")
         return events()
 
     def refused(self, message: OutgoingMessage) -> dict[str, str]:
         """Send a message that has to be dead-lettered; return the headers that say why."""
         self.service.send_message(message)
         expected = (message.key, message.value)
-        until(lambda: expected in [(each.key(), each.value()) for each in self._letters.read()], 30, "no dead letter")
+        until(lambda: expected in [(each.key(), each.value()) for each in self._letters.read()], PATIENCE_S, "no dead letter")
         letter = next(each for each in self._letters.read() if (each.key(), each.value()) == expected)
         headers = {name: value.decode() for name, value in letter.headers() or ()}
         assert headers["seenit-topic"] == self.topic
@@ -110,7 +114,7 @@ class Moderated:
             found.append(verdict)
             return sorted(hit.bank for hit in verdict.banks) == sorted(expected)
 
-        until(told, 30, f"no verdict with hits of {expected}", 0.2)
+        until(told, PATIENCE_S, f"no verdict with hits of {expected}", 0.2)
         return found[-1]
 
 
@@ -285,3 +289,14 @@ def test_what_is_no_bank_is_dead_lettered_with_the_reason(
 ) -> None:
     refused = moderated.refused(OutgoingMessage(moderated.topic, key, value, ()))
     assert detail in refused["seenit-detail"]
+
+
+def test_no_verdict_is_given_without_the_banks_that_redis_lost(moderated: Moderated, redis_server: str) -> None:
+    moderated.change(BankDefined(bank="kept", kind="block"), BankEntry(bank="kept", entry_id="c", data_base64=CHINA))
+    moderated.await_banks(CHINA, "kept")
+    with Redis.from_url(redis_server) as redis:
+        prefix = moderated.service.environment["SEENIT_REDIS_KEY_PREFIX"]
+        lost = list(redis.scan_iter(f"{prefix}:{{%}}:*:bank-*"))
+        assert lost
+        redis.delete(*lost)
+    assert [hit.bank for hit in moderated.verdict(CHINA).banks] == ["kept"]

@@ -1,0 +1,88 @@
+"""Measure what banks cost: uploads a second without banks and with one of many entries, in turn.
+
+    python -m tests.benchmarks.bench_banks [--images 2000] [--entries 100000] [--rounds 3]
+
+The entries are written to Redis as a consumer would write them. Their vectors lie between those of two pictures of the
+stream each, moved aside, so that about as many are near an upload as are of a real collection; their local features are
+those of pictures of the stream.
+"""
+
+import argparse
+import statistics
+
+import numpy as np
+from redis import Redis
+
+from consumer.encoder.image_encoder import ImageEncoder
+from consumer.moderation.banks import BankKey, EntryKey, encode_key
+from consumer.moderation.store import BankRow, BankStore, EntryRow, NewRow
+from consumer.settings import DecodeSettings, WindowSettings
+from consumer.window.store import WindowStore
+from tests.benchmarks.bench_service import BATCH, Load, pictures, servers, service_rate
+from tests.service_fixtures import Service, new_service
+
+# Pictures that entries are made of, entries written at once, and how far a vector is moved aside.
+SAMPLES, WRITE_ROWS, NOISE = 200, 500, 0.3
+WITH, WITHOUT = "with entries", "without banks"
+
+
+def fill(service: Service, redis_url: str, triton: str, images: list[bytes], entries: int) -> None:
+    """Write a bank with so many entries for all tenants."""
+    random = np.random.default_rng(0)
+    with ImageEncoder(triton) as encoder:
+        model = encoder.info
+        views = [encoder.encode_views(data, DecodeSettings(), within=False) for data in images[:SAMPLES]]
+    vectors = np.concatenate([each.embeddings for each in views])
+    features = [b"" if each.features is None else each.features[0].to_bytes() for each in views]
+    with Redis.from_url(redis_url) as redis:
+        store = BankStore(WindowStore(redis, model, WindowSettings(), service.environment["SEENIT_REDIS_KEY_PREFIX"]))
+        lease = store.lease()
+        assert lease.hold()
+        epoch, _ = store.begin(lease)
+        bank = BankRow(at=(0, 0), kind="block", enabled=True, strictness="balanced")
+        store.write(lease, epoch, [NewRow(encode_key(BankKey(None, "many")), bank)], {})
+        for start in range(0, entries, WRITE_ROWS):
+            rows = []
+            for number in range(start, min(entries, start + WRITE_ROWS)):
+                a, b = random.integers(0, len(vectors), 2)
+                vector = vectors[a] + vectors[b] + NOISE * random.standard_normal(model.dim).astype(np.float32)
+                stored = (vector / np.linalg.norm(vector)).astype("<f2").tobytes()
+                row = EntryRow(at=(0, number), digest=f"{number:064x}")
+                name = encode_key(EntryKey(None, "many", str(number)))
+                rows.append(NewRow(name, row, stored, features[int(random.integers(0, len(features)))]))
+            store.write(lease, epoch, rows, {})
+            assert lease.hold()
+        lease.release()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--entries", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    images = pictures(arguments.images)
+    loads: dict[str, list[Load]] = {WITHOUT: [], WITH: []}
+    with servers() as (kafka, redis, triton, folder):
+        for _ in range(arguments.rounds):
+            for name, of_name in loads.items():
+                with new_service(kafka, redis, triton, folder, banks=name == WITH) as service:
+                    if name == WITH:
+                        fill(service, redis, triton, images, arguments.entries)
+                    consumer = service.consumer()
+                    service_rate(service, consumer, images[:BATCH])
+                    of_name.append(service_rate(service, consumer, images[BATCH:]))
+                    consumer.stop()
+    print(f"{len(images)} JPEGs of 640 x 480, {arguments.entries} entries, {arguments.rounds} rounds\n")
+    print("| banks | uploads/s, median | each round | match, us an upload | whole process, us |\n|---|---|---|---|---|")
+    for name, each in loads.items():
+        each_round = ", ".join(f"{load.rate:.0f}" for load in each)
+        match, whole = (statistics.median(load.cpu_us[step] for load in each) for step in ("match", "whole process"))
+        rate = statistics.median(load.rate for load in each)
+        print(f"| {name} | {rate:.0f} | {each_round} | {match:.0f} | {whole:.0f} |")
+    ratios = sorted(a.rate / b.rate for a, b in zip(loads[WITH], loads[WITHOUT], strict=True))
+    print(f"\n{WITH}, over {WITHOUT}: {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})")
+
+
+if __name__ == "__main__":
+    main()
