@@ -22,6 +22,8 @@ DEFAULT_MESSAGE_BYTES = 1_048_588
 # Room for the headers that a dead letter adds to the original message: why it failed, and its position.
 DEAD_LETTER_HEADERS_BYTES = 64 << 10
 DEAD_LETTER_RETENTION_DAYS = 30
+# Of a compacted topic: what is not replaced stays.
+FOREVER_MS = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class TopicSpec:
     retention_ms: int
     max_message_bytes: int
     dated_by_brokers: bool = True  # else by whoever sends a message
-    is_compacted: bool = False  # keeps the last message of each key, for good
+    compacted: bool = False  # else messages are deleted when their time is over
 
     @property
     def min_insync_replicas(self) -> int:
@@ -43,8 +45,8 @@ class TopicSpec:
 
     @property
     def cleanup_policy(self) -> str:
-        """Compaction keeps the last message of a key: of two uploads with one id the first would vanish unread."""
-        return "compact" if self.is_compacted else "delete"
+        """Whether the last message of a key is kept: of two uploads with one id the first would vanish unread."""
+        return "compact" if self.compacted else "delete"
 
     def config(self) -> dict[str, str]:
         """The configuration to create the topic with."""
@@ -83,7 +85,7 @@ class Difference:
 def required_topics(
     settings: KafkaSettings, partitions: int, replicas: int, retention_days: float, window_s: float = 0.0
 ) -> tuple[TopicSpec, ...]:
-    """Specify the input, output and dead-letter topic, in this order, and those of the others that the settings name.
+    """Specify the input, output and dead-letter topic, in this order, and the others that the settings name.
 
     `window_s` is the retention of the window: embeddings are kept for as long as the window keeps them.
     """
@@ -97,14 +99,20 @@ def required_topics(
         TopicSpec(settings.output_topic, partitions, replicas, retention_ms, DEFAULT_MESSAGE_BYTES),
         TopicSpec(settings.dead_letter_topic, 1, replicas, dead_letter_retention_ms, dead_letter_bytes),
     ]
-    if name := settings.embeddings_topic:
-        topics.append(TopicSpec(name, partitions, replicas, embeddings_retention_ms, DEFAULT_MESSAGE_BYTES))
-    if name := settings.rematches_topic:
-        topics.append(TopicSpec(name, partitions, replicas, retention_ms, DEFAULT_MESSAGE_BYTES))
-    if name := settings.feedback_topic:
-        topics.append(TopicSpec(name, 1, replicas, retention_ms, DEFAULT_MESSAGE_BYTES, False))
+    if settings.embeddings_topic:
+        topics.append(
+            TopicSpec(settings.embeddings_topic, partitions, replicas, embeddings_retention_ms, DEFAULT_MESSAGE_BYTES)
+        )
+    if settings.banks_topic:
+        # In one partition the order of banks and their entries is that in which they were sent.
+        topics.append(TopicSpec(settings.banks_topic, 1, replicas, FOREVER_MS, DEFAULT_MESSAGE_BYTES, compacted=True))
+    if settings.rematches_topic:
+        topics.append(TopicSpec(settings.rematches_topic, partitions, replicas, retention_ms, DEFAULT_MESSAGE_BYTES))
+    if settings.feedback_topic:
+        # In one partition: what is decided later counts.
+        topics.append(TopicSpec(settings.feedback_topic, 1, replicas, retention_ms, DEFAULT_MESSAGE_BYTES, False))
         decisions = settings.decisions_topic
-        topics.append(TopicSpec(decisions, 1, replicas, -1, DEFAULT_MESSAGE_BYTES, is_compacted=True))
+        topics.append(TopicSpec(decisions, 1, replicas, FOREVER_MS, DEFAULT_MESSAGE_BYTES, compacted=True))
     return tuple(topics)
 
 
