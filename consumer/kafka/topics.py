@@ -36,7 +36,7 @@ class TopicSpec:
     retention_ms: int
     max_message_bytes: int
     dated_by_brokers: bool = True  # else by whoever sends a message
-    is_compacted: bool = False  # keeps the last message of each key, for good
+    compacted: bool = False  # else messages are deleted when their time is over
 
     @property
     def min_insync_replicas(self) -> int:
@@ -45,8 +45,8 @@ class TopicSpec:
 
     @property
     def cleanup_policy(self) -> str:
-        """Compaction keeps the last message of a key: of two uploads with one id the first would vanish unread."""
-        return "compact" if self.is_compacted else "delete"
+        """Whether the last message of a key is kept: of two uploads with one id the first would vanish unread."""
+        return "compact" if self.compacted else "delete"
 
     def config(self) -> dict[str, str]:
         """The configuration to create the topic with."""
@@ -85,7 +85,7 @@ class Difference:
 def required_topics(
     settings: KafkaSettings, partitions: int, replicas: int, retention_days: float, window_s: float = 0.0
 ) -> tuple[TopicSpec, ...]:
-    """Specify the input, output and dead-letter topic, in this order, and those of the others that the settings name.
+    """Specify the input, output and dead-letter topic, in this order, and the others that the settings name.
 
     `window_s` is the retention of the window: embeddings are kept for as long as the window keeps them.
     """
@@ -103,13 +103,13 @@ def required_topics(
         topics.append(TopicSpec(name, partitions, replicas, embeddings_retention_ms, DEFAULT_MESSAGE_BYTES))
     if name := settings.banks_topic:
         # In one partition the order of banks and their entries is that in which they were sent.
-        topics.append(TopicSpec(name, 1, replicas, FOREVER_MS, DEFAULT_MESSAGE_BYTES, is_compacted=True))
+        topics.append(TopicSpec(name, 1, replicas, FOREVER_MS, DEFAULT_MESSAGE_BYTES, compacted=True))
     if name := settings.rematches_topic:
         topics.append(TopicSpec(name, partitions, replicas, retention_ms, DEFAULT_MESSAGE_BYTES))
     if name := settings.feedback_topic:
         topics.append(TopicSpec(name, 1, replicas, retention_ms, DEFAULT_MESSAGE_BYTES, False))
         decisions = settings.decisions_topic
-        topics.append(TopicSpec(decisions, 1, replicas, FOREVER_MS, DEFAULT_MESSAGE_BYTES, is_compacted=True))
+        topics.append(TopicSpec(decisions, 1, replicas, FOREVER_MS, DEFAULT_MESSAGE_BYTES, compacted=True))
     return tuple(topics)
 
 

@@ -19,6 +19,19 @@ def test_embeddings_are_kept_as_long_as_the_window_keeps_them() -> None:
     assert (difference.topic, difference.property) == ("image-embeddings", "retention.ms")
 
 
+def test_what_people_decided_is_compacted_and_their_feedback_is_not() -> None:
+    settings = KafkaSettings(feedback_topic="image-feedback")
+    specs = required_topics(settings, partitions=6, replicas=3, retention_days=7)
+    feedback, decisions = specs[len(SPECS) :]
+    assert (feedback.name, decisions.name) == ("image-feedback", "image-decisions")
+    assert [(spec.partitions, spec.cleanup_policy) for spec in (feedback, decisions)] == [(1, "delete"), (1, "compact")]
+    topics = {spec.name: make_topic(spec) for spec in specs}
+    assert list(differences(topics, specs)) == []
+    topics[decisions.name] = make_topic(decisions, cleanup_policy="delete")
+    [difference] = differences(topics, specs)
+    assert (difference.topic, difference.expected, difference.fatal) == ("image-decisions", "compact", True)
+
+
 def make_topic(spec: TopicSpec, **changes: str) -> Topic:
     config = spec.config() | {name.replace("_", "."): value for name, value in changes.items()}
     return Topic(spec.name, spec.partitions, spec.replicas, config)
