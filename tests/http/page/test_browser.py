@@ -17,6 +17,15 @@ BOXES = "[...document.querySelectorAll('.box')].map((box) => Object.values(box.g
 LOADED = "[...document.querySelectorAll('.pair img')].every((image) => image.complete && image.naturalWidth)"
 
 
+def settle(page: Page, expression: str) -> None:
+    """Wait until an expression is true. Playwright's own way needs `eval`, which the page forbids."""
+    for _ in range(400):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    pytest.fail(f"never true: {expression}")
+
+
 def address(site: Site, name: str) -> str:
     return f"{site.address}/{'' if name == 'now' else name}"
 
@@ -34,7 +43,7 @@ def test_every_page_is_accessible_and_fits(site: Site, browser: Browser, name: s
 
 def test_the_page_is_light_and_quick(site: Site, page: Page) -> None:
     page.goto(address(site, "review"))
-    page.wait_for_function(LOADED)
+    settle(page, LOADED)
     sizes = page.evaluate(
         "performance.getEntries().filter((e) => !/pictures/.test(e.name)).map((e) => e.decodedBodySize ?? 0)"
     )
@@ -42,7 +51,7 @@ def test_the_page_is_light_and_quick(site: Site, page: Page) -> None:
     paints = []
     for _ in range(5):
         page.goto(address(site, "now"))
-        page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
+        settle(page, "performance.getEntriesByName('first-contentful-paint').length")
         paints.append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
     assert min(paints) <= MAX_PAINT_MS
 
@@ -53,7 +62,7 @@ def test_two_versions_are_laid_upon_each_other(site: Site, page: Page, pictures:
     page.set_input_files("[name=second]", pictures("b.jpg", jpeg(PHOTO.crop((60, 20, 470, 400)), 60)))
     page.get_by_role("button", name="Compare").click()
     expect(page.get_by_role("heading", name="A copy: both show the same picture.")).to_be_visible()
-    page.wait_for_function(LOADED)
+    settle(page, LOADED)
     first, second = page.evaluate(BOXES)
     assert first[2] > 100
     assert second == pytest.approx(first, abs=3)  # both boxes lie upon each other, and so do the pictures
@@ -67,7 +76,7 @@ def test_one_picture_is_looked_up(site: Site, page: Page, pictures: Callable[[st
     page.set_input_files("[name=first]", pictures("a.jpg", jpeg(PHOTO.crop((20, 20, 480, 490)), 60)))
     page.get_by_role("button", name="Compare").click()
     expect(page.get_by_role("heading", name="Uploaded before.")).to_be_visible()
-    page.wait_for_function(LOADED)
+    settle(page, LOADED)
     expect(page.locator("#result h3").first).to_contain_text("astronaut")
 
 
@@ -95,7 +104,7 @@ def test_stored_scripts_are_shown_as_text(site: Site, page: Page) -> None:
         assert page.title().endswith("Seenit")
     page.goto(address(site, "review?campaign=astronaut.png"))
     page.locator("summary").click()
-    expect(page.get_by_text(HOSTILE_ID, exact=True)).to_be_visible()
+    expect(page.locator("details").get_by_text(HOSTILE_ID, exact=True)).to_be_visible()
     page.get_by_label("Note").fill(HOSTILE_ID)
     page.get_by_label("Bank to put it into").select_option(HOSTILE_ID)
     page.get_by_role("button", name="Same, to a bank").click()
@@ -107,7 +116,7 @@ def test_stored_scripts_are_shown_as_text(site: Site, page: Page) -> None:
 
 def test_pictures_are_blurred_until_asked_for(site: Site, page: Page) -> None:
     page.goto(address(site, "review"))
-    page.wait_for_function(LOADED)
+    settle(page, LOADED)
     image = page.locator(".pair img").first
     assert "blur" in image.evaluate("(image) => getComputedStyle(image).filter")
     page.keyboard.press("s")
@@ -126,7 +135,7 @@ def test_twenty_campaigns_are_decided_by_keyboard(site: Site, page: Page) -> Non
         campaign = page.locator("[name=campaign]").get_attribute("value")
         page.keyboard.press("s")
         page.keyboard.press("cr"[turn % 2])
-        page.wait_for_function("(before) => document.querySelector('[name=campaign]')?.value !== before", arg=campaign)
+        expect(page.locator(f"[name=campaign][value={json.dumps(campaign)}]")).to_have_count(0)
         decided.append(campaign)
     assert len(set(decided)) == 20
     page.keyboard.press("u")
