@@ -86,7 +86,8 @@ async def decide(
         desk.decisions.add(visitor.tenant, pair, each)
     context = _context(desk, parts, visitor, "", campaign) | {"done": decision, "done_id": decided.shown.image_id}
     context |= {"previous": campaign, "bank": bank, "allow_bank": allow_bank}
-    return render(request, "_case.html", visitor, **context)
+    template = "_case.html" if "hx-request" in request.headers else "review.html"
+    return render(request, template, visitor, page="review", **context)
 
 
 @router.get("/campaigns")

@@ -38,9 +38,9 @@ def main() -> None:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=needed("chromium", "chromium"), args=["--no-sandbox"])
             for name, width, dark in (
-                ("try", 1100, False),
-                ("review", 1100, False),
-                ("now", 1100, True),
+                ("try", 1240, False),
+                ("review", 1240, False),
+                ("now", 1240, True),
                 ("review", 390, True),
             ):
                 take(browser, address, name, width, dark)

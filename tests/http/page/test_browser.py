@@ -3,8 +3,10 @@
 import json
 from collections.abc import Callable
 from importlib.resources import files
+from typing import Any
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 from playwright.sync_api import Browser, Page, expect
 
 from consumer.http.page.rendering import PAGES
@@ -17,8 +19,25 @@ BOXES = "[...document.querySelectorAll('.box')].map((box) => Object.values(box.g
 LOADED = "[...document.querySelectorAll('.pair img')].every((image) => image.complete && image.naturalWidth)"
 
 
+def settle(page: Page, expression: str) -> None:
+    """Wait until an expression is true. Playwright's own way needs `eval`, which the page forbids."""
+    for _ in range(400):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    pytest.fail(f"never true: {expression}")
+
+
 def address(site: Site, name: str) -> str:
     return f"{site.address}/{'' if name == 'now' else name}"
+
+
+def is_invisible(finding: dict[str, Any]) -> bool:
+    """Whether text has the colour of its ground, which axe takes for text that is hidden on purpose."""
+    checks = (check for node in finding["nodes"] for check in node["any"])
+    return finding["id"] == "color-contrast" and any(
+        (check["data"] or {}).get("messageKey") == "equalRatio" for check in checks
+    )
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
@@ -27,14 +46,15 @@ def test_every_page_is_accessible_and_fits(site: Site, browser: Browser, name: s
     with window(browser, width, 844, scheme) as page:
         page.goto(address(site, name))
         page.evaluate(AXE)
-        found = page.evaluate("axe.run()")["violations"]
+        result = page.evaluate("axe.run()")
+        found = [*result["violations"], *(each for each in result["incomplete"] if is_invisible(each))]
         assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found] == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_the_page_is_light_and_quick(site: Site, page: Page) -> None:
     page.goto(address(site, "review"))
-    page.wait_for_function(LOADED)
+    settle(page, LOADED)
     sizes = page.evaluate(
         "performance.getEntries().filter((e) => !/pictures/.test(e.name)).map((e) => e.decodedBodySize ?? 0)"
     )
@@ -42,7 +62,7 @@ def test_the_page_is_light_and_quick(site: Site, page: Page) -> None:
     paints = []
     for _ in range(5):
         page.goto(address(site, "now"))
-        page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
+        settle(page, "performance.getEntriesByName('first-contentful-paint').length")
         paints.append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
     assert min(paints) <= MAX_PAINT_MS
 
@@ -53,7 +73,7 @@ def test_two_versions_are_laid_upon_each_other(site: Site, page: Page, pictures:
     page.set_input_files("[name=second]", pictures("b.jpg", jpeg(PHOTO.crop((60, 20, 470, 400)), 60)))
     page.get_by_role("button", name="Compare").click()
     expect(page.get_by_role("heading", name="A copy: both show the same picture.")).to_be_visible()
-    page.wait_for_function(LOADED)
+    settle(page, LOADED)
     first, second = page.evaluate(BOXES)
     assert first[2] > 100
     assert second == pytest.approx(first, abs=3)  # both boxes lie upon each other, and so do the pictures
@@ -67,7 +87,7 @@ def test_one_picture_is_looked_up(site: Site, page: Page, pictures: Callable[[st
     page.set_input_files("[name=first]", pictures("a.jpg", jpeg(PHOTO.crop((20, 20, 480, 490)), 60)))
     page.get_by_role("button", name="Compare").click()
     expect(page.get_by_role("heading", name="Uploaded before.")).to_be_visible()
-    page.wait_for_function(LOADED)
+    settle(page, LOADED)
     expect(page.locator("#result h3").first).to_contain_text("astronaut")
 
 
@@ -95,7 +115,7 @@ def test_stored_scripts_are_shown_as_text(site: Site, page: Page) -> None:
         assert page.title().endswith("Seenit")
     page.goto(address(site, "review?campaign=astronaut.png"))
     page.locator("summary").click()
-    expect(page.get_by_text(HOSTILE_ID, exact=True)).to_be_visible()
+    expect(page.locator("details").get_by_text(HOSTILE_ID, exact=True)).to_be_visible()
     page.get_by_label("Note").fill(HOSTILE_ID)
     page.get_by_label("Bank to put it into").select_option(HOSTILE_ID)
     page.get_by_role("button", name="Same, to a bank").click()
@@ -107,7 +127,7 @@ def test_stored_scripts_are_shown_as_text(site: Site, page: Page) -> None:
 
 def test_pictures_are_blurred_until_asked_for(site: Site, page: Page) -> None:
     page.goto(address(site, "review"))
-    page.wait_for_function(LOADED)
+    settle(page, LOADED)
     image = page.locator(".pair img").first
     assert "blur" in image.evaluate("(image) => getComputedStyle(image).filter")
     page.keyboard.press("s")
@@ -126,15 +146,20 @@ def test_twenty_campaigns_are_decided_by_keyboard(site: Site, page: Page) -> Non
         campaign = page.locator("[name=campaign]").get_attribute("value")
         page.keyboard.press("s")
         page.keyboard.press("cr"[turn % 2])
-        page.wait_for_function("(before) => document.querySelector('[name=campaign]')?.value !== before", arg=campaign)
+        expect(page.locator(f"[name=campaign][value={json.dumps(campaign)}]")).to_have_count(0)
+        expect(page.locator("body:not([data-busy])")).to_be_attached()
         decided.append(campaign)
     assert len(set(decided)) == 20
     page.keyboard.press("u")
     expect(page.locator(".decided")).to_contain_text("anybody decided at")
     assert page.locator("[name=campaign]").get_attribute("value") == decided[-1]
+    expect(page.locator("body:not([data-busy])")).to_be_attached()
     page.keyboard.press("c")  # the latest decision counts
     expect(page.locator(".done")).to_contain_text("is a copy")
-    messages = site.service.messages(site.feedback_topic, 21)
+    consumer = Consumer({"bootstrap.servers": site.service.kafka.bootstrap_servers, "group.id": "look"})
+    _, end = consumer.get_watermark_offsets(TopicPartition(site.feedback_topic, 0))
+    consumer.close()
+    messages = site.service.messages(site.feedback_topic, end)
     events = [json.loads(message.value() or b"") for message in messages]
     last = [each for each in events if each["match_id"] == decided[-1] or each["image_id"] == decided[-1]]
     assert [each["decision"] for each in last] == ["reject", "confirm"]
@@ -149,32 +174,40 @@ def test_keys_of_a_text_field_decide_nothing(site: Site, page: Page) -> None:
 
 
 def test_a_bank_is_created_and_pictures_are_added_and_removed(
-    site: Site, page: Page, pictures: Callable[[str, bytes], str]
+    site: Site, browser: Browser, pictures: Callable[[str, bytes], str]
 ) -> None:
-    page.goto(address(site, "banks"))
-    page.get_by_label("Name").fill("known <b>fakes</b>")
-    page.get_by_role("button", name="Create").click()
-    link = page.get_by_role("link", name="known <b>fakes</b>")
-    for _ in range(20):
-        if link.count():
-            break
-        page.reload()
-    link.click()
-    page.set_input_files(
-        "[type=file]",
-        [pictures("a.jpg", jpeg(PHOTO)), pictures("b.jpg", b"no picture"), pictures("c.jpg", jpeg(PHOTO, 70))],
-    )
-    page.get_by_role("button", name="Add").click()
-    expect(page.get_by_role("status").first).to_contain_text("2 sent. They count within seconds. Not taken: b.jpg:")
-    row = page.get_by_role("row", name="a.jpg")
-    for _ in range(20):
-        page.reload()
-        if row.count():
-            break
-    page.get_by_role("button", name="Remove a.jpg").click()
-    expect(row).to_have_count(0)
-    name = ["default", "known <b>fakes</b>"]
-    messages = [each for each in site.service.messages(site.banks_topic, 6) if name[1] in (each.key() or b"").decode()]
-    keys = [json.loads(message.key() or b"") for message in messages]
-    assert keys == [["bank", *name], ["entry", *name, "a.jpg"], ["entry", *name, "c.jpg"], ["entry", *name, "a.jpg"]]
-    assert messages[-1].value() is None
+    with window(browser, expected="400 (Bad Request)") as page:
+        page.goto(address(site, "banks"))
+        page.get_by_label("Name").fill("known <b>fakes</b>")
+        page.get_by_role("button", name="Create").click()
+        link = page.get_by_role("link", name="known <b>fakes</b>")
+        for _ in range(20):
+            if link.count():
+                break
+            page.reload()
+        link.click()
+        page.set_input_files(
+            "[type=file]",
+            [pictures("a.jpg", jpeg(PHOTO)), pictures("b.jpg", b"no picture"), pictures("c.jpg", jpeg(PHOTO, 70))],
+        )
+        page.get_by_role("button", name="Add").click()
+        expect(page.get_by_role("status").first).to_contain_text("2 sent. They count within seconds. Not taken: b.jpg:")
+        row = page.get_by_role("row", name="a.jpg")
+        for _ in range(20):
+            page.reload()
+            if row.count():
+                break
+        page.get_by_role("button", name="Remove a.jpg").click()
+        expect(row).to_have_count(0)
+        name = ["default", "known <b>fakes</b>"]
+        messages = [
+            each for each in site.service.messages(site.banks_topic, 6) if name[1] in (each.key() or b"").decode()
+        ]
+        keys = [json.loads(message.key() or b"") for message in messages]
+        assert keys == [
+            ["bank", *name],
+            ["entry", *name, "a.jpg"],
+            ["entry", *name, "c.jpg"],
+            ["entry", *name, "a.jpg"],
+        ]
+        assert messages[-1].value() is None

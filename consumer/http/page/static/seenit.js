@@ -88,6 +88,7 @@ document.addEventListener("change", (event) => {
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey || event.repeat && /^[a-z]$/i.test(event.key)) return;
+  if (document.body.hasAttribute("data-busy")) return; // nobody decides what is not there yet
   const within = event.target;
   if (within.matches("textarea, select, input:not([type=range])")) return;
   if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
@@ -141,6 +142,12 @@ document.addEventListener("htmx:responseError", (event) => {
   const { responseText, status } = event.detail.xhr;
   try { show(JSON.parse(responseText).detail); } catch { show(String(status)); }
 });
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (event.target.closest("#case")) document.body.setAttribute("data-busy", "");
+});
+for (const name of ["htmx:afterSettle", "htmx:responseError", "htmx:sendError"]) {
+  document.addEventListener(name, () => document.body.removeAttribute("data-busy"));
+}
 document.addEventListener("htmx:sendError", () => show(document.body.dataset.offline));
 document.addEventListener("htmx:afterSwap", () => show(""));
 document.addEventListener("htmx:afterSwap", (event) => {
