@@ -40,8 +40,8 @@ def strangers_and_originals(pictures: Float32, originals: NDArray[np.intp], coun
     rng = np.random.default_rng(1)
     others = np.delete(pictures, originals, axis=0)
     rows = np.empty((count, pictures.shape[1]), np.float16)
-    for start in range(0, count, 50_000):
-        rows[start : start + 50_000] = mixtures(rng, others, min(50_000, count - start))
+    for start in range(0, count, 250_000):
+        rows[start : start + 250_000] = mixtures(rng, others, min(250_000, count - start))
     rows[np.linspace(0, count - 1, len(originals), dtype=int)] = pictures[originals]
     return rows
 
