@@ -140,7 +140,7 @@ class WindowSettings(Section):
     search: Literal["thorough", "fast"] = Field(
         default="thorough",
         description="How windows of more than 100,000 uploads are searched: `thorough` finds 998 of 1000 copies that "
-        "an exact search finds, `fast` 985 in less than half of the time. Smaller windows are always searched exactly.",
+        "an exact search finds, `fast` about 985 in less time. Smaller windows are always searched exactly.",
     )
     others: int = Field(default=5, ge=0, le=100, description="Further matches listed in a verdict, at most.")
 

@@ -1,4 +1,4 @@
-"""The index of a window that has outgrown `window.index`: a third of the memory, a tenth of the time, nearly as exact.
+"""The index of a window that has outgrown `window.index`: less memory, a fifth of the time, nearly as exact.
 
     lists: likely rows ─> products of codes of one byte: the nearest ─> their records in Redis: exact distances
 

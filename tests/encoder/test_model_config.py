@@ -128,6 +128,21 @@ def test_a_rule_that_does_not_fit_is_refused_with_what_is_wrong(name: str, value
     assert message in str(refusal.value)
 
 
+def test_code_books_are_read_with_the_model() -> None:
+    served = config()
+    codebooks = read_model_info(served).codebooks
+    assert codebooks is not None
+    assert (codebooks.words.shape, codebooks.centres.shape) == ((64, 16, 4), (256, 256))
+    encoded = served.parameters["codebooks"].string_value
+    assert base64.b64encode(codebooks.to_bytes()).decode() == encoded
+    for value in (encoded[4:], "no base64"):
+        served.parameters["codebooks"].string_value = value
+        with pytest.raises(Misconfigured, match="'codebooks' of model 'image_encoder' holds none"):
+            read_model_info(served)
+    del served.parameters["codebooks"]
+    assert read_model_info(served).codebooks is None
+
+
 def test_a_rule_that_asks_for_more_measures_than_it_names_is_refused() -> None:
     trees = make_rule().trees
     trees.columns[3] = 2

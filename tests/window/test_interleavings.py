@@ -15,12 +15,12 @@ from redis import Redis
 from consumer.decide import decide
 from consumer.local.binaries import Binaries
 from consumer.settings import WindowSettings
-from consumer.window import replica
+from consumer.window import large_index, replica
 from consumer.window.records import NewRecord, decode_index_row
 from consumer.window.window import RedisWindow
 from tests.redis_servers import client_of, redis_like
 from tests.stack_fixtures import serving
-from tests.window.examples import MODEL, PREFIX, assert_coherent, upload
+from tests.window.examples import LARGE_MODEL, MODEL, PREFIX, assert_coherent, upload
 
 Answer = tuple[str, str | None]
 
@@ -189,6 +189,14 @@ def _empty(redis: Redis) -> None:
     window.delete("scripts", "a")
 
 
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows that are large with their second row, and searched by likely rows: one round trip more."""
+    monkeypatch.setitem(globals(), "MODEL", LARGE_MODEL)
+    monkeypatch.setattr(replica, "EXACT_ROWS", 1)
+    monkeypatch.setattr(large_index, "EXACT_ROWS", 0)
+
+
 def stored_order(redis: Redis, tenant: str) -> list[str]:
     """Image ids in the order of the log."""
     key = f"{PREFIX}:{{{tenant}}}:encoder@1x64:"
@@ -253,6 +261,35 @@ def test_of_copies_one_is_unique_in_every_order(
                 assert {process(fresh, record._replace(tenant=tenant))} == one.answers[record.image_id]
     assert number >= orders, number
     assert_coherent(redis)
+
+
+@pytest.mark.parametrize(("tasks", "orders"), [(NEAR_PAIR, 20)])
+@pytest.mark.usefixtures("large")
+def test_of_copies_one_is_unique_in_every_order_in_a_large_window(
+    redis: Redis, tasks: list[list[NewRecord]], orders: int
+) -> None:
+    number = 0
+    for tenant, processes in explore(redis, [upload("x", 5), upload("y", 6)], tasks, 0):
+        number += 1
+        check_copies(redis, tenant, processes)
+        fresh = RedisWindow(redis, MODEL, WindowSettings(), PREFIX)
+        for one, mine in zip(processes, tasks, strict=True):
+            for record in mine:
+                assert {process(fresh, record._replace(tenant=tenant))} == one.answers[record.image_id]
+    assert number >= orders, number
+    assert_coherent(redis)
+
+
+@pytest.mark.usefixtures("large")
+def test_what_is_deleted_while_a_large_window_is_searched_is_not_found(redis: Redis) -> None:
+    tasks: list[list[Task]] = [[upload("b", 1, 1)], [Deletion("a")]]
+    answers: set[Answer] = set()
+    for tenant, processes in explore(redis, [upload("a", 1), upload("x", 5), upload("y", 6)], tasks, 0):
+        answers |= processes[0].answers["b"]
+        # Also where the deletion came between the search and the reading of what it found.
+        assert processes[0].answers["b"] <= {("near", "a"), ("unique", None)}
+        assert "b" in stored_order(redis, tenant)
+    assert answers == {("near", "a"), ("unique", None)}
 
 
 @pytest.mark.parametrize("page_entries", [1, 2])
