@@ -10,11 +10,12 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
-from consumer.events import ImageDeleted, ImageRematched, ImageUpload, Verdict
+from consumer.events import ImageDeleted, ImageUpload
 from consumer.http.app import describe
 from consumer.http.changes import AuditedChange
 from consumer.moderation.banks import BankDefined, BankEntry
 from consumer.settings import Settings
+from consumer.verdicts import ImageRematched, Verdict
 
 SCHEMAS = Path(__file__).with_name("schemas")
 SETTINGS = Path(__file__).with_name("settings.md")

@@ -14,7 +14,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from consumer.encoder.contract import Encoded, Strictness
 from consumer.encoder.model_config import read_model_info
-from consumer.events import Event, ImageUpload, Record, Verdict
+from consumer.events import Event, ImageUpload, Record
 from consumer.images.fetch import Fetcher
 from consumer.kafka.leases import Lease
 from consumer.local.servers import MODEL, REPOSITORY
@@ -26,6 +26,7 @@ from consumer.pipeline.match import Match
 from consumer.pipeline.publish import Publish
 from consumer.settings import FetchSettings, Settings
 from consumer.telemetry.metrics import Metrics
+from consumer.verdicts import Verdict
 from consumer.verification.rerank import Verifier
 from consumer.window.redo_log import RedoLog
 from consumer.window.window import RedisWindow

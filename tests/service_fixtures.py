@@ -15,11 +15,11 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from consumer.errors import Unavailable
-from consumer.events import Verdict
 from consumer.kafka.clients import PublishedVerdict, VerdictsReader
 from consumer.kafka.messages import OutgoingMessage
 from consumer.local.process import Server, answers, wait_until_ready
 from consumer.settings import KafkaSettings
+from consumer.verdicts import Verdict
 
 PARTITIONS = 2
 VERDICT_TIMEOUT_S = 60.0

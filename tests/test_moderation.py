@@ -14,8 +14,8 @@ import pytest
 from confluent_kafka import Producer
 from redis import Redis
 
-from consumer.events import Campaign
 from consumer.local.pictures import edited, photographs
+from consumer.verdicts import Campaign
 from tests.moderation.stored import stored_bytes
 from tests.processes import until
 from tests.service_fixtures import Service, new_service

@@ -13,11 +13,11 @@ from consumer.cli.common import bank_settings
 from consumer.cli.console import err, out, plain
 from consumer.encoder.contract import Strictness
 from consumer.errors import Misconfigured
-from consumer.events import BankKind
 from consumer.kafka.clients import MessageProducer
 from consumer.local.pictures import pictures_in
 from consumer.moderation.banks import BankDefined, BankEntry, BankKey, EntryKey, change_message, removal_message
 from consumer.moderation.topic import read_banks
+from consumer.verdicts import BankKind
 
 Bank = Annotated[str, typer.Argument(help="Name of the bank.")]
 Tenant = Annotated[str | None, typer.Option(help="Tenant that the bank is for; without it, all tenants.")]

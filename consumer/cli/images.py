@@ -12,8 +12,8 @@ from PIL import Image, ImageOps
 from consumer.cli.common import open_encoder
 from consumer.cli.console import out
 from consumer.errors import Misconfigured
-from consumer.events import Edit
 from consumer.settings import Settings
+from consumer.verdicts import Edit
 from consumer.verification.draw import side_by_side
 from consumer.verification.pair import verify_pair
 

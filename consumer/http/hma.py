@@ -16,7 +16,6 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import PlainTextResponse
 from starlette.datastructures import UploadFile
 
-from consumer.events import BankHit
 from consumer.http.banks import bank_key, change, known_banks, read_banks, remove
 from consumer.http.bodies import PictureFile, read_parts
 from consumer.http.encoding import hash_content
@@ -27,6 +26,7 @@ from consumer.images.pdq import pdq_hash
 from consumer.moderation.banks import BankDefined, BankEntry, BankKey, EntryKey
 from consumer.moderation.matching import BankRequest, Banks
 from consumer.moderation.store import BankRow
+from consumer.verdicts import BankHit
 from consumer.verification.pair import verify_pair
 
 router = APIRouter(tags=["hma"])

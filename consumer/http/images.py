@@ -6,13 +6,14 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import ValidationError
 
-from consumer.events import NAME_LENGTH, ImageDeleted, ImageUpload, Verdict
+from consumer.events import NAME_LENGTH, ImageDeleted, ImageUpload
 from consumer.http.bodies import FILE_SCHEMA, content_type_of, parse, request_body
 from consumer.http.changes import SOURCE
 from consumer.http.models import Accepted
 from consumer.http.parts import Admin, Reader, Tenant, ThePart
 from consumer.http.problems import Refused
 from consumer.kafka.messages import incoming_message
+from consumer.verdicts import Verdict
 
 router = APIRouter(prefix="/v1", tags=["images"])
 

@@ -8,10 +8,10 @@ from typing import NamedTuple, get_args
 from consumer.decide import decide
 from consumer.encoder.contract import ModelInfo, Strictness
 from consumer.encoder.views import EncodedViews
-from consumer.events import Evidence
 from consumer.http.batching import Batcher
 from consumer.moderation.matching import NO_HITS, BankRequest, BankResult, Banks
 from consumer.moderation.rejections import Rejections
+from consumer.verdicts import Evidence
 from consumer.verification.rerank import VerificationOutcome, VerificationRequest, Verifier
 from consumer.window.contract import Window
 from consumer.window.records import AppendResult, ExactMatch, Lookup, NearMatch

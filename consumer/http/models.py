@@ -5,11 +5,11 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from consumer.encoder.contract import Strictness
-from consumer.events import BankHit, BankKind, Campaign, Evidence, Model, SilencedBy
 from consumer.http.matching import FoundMatch
 from consumer.moderation.banks import BankKey
 from consumer.moderation.replica import Entry
 from consumer.moderation.store import BankRow
+from consumer.verdicts import BankHit, BankKind, Campaign, Evidence, Model, SilencedBy
 from consumer.window.records import to_datetime
 
 

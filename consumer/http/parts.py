@@ -15,7 +15,6 @@ from starlette.requests import HTTPConnection, Request
 from consumer.encoder.contract import ModelInfo, Strictness
 from consumer.encoder.views import EncodedViews
 from consumer.errors import Unavailable
-from consumer.events import Model
 from consumer.http.access import Access
 from consumer.http.bodies import PictureFile
 from consumer.http.changes import Changes
@@ -29,6 +28,7 @@ from consumer.images.fetch import Fetcher
 from consumer.images.pdq import pdq_hash
 from consumer.moderation.matching import Banks
 from consumer.settings import Settings
+from consumer.verdicts import Model
 from consumer.window.window import RedisWindow
 
 

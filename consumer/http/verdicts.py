@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from consumer.errors import Unavailable
-from consumer.events import Campaign, Verdict
 from consumer.kafka.clients import PublishedVerdict, VerdictsReader
 from consumer.kafka.messages import RecordAddress
 from consumer.settings import KafkaSettings
+from consumer.verdicts import Campaign, Verdict
 
 log = logging.getLogger(__name__)
 

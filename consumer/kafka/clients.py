@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from pydantic import ValidationError
 
 from consumer.errors import Unavailable
-from consumer.events import ImageDeleted, ImageUpload, MatchFeedback, Record, Verdict
+from consumer.events import ImageDeleted, ImageUpload, MatchFeedback, Record
 from consumer.kafka.config import MAX_MESSAGE_BYTES, client_options
 from consumer.kafka.messages import (
     RECORD_HEADER,
@@ -21,6 +21,7 @@ from consumer.kafka.messages import (
     to_record,
 )
 from consumer.settings import KafkaSettings
+from consumer.verdicts import Verdict
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from cloudevents.core.v1.event import CloudEvent
 from confluent_kafka import KafkaError, Message, Producer
 from pydantic import BaseModel
 
-from consumer.events import Body, Event, ImageDeleted, ImageUpload, MatchFeedback, Record, Verdict
+from consumer.events import Body, Event, ImageDeleted, ImageUpload, MatchFeedback, Record
+from consumer.verdicts import Verdict
 
 Headers = tuple[tuple[str, bytes | None], ...]
 

@@ -17,13 +17,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from consumer.errors import SeenitError
-from consumer.events import Box, Edit, ImageUpload, Verdict
+from consumer.events import ImageUpload
 from consumer.kafka.clients import EventsProducer, VerdictsReader
 from consumer.local import stack, state
 from consumer.local.pictures import EDITS, HARDEST, edited, photographs, pictures_in
 from consumer.local.stack import Stack
 from consumer.local.state import Addresses
 from consumer.settings import KafkaSettings
+from consumer.verdicts import Box, Edit, Verdict
 from consumer.verification.draw import draw_box
 
 # A verdict takes milliseconds; a machine busy with other things may take longer, but not this long.

@@ -14,9 +14,10 @@ from pydantic import AwareDatetime, BeforeValidator, Field, ValidationError, mod
 
 from consumer.encoder.contract import Strictness
 from consumer.errors import Unprocessable
-from consumer.events import BankKind, Base64, Body, Name, Record, decode_base64
+from consumer.events import Base64, Body, Name, Record, decode_base64
 from consumer.json_values import cut, parse_json, parse_json_or_none
 from consumer.kafka.messages import OutgoingMessage, event_message
+from consumer.verdicts import BankKind
 
 BANK_DEFINED, BANK_ENTRY = "bank.defined", "bank.entry"
 PDQ_HEX_DIGITS = 64

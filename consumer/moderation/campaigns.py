@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from consumer.errors import Unavailable
-from consumer.events import Campaign, Flood
 from consumer.moderation.decisions import Partners
 from consumer.settings import CampaignsSettings
+from consumer.verdicts import Campaign, Flood
 from consumer.verification.rerank import Verifier
 from consumer.window.loss_guard import RECOVERY_PENDING
 from consumer.window.records import Position, Source, decode_name, encode_name, pack_record

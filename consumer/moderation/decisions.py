@@ -14,10 +14,11 @@ from typing import Literal, NamedTuple
 
 from pydantic import ValidationError
 
-from consumer.events import Body, Model
+from consumer.events import Body
 from consumer.kafka.messages import OutgoingMessage
 from consumer.kafka.topic_replica import TopicReplica
 from consumer.settings import KafkaSettings
+from consumer.verdicts import Model
 
 log = logging.getLogger(__name__)
 

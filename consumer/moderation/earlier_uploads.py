@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from consumer.encoder.contract import ModelInfo, VerificationRule
 from consumer.encoder.views import Features
 from consumer.errors import Unavailable
-from consumer.events import Evidence
 from consumer.moderation.replica import Entry
 from consumer.moderation.store import BankRow
 from consumer.settings import KafkaSettings
+from consumer.verdicts import Evidence
 from consumer.verification.look import verify
 from consumer.window.changelog import ChangelogReader, Tombstone, Upsert, parse_change
 from consumer.window.records import Position, RecordContent, decode_name, decode_record, to_datetime

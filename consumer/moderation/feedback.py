@@ -21,7 +21,7 @@ from confluent_kafka import TopicPartition
 
 from consumer.encoder.contract import ModelInfo
 from consumer.errors import Unavailable, Unprocessable
-from consumer.events import BankEntry, MatchFeedback, Model, Record, decode_base64
+from consumer.events import BankEntry, MatchFeedback, Record, decode_base64
 from consumer.json_values import parse_json
 from consumer.kafka.consumer import UploadsConsumer
 from consumer.kafka.dead_letters import dead_letter
@@ -33,6 +33,7 @@ from consumer.moderation.pictures import KnownPictures, Pair
 from consumer.notifications import to_time
 from consumer.parse import identity_of, refusal
 from consumer.settings import KafkaSettings
+from consumer.verdicts import Model
 from consumer.window.window import RedisWindow
 
 log = logging.getLogger(__name__)

@@ -16,11 +16,11 @@ import numpy as np
 from consumer.encoder.contract import ModelInfo, Strictness, VerificationRule
 from consumer.encoder.views import EncodedViews, Features
 from consumer.errors import Unprocessable
-from consumer.events import BankHit, Evidence, SilencedBy
 from consumer.json_values import cut
 from consumer.moderation.banks import BankKey, EntryKey
 from consumer.moderation.replica import BankReplica, Entry, Shelf
 from consumer.moderation.store import BankRow, BankStore
+from consumer.verdicts import BankHit, Evidence, SilencedBy
 from consumer.verification.features import candidate_scores
 from consumer.verification.look import verify
 from consumer.verification.result import Verification

@@ -23,7 +23,7 @@ from confluent_kafka import TopicPartition
 from consumer.encoder.contract import ModelInfo
 from consumer.encoder.views import Features
 from consumer.errors import Unavailable, Unprocessable
-from consumer.events import ImageRematched, Record
+from consumer.events import Record
 from consumer.kafka.consumer import UploadsConsumer
 from consumer.kafka.dead_letters import dead_letter
 from consumer.kafka.leases import Lease, Leased
@@ -35,6 +35,7 @@ from consumer.moderation.matching import Banks, bank_hit
 from consumer.moderation.store import BankStore
 from consumer.settings import KafkaSettings
 from consumer.telemetry.metrics import Metrics
+from consumer.verdicts import ImageRematched
 from consumer.window.window import RedisWindow
 
 log = logging.getLogger(__name__)

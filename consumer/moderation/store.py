@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from consumer.encoder.contract import Strictness
 from consumer.errors import Unavailable, Unprocessable
-from consumer.events import BankKind
+from consumer.verdicts import BankKind
 from consumer.window.store import WindowStore
 
 # A tenant cannot have the empty name, so that these keys are nobody's window.

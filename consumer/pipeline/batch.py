@@ -8,7 +8,7 @@ from consumer.decide import Decision
 from consumer.encoder.contract import Encoded
 from consumer.encoder.views import EncodedViews
 from consumer.errors import Unprocessable
-from consumer.events import Event, Evidence, Ignored, ImageDeleted, ImageUpload, Record
+from consumer.events import Event, Ignored, ImageDeleted, ImageUpload, Record
 from consumer.images.decode import Picture
 from consumer.images.region import Region
 from consumer.images.regions import View
@@ -19,6 +19,7 @@ from consumer.moderation.campaigns import NOT_JOINED, Joined
 from consumer.moderation.matching import NO_HITS, BankResult
 from consumer.pipeline.remembered import RememberedViews
 from consumer.telemetry.tracing import NO_TRACE, Trace
+from consumer.verdicts import Evidence
 from consumer.window.records import ExactMatch, Position, Source, StoredRecord, to_us
 from consumer.window.redo_log import BatchWrites
 

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from consumer.decide import Decision, decide
 from consumer.encoder.contract import ModelInfo
 from consumer.errors import Unprocessable
-from consumer.events import Evidence, ImageDeleted
+from consumer.events import ImageDeleted
 from consumer.moderation.campaigns import NOT_JOINED, Campaigns, Duplicate, MatchDetails
 from consumer.moderation.rejections import Rejections
 from consumer.pipeline.bank_step import NO_BANKS, BankStep
 from consumer.pipeline.batch import Batch, Item, Outcome
 from consumer.pipeline.encode import Encode
+from consumer.verdicts import Evidence
 from consumer.verification.rerank import VerificationRequest, Verifier
 from consumer.window.contract import Window
 from consumer.window.records import AppendResult, NewRecord, Position

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from confluent_kafka import TopicPartition
 
 from consumer.encoder.contract import ModelInfo
-from consumer.events import Match, Model, Record, Verdict
+from consumer.events import Record
 from consumer.kafka.consumer import UploadsConsumer
 from consumer.kafka.dead_letters import dead_letter
 from consumer.kafka.messages import OutgoingMessage, event_message, record_header, verdict_message
@@ -17,6 +17,7 @@ from consumer.moderation.matching import NO_HITS
 from consumer.pipeline.batch import Batch, Item
 from consumer.settings import KafkaSettings
 from consumer.telemetry.metrics import Metrics
+from consumer.verdicts import Match, Model, Verdict
 from consumer.window.changelog import tombstone_message, upsert_message
 from consumer.window.records import Position
 

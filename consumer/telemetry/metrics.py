@@ -12,7 +12,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from consumer.errors import REASONS, Dependency
-from consumer.events import BankKind
+from consumer.verdicts import BankKind
 
 # Series of creation times double the number of series, and Prometheus has no use for them.
 disable_created_metrics()  # type: ignore[no-untyped-call]

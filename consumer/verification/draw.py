@@ -4,7 +4,7 @@ from typing import cast
 
 from PIL import Image, ImageDraw
 
-from consumer.events import Box
+from consumer.verdicts import Box
 from consumer.verification.result import Verification
 
 BOX_COLOUR = "#19c37d"

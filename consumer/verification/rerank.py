@@ -13,7 +13,7 @@ import numpy as np
 
 from consumer.encoder.contract import ModelInfo, Strictness, VerificationRule
 from consumer.encoder.views import EncodedViews, Features
-from consumer.events import Evidence
+from consumer.verdicts import Evidence
 from consumer.verification.features import candidate_scores
 from consumer.verification.look import verify
 from consumer.verification.measures import columns_of

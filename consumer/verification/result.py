@@ -8,8 +8,8 @@ from math import atan2, degrees, expm1, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from consumer.events import Box, Edit, Evidence
 from consumer.images.region import WHOLE_IMAGE, Region
+from consumer.verdicts import Box, Edit, Evidence
 
 Floats = NDArray[np.float32]
 Point = tuple[float, float]

@@ -37,7 +37,7 @@ from redis import Redis
 from consumer.decide import decide
 from consumer.encoder.contract import ModelInfo
 from consumer.encoder.triton import TritonEncoder
-from consumer.events import Model, Record, Verdict
+from consumer.events import Record
 from consumer.images.decode import decode
 from consumer.kafka.messages import verdict_message
 from consumer.local.binaries import find_binaries
@@ -46,6 +46,7 @@ from consumer.local.process import Server
 from consumer.local.servers import TritonServer, tansu, valkey
 from consumer.parse import parse
 from consumer.settings import DecodeSettings, TritonSettings, WindowSettings
+from consumer.verdicts import Model, Verdict
 from consumer.window.records import NewRecord
 from consumer.window.window import RedisWindow
 from tests.service_fixtures import Service, new_service

@@ -21,13 +21,14 @@ from pydantic import SecretStr
 
 from consumer.cli.preflight.kafka import check_kafka
 from consumer.errors import Unavailable
-from consumer.events import ImageUpload, Model, Verdict
+from consumer.events import ImageUpload
 from consumer.kafka.clients import EventsProducer, VerdictsReader
 from consumer.kafka.lag import LagReader
 from consumer.kafka.messages import OutgoingMessage
 from consumer.kafka.sender import Sender
 from consumer.kafka.topics import TopicAdmin, differences, required_topics
 from consumer.settings import KafkaSettings, Settings, WindowSettings
+from consumer.verdicts import Model, Verdict
 from deploy.kubernetes.prometheus_rule import FILE, prometheus_rule
 from tests.deploy import tools
 from tests.kafka_cluster import KafkaCluster

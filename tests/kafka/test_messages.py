@@ -7,10 +7,11 @@ from cloudevents.core.bindings.kafka import KafkaMessage, from_kafka
 from cloudevents.core.formats.json import JSONFormat
 
 from consumer.errors import Unprocessable
-from consumer.events import Model, Record, Verdict
+from consumer.events import Record
 from consumer.kafka.dead_letters import dead_letter
 from consumer.kafka.messages import verdict_message
 from consumer.parse import parse
+from consumer.verdicts import Model, Verdict
 
 
 def test_verdict_is_a_cloud_event_keyed_by_image() -> None:

@@ -13,11 +13,11 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from PIL import Image
 from redis import Redis
 
-from consumer.events import ImageRematched, Verdict
 from consumer.kafka.messages import OutgoingMessage
 from consumer.local.pictures import EDITS, edited, photographs
 from consumer.moderation.banks import BankDefined, BankEntry, BankKey, EntryKey, change_message, removal_message
 from consumer.settings import KafkaSettings
+from consumer.verdicts import ImageRematched, Verdict
 from tests.processes import until
 from tests.service_fixtures import PARTITIONS, Service, new_service
 

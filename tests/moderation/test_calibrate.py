@@ -5,8 +5,8 @@ from typing import Literal
 
 import pytest
 
-from consumer.events import Model
 from consumer.moderation.decisions import Decision
+from consumer.verdicts import Model
 from tests.window.examples import MODEL
 from triton_models.training.feedback import describe, matches_from, propose, usable
 

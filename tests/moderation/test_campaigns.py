@@ -8,10 +8,10 @@ import pytest
 from redis import Redis
 
 from consumer.errors import Unavailable
-from consumer.events import Campaign
 from consumer.moderation.campaigns import Campaigns, Duplicate, Joined, newest_campaigns
 from consumer.moderation.decisions import Partners
 from consumer.settings import CampaignsSettings, WindowSettings
+from consumer.verdicts import Campaign
 from consumer.window.records import AppendResult, NewRecord, Position, Source
 from consumer.window.window import RedisWindow
 from tests.moderation.examples import duplicate

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from consumer.encoder.contract import ModelInfo
-from consumer.events import Event, Evidence, ImageUpload, Record, Verdict
+from consumer.events import Event, ImageUpload, Record
 from consumer.kafka.leases import Lease
 from consumer.pipeline.batch import Batch, Item
 from consumer.pipeline.match import Match
 from consumer.pipeline.publish import Publish
 from consumer.settings import KafkaSettings
 from consumer.telemetry.metrics import Metrics
+from consumer.verdicts import Evidence, Verdict
 from consumer.verification.rerank import VerificationOutcome, VerificationRequest
 from consumer.window.records import AppendResult, NearMatch, NewRecord, Position
 from consumer.window.redo_log import RedoLog

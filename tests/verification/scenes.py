@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.encoder.views import Features
-from consumer.events import Edit
 from consumer.images.region import WHOLE_IMAGE
 from consumer.images.thumbnail import SIDE, Thumbnail
+from consumer.verdicts import Edit
 
 CHANNELS, GRID = 24, 10
 CENTRES = (np.stack(np.meshgrid(np.arange(GRID), np.arange(GRID)), -1).reshape(-1, 2) + 0.5) / GRID

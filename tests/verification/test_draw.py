@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageColor
 
-from consumer.events import Box
+from consumer.verdicts import Box
 from consumer.verification.draw import BOX_COLOUR, GAP, LINE_COLOURS, draw_box, side_by_side
 from consumer.verification.result import Verification
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from consumer.events import Match
 from consumer.local.binaries import Binaries
 from consumer.local.pictures import photographs
 from consumer.local.servers import REPOSITORY, TritonServer
+from consumer.verdicts import Match
 from tests.service_fixtures import Service, new_service
 from tests.stack_fixtures import serving
 

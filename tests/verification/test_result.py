@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from consumer.events import Box, Edit
 from consumer.images.region import Region
+from consumer.verdicts import Box, Edit
 from consumer.verification.look import verify
 from consumer.verification.measures import MEASURES
 from consumer.verification.result import Verification

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from redis import Redis
 
-from consumer.events import Verdict
+from consumer.verdicts import Verdict
 from tests.onnx_stages import OnnxEncoder, OnnxStages
 from tests.verification.templates import TEMPLATES, draw
 

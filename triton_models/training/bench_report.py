@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from consumer.encoder.contract import VerificationRule
-from consumer.events import Box
+from consumer.verdicts import Box
 from consumer.verification.result import Verification
 from triton_models.training.bench import Bench
 from triton_models.training.edits import Edit

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import NamedTuple
 
-from consumer.events import Verdict
+from consumer.verdicts import Verdict
 
 SPAN_S = 60
 # Over which the rate is taken.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from consumer.events import Verdict
+from consumer.verdicts import Verdict
 
 MAX_CAMPAIGNS = 5000
 # Uploads of a campaign that are kept, the newest.

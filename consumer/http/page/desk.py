@@ -8,7 +8,6 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from consumer.events import Verdict
 from consumer.http.access import ANYBODY
 from consumer.http.page.activity import Activity
 from consumer.http.page.bank_directory import BankDirectory
@@ -20,6 +19,7 @@ from consumer.http.page.originals import Originals
 from consumer.http.page.sessions import ID_COOKIE, SESSION_COOKIE, TOKEN_FIELD, TOKEN_HEADER, Sessions, Visitor
 from consumer.http.parts import Parts, ThePart
 from consumer.http.problems import Refused
+from consumer.verdicts import Verdict
 
 MIN_ID_LENGTH = 32
 

@@ -2,10 +2,10 @@
 
 from datetime import UTC, datetime, timedelta
 
-from consumer.events import Match, Model, Verdict
 from consumer.http.page.activity import MAX_TENANTS, Activity
 from consumer.http.page.campaigns import MAX_CAMPAIGNS, MAX_MEMBERS, CampaignLog
 from consumer.http.page.decisions import Decision, DecisionLog
+from consumer.verdicts import Match, Model, Verdict
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
