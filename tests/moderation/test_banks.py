@@ -99,7 +99,11 @@ class Moderated:
         """Send a message that has to be dead-lettered; return the headers that say why."""
         self.service.send_message(message)
         expected = (message.key, message.value)
-        until(lambda: expected in [(each.key(), each.value()) for each in self._letters.read()], PATIENCE_S, "no dead letter")
+        until(
+            lambda: expected in [(each.key(), each.value()) for each in self._letters.read()],
+            PATIENCE_S,
+            "no dead letter",
+        )
         letter = next(each for each in self._letters.read() if (each.key(), each.value()) == expected)
         headers = {name: value.decode() for name, value in letter.headers() or ()}
         assert headers["seenit-topic"] == self.topic
