@@ -58,7 +58,8 @@ class BankLoader:
         epoch, next_offsets = self._store.begin(self._lease)
         idle_reads = 0
         with TopicReader(self._settings, self._settings.banks_topic, next_offsets) as reader:
-            while self._lease.hold() and not stop.is_set():
+            # Also while nothing comes: a copy that Redis lost is begun anew, under another epoch.
+            while self._lease.hold() and self._store.begin(self._lease)[0] == epoch and not stop.is_set():
                 rows = self._make_rows(reader.read(BATCH_MESSAGES, WAIT_S))
                 if rows or reader.next_offsets != next_offsets:
                     self._store.write(self._lease, epoch, rows, reader.next_offsets)
