@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.bench_banks [--images 2000] [--entries 100000] [--rounds 3]
 
-The entries are written to Redis as a consumer would write them. Their vectors are random, moved towards a picture of the
-stream by as much as makes 0.4% of them candidates of an upload: so many of 18,000 photographs and drawings of many sources
-are candidates of another. The share is printed. Their local features are those of pictures of the stream.
+The entries are written to Redis as a consumer would write them. Their vectors are random, moved towards a picture of
+the stream by as much as makes 0.4% of them candidates of an upload: of 18,000 pictures of many sources so many are
+candidates of another. The share is printed. Their local features are those of pictures of the stream.
 """
 
 import argparse
