@@ -24,15 +24,29 @@ class Features(NamedTuple):
         """Pack the features as the window stores them."""
         return self.patches.tobytes() + self.thumbnail.to_bytes()
 
+    def unpacked(self) -> "Features":
+        """Return these features, which are unpacked."""
+        return self
+
+
+class PackedFeatures(NamedTuple):
+    """Features as the window stores them, whose thumbnail is packed: of most candidates it is not needed."""
+
+    patches: NDArray[np.int8]
+    thumbnail_bytes: bytes
+
     @classmethod
-    def from_bytes(cls, data: bytes, shape: tuple[int, int]) -> "Features | None":
-        """Unpack what `to_bytes` made of local features of `shape` (P, C); None for data of another length."""
+    def of(cls, data: bytes, shape: tuple[int, int]) -> "PackedFeatures | None":
+        """Read what `Features.to_bytes` made of local features of `shape` (P, C); None for data of another length."""
         count, channels = shape
         size = count * channels
         if len(data) != size + THUMBNAIL_BYTES:
             return None
-        patches = np.frombuffer(data, np.int8, size).reshape(shape)
-        return cls(patches, Thumbnail.from_bytes(data[size:]))
+        return cls(np.frombuffer(data, np.int8, size).reshape(shape), data[size:])
+
+    def unpacked(self) -> Features:
+        """Unpack the thumbnail."""
+        return Features(self.patches, Thumbnail.from_bytes(self.thumbnail_bytes))
 
 
 class EncodedViews(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from consumer.encoder.contract import ModelInfo
-from consumer.encoder.views import EncodedViews, Features
+from consumer.encoder.views import EncodedViews, PackedFeatures
 from consumer.images.region import WHOLE_IMAGE
 from consumer.moderation.matching import MAX_PDQ_DISTANCES
 
@@ -56,8 +56,8 @@ def decode_signal(model: ModelInfo, text: str) -> Signal:
     vector = np.frombuffer(rest[:vector_bytes], "<f4")
     if not abs(float(np.linalg.norm(vector)) - 1) < 0.01:
         raise ValueError("its vector has not the length 1")
-    features = None if model.patches is None else Features.from_bytes(rest[vector_bytes:], model.patches)
-    views = EncodedViews([WHOLE_IMAGE], vector[np.newaxis], None if features is None else [features])
+    features = None if model.patches is None else PackedFeatures.of(rest[vector_bytes:], model.patches)
+    views = EncodedViews([WHOLE_IMAGE], vector[np.newaxis], None if features is None else [features.unpacked()])
     return Signal(digest, views)
 
 

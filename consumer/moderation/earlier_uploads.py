@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.encoder.contract import ModelInfo, VerificationRule
-from consumer.encoder.views import Features
+from consumer.encoder.views import Features, PackedFeatures
 from consumer.errors import Unavailable
 from consumer.moderation.replica import Entry
 from consumer.moderation.store import BankRow
@@ -207,12 +207,12 @@ class EarlierUploads:
         pairs = [
             (each, features)
             for each, patches in zip(near, stored, strict=True)
-            if (features := Features.from_bytes(each.patches or patches or b"", shape)) is not None
+            if (features := PackedFeatures.of(each.patches or patches or b"", shape)) is not None
         ]
         if wanted.features is None or not pairs:
             return []
         l2 = np.array([each.l2 for each, _ in pairs], np.float32)
-        looked = verify([features for _, features in pairs], [wanted.features] * len(pairs), l2, rule)
+        looked = verify([features.unpacked() for _, features in pairs], [wanted.features] * len(pairs), l2, rule)
         return [
             _upload(wanted, each, verification.to_evidence(True))
             for (each, _), verification in zip(pairs, looked, strict=True)

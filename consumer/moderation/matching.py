@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from consumer.encoder.contract import ModelInfo, Strictness, VerificationRule
-from consumer.encoder.views import EncodedViews, Features
+from consumer.encoder.views import EncodedViews, Features, PackedFeatures
 from consumer.errors import Unprocessable
 from consumer.json_values import cut
 from consumer.moderation.banks import BankKey, EntryKey
@@ -86,7 +86,7 @@ class _Comparison(NamedTuple):
 
     candidate: _Candidate
     upload: Features
-    entry: Features
+    entry: PackedFeatures
 
 
 class Banks:
@@ -262,7 +262,7 @@ class Banks:
         ]
         names = list({each.entry.name: None for each in chosen})
         stored = {
-            name: Features.from_bytes(data, shape)
+            name: PackedFeatures.of(data, shape)
             for name, data in zip(names, self._store.read_features(names), strict=True)
             if data is not None
         }
@@ -279,7 +279,7 @@ class Banks:
         if not comparisons:
             return []
         l2 = np.array([each.candidate.l2 for each in comparisons], np.float32)
-        found = verify([each.upload for each in comparisons], [each.entry for each in comparisons], l2, rule)
+        found = verify([each.upload for each in comparisons], [each.entry.unpacked() for each in comparisons], l2, rule)
         return list(zip([each.candidate for each in comparisons], found, strict=True))
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from confluent_kafka import TopicPartition
 
 from consumer.encoder.contract import ModelInfo
-from consumer.encoder.views import Features
+from consumer.encoder.views import PackedFeatures
 from consumer.errors import Unavailable, Unprocessable
 from consumer.events import Record
 from consumer.kafka.consumer import UploadsConsumer
@@ -180,7 +180,8 @@ class Rematcher:
         for (entry, bank), (vector, features) in zip(counting, stored, strict=True):
             values = np.frombuffer(vector, "<f2").astype(np.float32) if vector else None
             shape = self._model.patches
-            unpacked = None if shape is None or features is None else Features.from_bytes(features, shape)
+            packed = None if shape is None or features is None else PackedFeatures.of(features, shape)
+            unpacked = None if packed is None else packed.unpacked()
             wanted.append(WantedEntry(entry, bank, values, unpacked, lookbacks[entry.key]))
         return wanted
 

@@ -24,7 +24,7 @@ from consumer.verification.measures import (
 )
 from consumer.verification.registration import register
 from consumer.verification.result import Verification
-from consumer.verification.search import search
+from consumer.verification.search import search, turned
 
 Floats = NDArray[np.float32]
 
@@ -104,7 +104,12 @@ def _compare_pixels(
     inverse = np.linalg.inv(candidates.frames)
     by_features = _between(inverse, transforms, uploads.frames)
     unmoved = np.broadcast_to(IDENTITY, by_features.shape)
-    starts = [by_features, unmoved, _between(inverse, IDENTITY[None], uploads.frames)]
+    starts = [
+        by_features,
+        unmoved,
+        _between(inverse, IDENTITY[None], uploads.frames),
+        turned(uploads.pixels, candidates.pixels),
+    ]
     if lost.any():
         found = unmoved.copy()
         found[lost] = search(uploads.pixels[lost], candidates.pixels[lost])

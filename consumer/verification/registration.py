@@ -4,7 +4,9 @@ Local features tell roughly how one picture lies upon the other, and so does the
 there the method of Lucas and Kanade (An iterative image registration technique with an application to stereo vision,
 1981) moves the upload's thumbnail over the candidate's until they differ least, whatever the brightness and contrast
 of either, as in ECC (Evangelidis and Psarakis, Parametric image alignment using enhanced correlation coefficient
-maximization, 2008): first of blurred thumbnails, from several starts, then of sharp ones, from the best.
+maximization, 2008): first of blurred thumbnails, from several starts, then of sharp ones, from the best. Pixels that
+differ much count little (Geman and McClure, Bayesian image analysis, 1985): what is written upon a copy or covers a
+part of it would drag the rest along.
 """
 
 from functools import cache
@@ -23,18 +25,23 @@ DAMPING = 0.02  # of an iteration's step, as a share of the mean curvature
 # Width, in the upload's pixels, of the candidate's edge, where the upload is blurred with its surroundings.
 EDGE_PX = 2.0
 MIN_OVERLAP = 0.03  # of the upload, that has to lie within the candidate for both to be compared
+MIN_WEIGHT = 1e-3  # of all pixels that meet, by which sums are divided
 MAX_AREA_CHANGE = 2.0  # of the area that the upload covers: features know it better than that
 
 
 class _Stage(NamedTuple):
-    """How thumbnails are compared in a stage: blurred by so much, at every so many pixels, in so many iterations."""
+    """How thumbnails are compared in a stage: blurred by so much, at every so many pixels, in so many iterations.
+
+    Pixels that differ by `outlier`, in standard deviations of the picture, weigh half of those that agree.
+    """
 
     blur_sigma_px: float
     sample_step_px: int
     iterations: int
+    outlier: float
 
 
-COARSE, FINE = _Stage(1.6, 4, 3), _Stage(0.7, 2, 2)
+COARSE, FINE = _Stage(1.6, 4, 3, 0.5), _Stage(0.7, 2, 2, 0.4)
 
 
 class Registration(NamedTuple):
@@ -54,7 +61,7 @@ def register(uploads: Floats, candidates: Floats, starts: Floats) -> Registratio
     """Register thumbnails [M, side, side] from `starts` [M, H, 2, 3], transformations to begin with."""
     side = uploads.shape[1]
     pair, number = np.nonzero(_distinct(starts))
-    coarse, correlation = _align(
+    coarse, agreeing, _ = _align(
         blurred(uploads, COARSE.blur_sigma_px),
         blurred(candidates, COARSE.blur_sigma_px),
         pair,
@@ -62,11 +69,11 @@ def register(uploads: Floats, candidates: Floats, starts: Floats) -> Registratio
         COARSE,
     )
     merit = np.full(starts.shape[:2], -np.inf, np.float32)
-    merit[pair, number] = correlation * _contained(coarse, side)
+    merit[pair, number] = agreeing * _contained(coarse, side)
     aligned = starts.copy()
     aligned[pair, number] = coarse
     m = np.arange(len(starts))
-    transforms, correlation = _align(
+    transforms, _, correlation = _align(
         blurred(uploads, FINE.blur_sigma_px),
         blurred(candidates, FINE.blur_sigma_px),
         m,
@@ -91,10 +98,11 @@ def _align(
     pairs: NDArray[np.intp],
     starts: Floats,
     stage: _Stage,
-) -> tuple[Floats, Floats]:
+) -> tuple[Floats, Floats, Floats]:
     """Move the pictures `pairs` [L] of M uploads over their candidates, [M, side, side], from `starts` [L, 2, 3].
 
-    Returns the transformations under which they correlate most, and their correlation [L], -1 where they do not meet.
+    Returns the transformations under which most pixels agree, how many do [L], as a share of those that meet, and the
+    correlation [L] of all that meet; -1 both where the pictures do not meet.
     """
     side = uploads.shape[1]
     down, across = np.gradient(candidates, 1 / side, axis=(1, 2))
@@ -104,28 +112,42 @@ def _align(
     first_area = signed_areas(starts)
     area = np.abs(first_area)
     current = best = starts
-    highest = np.full(len(starts), -1.0, np.float32)
+    most, correlation = np.full((2, len(starts)), -1.0, np.float32)
     for iteration in range(stage.iterations + 1):
         places, inside = project(centres, current, side)
         overlap = np.einsum("mk->m", inside)
         pixel_count = np.maximum(overlap, MIN_OVERLAP * len(centres))
         values = sample(field, places, side, pairs)
-        upload, _ = _normalise(samples, inside, pixel_count)
-        candidate, contrast = _normalise(values[..., 0], inside, pixel_count)
-        correlation = np.einsum("mk,mk->m", upload, candidate) / pixel_count
+        upload, _ = _normalise(samples, inside, inside)
+        candidate, _ = _normalise(values[..., 0], inside, inside)
+        product = np.einsum("mk,mk->m", upload, candidate) / pixel_count
+        weights = _weights(upload - candidate, inside, stage)
+        # Once more by what agrees: a sticker changes the mean and the contrast of all.
+        upload, _ = _normalise(samples, inside, weights)
+        candidate, contrast = _normalise(values[..., 0], inside, weights)
+        error = upload - candidate
+        weights = _weights(error, inside, stage)
+        agreeing = np.einsum("mk->m", weights) / pixel_count
         current_area = signed_areas(current) * np.sign(first_area)  # negative where it has changed sides
         better = (
-            (correlation > highest)
+            (agreeing > most)
             & (overlap == pixel_count)
             & (current_area > area / MAX_AREA_CHANGE)
             & (current_area < area * MAX_AREA_CHANGE)
         )
-        highest, best = np.where(better, correlation, highest), np.where(better[:, None, None], current, best)
+        most, correlation = np.where(better, agreeing, most), np.where(better, product, correlation)
+        best = np.where(better[:, None, None], current, best)
         if iteration < stage.iterations:
-            slopes = values[..., 1:] * (inside / contrast[:, None])[..., None]
-            error = upload - candidate
-            current = current + _gauss_newton_step(centres, slopes, error, inside, pixel_count)
-    return best, highest
+            slopes = values[..., 1:].transpose(0, 2, 1) / contrast[:, None, None]
+            current = current + _gauss_newton_step(centres, slopes, error, weights)
+    return best, most, correlation
+
+
+def _weights(error: Floats, inside: Floats, stage: _Stage) -> Floats:
+    """Weigh pixels [M, K] that are `inside` by how well they agree, as Geman and McClure do: 1 to nearly 0."""
+    scaled = error / np.float32(stage.outlier)
+    weights: Floats = inside / (1 + scaled * scaled)
+    return weights
 
 
 def blurred(thumbnails: Floats, sigma_px: float) -> Floats:
@@ -195,27 +217,41 @@ def sample(field: Floats, places: Floats, side: int, pictures: NDArray[np.intp])
     return sampled
 
 
-def _normalise(values: Floats, inside: Floats, count: Floats) -> tuple[Floats, Floats]:
-    """Normalise values [M, K] to mean 0 and deviation 1 over the `count` [M] that are `inside` [M, K]; 0 elsewhere.
+def _normalise(values: Floats, inside: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """Normalise values [M, K] to mean 0 and deviation 1 by their `weights` [M, K]; 0 where they are not `inside`.
 
     Returns the deviations [M] as well.
     """
-    centred: Floats = (values - (np.einsum("mk,mk->m", values, inside) / count)[:, None]) * inside
-    variance: Floats = np.einsum("mk,mk->m", centred, centred) / count
+    total = np.maximum(np.einsum("mk->m", weights), MIN_WEIGHT)
+    centred: Floats = (values - (np.einsum("mk,mk->m", values, weights) / total)[:, None]) * inside
+    variance: Floats = np.einsum("mk,mk,mk->m", centred, centred, weights) / total
     deviation: Floats = np.sqrt(np.maximum(variance, 1e-6))
     normalised: Floats = centred / deviation[:, None]
     return normalised, deviation
 
 
-def _gauss_newton_step(centres: Floats, slopes: Floats, error: Floats, inside: Floats, count: Floats) -> Floats:
-    """Compute the change of the transformations [M, 2, 3] that reduces the `error` [M, K] most.
+def _gauss_newton_step(centres: Floats, slopes: Floats, error: Floats, weights: Floats) -> Floats:
+    """Compute the change of the transformations [M, 2, 3] that reduces the `error` [M, K], by `weights` [M, K], most.
 
-    `slopes` [M, K, 2] are the candidate's gradients at the projected pixels.
+    `slopes` [M, 2, K] are the candidate's gradients at the projected pixels. The six derivatives of a pixel are the
+    products of its two slopes and its three coordinates, so that their sums are products with what all pairs share.
     """
-    jacobian = (slopes[..., None] * centres[:, None]).reshape(*slopes.shape[:2], 6)
-    jacobian -= (np.einsum("mkp->mp", jacobian) / count[:, None])[:, None] * inside[..., None]  # brightness is free
-    curvature = jacobian.transpose(0, 2, 1) @ jacobian
+    weighted = slopes * weights[:, None]
+    total = np.maximum(np.einsum("mk->m", weights), MIN_WEIGHT)
+    mean = (weighted @ centres).reshape(-1, 6)
+    x, y = weighted[:, 0], weighted[:, 1]
+    squares = np.stack([x * slopes[:, 0], x * slopes[:, 1], y * slopes[:, 1]], axis=1) @ _coordinate_products(centres)
+    curvature = squares[:, [[0, 1], [1, 2]]].reshape(-1, 2, 2, 3, 3).transpose(0, 1, 3, 2, 4).reshape(-1, 6, 6)
+    curvature = curvature - mean[:, :, None] * (mean / total[:, None])[:, None]  # brightness is free
     damping = DAMPING * np.trace(curvature, axis1=1, axis2=2) / 6 + 1e-3
     curvature += np.eye(6, dtype=np.float32) * damping[:, None, None]
-    change: Floats = np.linalg.solve(curvature, jacobian.transpose(0, 2, 1) @ error[..., None])
+    mean_error = np.einsum("mk,mk->m", error, weights) / total
+    slope = ((weighted * error[:, None]) @ centres).reshape(-1, 6) - mean * mean_error[:, None]
+    change: Floats = np.linalg.solve(curvature, slope[..., None])
     return np.clip(change.reshape(-1, 2, 3), -MAX_STEP, MAX_STEP)
+
+
+def _coordinate_products(centres: Floats) -> Floats:
+    """Multiply the three coordinates of places [K, 3] with each other: [K, 9]."""
+    products: Floats = (centres[:, :, None] * centres[:, None]).reshape(-1, 9)
+    return products

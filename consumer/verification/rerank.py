@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from consumer.encoder.contract import ModelInfo, Strictness, VerificationRule
-from consumer.encoder.views import EncodedViews, Features
+from consumer.encoder.views import EncodedViews, Features, PackedFeatures
 from consumer.verdicts import Evidence
 from consumer.verification.features import candidate_scores
 from consumer.verification.look import verify
@@ -56,8 +56,8 @@ class _Comparison(NamedTuple):
     """A candidate with what is compared of both pictures."""
 
     candidate: _Candidate
-    upload: Features
-    match: Features
+    upload: Features | PackedFeatures
+    match: PackedFeatures
 
 
 class Verifier:
@@ -138,7 +138,8 @@ class Verifier:
         if not comparisons:
             return []
         l2 = np.array([each.candidate.match.l2 for each in comparisons], np.float32)
-        verifications = verify([each.upload for each in comparisons], [each.match for each in comparisons], l2, rule)
+        uploads = [each.upload.unpacked() for each in comparisons]
+        verifications = verify(uploads, [each.match.unpacked() for each in comparisons], l2, rule)
         return list(zip([each.candidate for each in comparisons], verifications, strict=True))
 
     def _accepts(self, rule: VerificationRule, candidate: _Candidate, verification: Verification) -> bool:
@@ -156,7 +157,7 @@ class Verifier:
         for candidate in candidates:
             tenant, appended, views = requests[candidate.request]
             if candidate.view == 0 and appended.position is not None:
-                upload = stored.get((tenant, appended.position))
+                upload: Features | PackedFeatures | None = stored.get((tenant, appended.position))
             else:
                 upload = None if views is None or views.features is None else views.features[candidate.view]
             match = stored.get((tenant, candidate.match.position))
@@ -166,7 +167,7 @@ class Verifier:
 
     def _read_features(
         self, requests: Sequence[VerificationRequest], candidates: Sequence[_Candidate], shape: tuple[int, int]
-    ) -> dict[tuple[str, Position | None], Features]:
+    ) -> dict[tuple[str, Position | None], PackedFeatures]:
         """Read the features of uploads and candidates from the window, by tenant and position."""
         wanted: dict[tuple[str, Position], None] = {}
         for index, view, match in candidates:
@@ -175,7 +176,7 @@ class Verifier:
                 wanted[tenant, appended.position] = None
             wanted[tenant, match.position] = None
         read = {
-            record: None if data is None else Features.from_bytes(data, shape)
+            record: None if data is None else PackedFeatures.of(data, shape)
             for record, data in zip(wanted, self._window.read_patches(list(wanted)), strict=True)
         }
         return {record: features for record, features in read.items() if features is not None}

@@ -1,8 +1,11 @@
-"""Search for an upload within a candidate by its pixels alone, where local features found nothing to agree on.
+"""Search for an upload in a candidate by its pixels alone, where local features are of no help.
 
 Coins, grains, tiles: where everything looks like everything else, features match at random. Of two pictures whose
 vectors are very near all the same, the upload's thumbnail is laid upon the candidate's at each place and some sizes,
 and correlated (Lewis, Fast normalized cross-correlation, 1995).
+
+A lamp, a bottle, a tree look much like themselves in a mirror, and features take the mirrored one for the upright. So
+each upload is also tried turned and mirrored as a whole, which costs little.
 """
 
 from functools import cache
@@ -22,6 +25,20 @@ SIZES = (
     0.69,
     0.64,
 )  # of the upload within the candidate, as a share of its side: 1 to 1.6 times
+CELL_PX = 4  # of what is compared of whole pictures
+# All ways to turn and mirror a picture but for leaving it as it is: linear maps of places from its middle.
+TURNS = np.array(
+    [
+        [[-1, 0], [0, 1]],
+        [[1, 0], [0, -1]],
+        [[-1, 0], [0, -1]],
+        [[0, 1], [1, 0]],
+        [[0, -1], [1, 0]],
+        [[0, 1], [-1, 0]],
+        [[0, -1], [-1, 0]],
+    ],
+    np.float32,
+)
 STRUCTURE_SIGMA_PX = (0.7, 4.0)  # structure between these two is compared
 
 
@@ -57,6 +74,29 @@ def search(uploads: Floats, candidates: Floats) -> Floats:
         found[:, 0, 2], found[:, 1, 2] = across / side, down / side
         best, transforms = np.where(better, highest, best), np.where(better[:, None, None], found, transforms)
     return transforms
+
+
+def turned(uploads: Floats, candidates: Floats) -> Floats:
+    """Find which way of turning or mirroring an upload as a whole makes it most like its candidate.
+
+    Both are thumbnails [M, side, side]; transformations [M, 2, 3].
+    """
+    upload, candidate = (_cells(each) for each in (uploads, candidates))
+    upload -= upload.mean(axis=(1, 2), keepdims=True)
+    mirrored, flipped = candidate[:, :, ::-1], candidate[:, ::-1]
+    upright = [mirrored, flipped, flipped[:, :, ::-1]]
+    lying = [each.transpose(0, 2, 1) for each in (candidate, mirrored, flipped, flipped[:, :, ::-1])]
+    ways = np.stack([*upright, *lying], axis=1).reshape(len(uploads), len(TURNS), -1)
+    best = (ways @ upload.reshape(len(uploads), -1, 1))[..., 0].argmax(axis=1)
+    linear = TURNS[best]
+    return np.concatenate([linear, 0.5 - linear.sum(axis=2, keepdims=True) / 2], axis=2)
+
+
+def _cells(pictures: Floats) -> Floats:
+    """Average pictures [M, side, side] over cells: [M, cells, cells]."""
+    count, side, _ = pictures.shape
+    cells: Floats = pictures.reshape(count, side // CELL_PX, CELL_PX, side // CELL_PX, CELL_PX).mean(axis=(2, 4))
+    return cells
 
 
 def _structure(pictures: Floats) -> Floats:

@@ -82,7 +82,7 @@ def test_scopes_and_tenants_are_those_of_the_claims(provider: Provider) -> None:
         {"iss": None},
         {"sub": None},
     ],
-    ids=str,
+    ids=",".join,
 )
 def test_what_does_not_hold_here_and_now_is_refused(provider: Provider, claims: dict[str, object]) -> None:
     with pytest.raises(Refused, match="401"):

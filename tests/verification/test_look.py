@@ -42,9 +42,9 @@ def assert_same(one: Verification, other: Verification) -> None:
 def test_copies_are_recognised_and_laid_upon_their_originals(name: str) -> None:
     copy = features(scene(1), EDITS[name], around=scene(2), noise=0.1)
     verification = verify_one(copy, features(scene(1)))
-    assert verification.score > 0.85
-    assert len(verification.links) == verification.inliers >= 8
     within = name != "in a bigger picture"  # of what is small, pixels tell less
+    assert verification.score > (0.85 if within else 0.8)
+    assert len(verification.links) == verification.inliers >= 8
     assert np.abs(verification.transform - EDITS[name]).max() < (0.005 if within else 0.3)
 
 
@@ -143,6 +143,13 @@ def test_transformations_are_those_of_whole_pictures_whatever_their_margins() ->
     # The features of strangers say nothing of use: the start at the same content finds it.
     lost = with_margins(1, wide)._replace(patches=features(scene(7)).patches)
     assert verify_one(lost, with_margins(1, narrow), l2=0.9).score > 0.9
+
+
+def test_a_mirrored_picture_is_found_where_features_take_it_for_an_upright_one() -> None:
+    upright, mirrored = features(scene(1)), features(scene(1), EDITS["mirrored"])
+    verification = verify_one(mirrored._replace(patches=upright.patches), upright)
+    assert verification.score > 0.9
+    np.testing.assert_allclose(verification.transform, EDITS["mirrored"], atol=0.01)
 
 
 def test_each_pair_of_a_mixed_batch_is_rotated_and_registered_by_itself() -> None:
