@@ -60,22 +60,23 @@ class CampaignLog:
         self._lock = threading.Lock()
 
     def add(self, verdict: Verdict) -> None:
-        """Put a duplicate into the campaign of its match; a repeated verdict is counted once."""
+        """Put a duplicate into its campaign, or its match's if none was told; a repeated verdict is counted once."""
         match = verdict.match
         if match is None:
             return
         tenant, image_id = verdict.tenant, verdict.image_id
         with self._lock:
-            first = self._first(tenant, match.image_id)
+            told = verdict.campaign
+            first = self._first(tenant, match.image_id) if told is None else told.id
             campaign = self._campaigns.get((tenant, first))
             if campaign is None:
                 campaign = Campaign(tenant, first, match.uploaded_at, verdict.decided_at)
             if any(each.image_id == image_id for each in campaign.members):
                 return
-            if (early := self._campaigns.pop((tenant, image_id), None)) is not None:
+            if told is None and (early := self._campaigns.pop((tenant, image_id), None)) is not None:
                 campaign.join(early)  # its copies were heard of before it
             campaign.members.append(verdict)
-            campaign.size += 1
+            campaign.size = campaign.size + 1 if told is None else max(campaign.size, told.size)
             campaign.last_seen = max(campaign.last_seen, verdict.decided_at)
             _put(self._campaigns, (tenant, first), campaign, MAX_CAMPAIGNS)
             _put(self._of_upload, (tenant, image_id), first, MAX_UPLOADS)
@@ -83,7 +84,8 @@ class CampaignLog:
     def find(self, tenant: str, campaign_id: str) -> Campaign | None:
         """Find a campaign by its id, or by one of its uploads."""
         with self._lock:
-            return self._campaigns.get((tenant, self._first(tenant, campaign_id)))
+            named = self._campaigns.get((tenant, campaign_id))
+            return named or self._campaigns.get((tenant, self._first(tenant, campaign_id)))
 
     def of_tenant(self, tenant: str) -> list[Campaign]:
         """A tenant's campaigns, those with the most uploads in the last hour first, then the newest."""

@@ -11,8 +11,6 @@ import httpx
 import numpy as np
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -45,11 +43,9 @@ def site(broker: str, redis_server: str, triton: str, tmp_path_factory: pytest.T
     """A page with some twenty campaigns, an upload that is no picture, and one whose id is a script."""
     folder, name = tmp_path_factory.mktemp("page"), uuid.uuid4().hex[:8]
     topic, banks = f"feedback-{name}", f"banks-{name}"
-    admin = AdminClient({"bootstrap.servers": broker})
-    for created in admin.create_topics([NewTopic(each, 1, 1) for each in (topic, banks)]).values():
-        created.result()
     more = {
         "SEENIT_KAFKA_FEEDBACK_TOPIC": topic,
+        "SEENIT_KAFKA_DECISIONS_TOPIC": f"decisions-{name}",
         "SEENIT_KAFKA_BANKS_TOPIC": banks,
         "SEENIT_SERVE_REQUESTS_PER_S": "10000",
     }

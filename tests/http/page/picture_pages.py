@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 from playwright.sync_api import Browser, sync_playwright
 
 from consumer.events import ImageUpload
@@ -19,7 +17,6 @@ from tests.deploy.tools import needed
 from tests.http.pictures import PHOTO, jpeg
 
 PICTURES = Path(__file__).parents[3] / "deploy" / "page"
-BANKS, FEEDBACK = "image-banks", "image-feedback"
 EDITS = ("lighting", "zoom", "screenshot")
 
 
@@ -28,12 +25,9 @@ def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     with Stack() as stack:
         kafka = KafkaSettings(bootstrap_servers=stack.addresses.kafka)
-        admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
-        for created in admin.create_topics([NewTopic(name, 1, 1) for name in (BANKS, FEEDBACK)]).values():
-            created.result()
         stack.start_consumer()
-        address = stack.start_http({"SEENIT_KAFKA_BANKS_TOPIC": BANKS, "SEENIT_KAFKA_FEEDBACK_TOPIC": FEEDBACK})
-        define_banks(kafka)
+        address = stack.start_http()
+        define_banks(kafka, stack.addresses.banks_topic)
         upload(kafka)
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=needed("chromium", "chromium"), args=["--no-sandbox"])
@@ -47,13 +41,13 @@ def main() -> None:
             browser.close()
 
 
-def define_banks(kafka: KafkaSettings) -> None:
+def define_banks(kafka: KafkaSettings, topic: str) -> None:
     """Define a bank of each kind."""
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
     for kind, bank in (("block", "known fakes"), ("allow", "our own adverts")):
         body = {"bank": bank, "tenant": "default", "kind": kind}
         event = {"specversion": "1.0", "id": bank, "source": "/pictures", "type": "bank.defined", "data": body}
-        producer.produce(BANKS, json.dumps(event), json.dumps(["bank", "default", bank]))
+        producer.produce(topic, json.dumps(event), json.dumps(["bank", "default", bank]))
     producer.flush()
 
 

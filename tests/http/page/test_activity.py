@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from consumer.http.page.activity import MAX_TENANTS, Activity
 from consumer.http.page.campaigns import MAX_CAMPAIGNS, MAX_MEMBERS, CampaignLog
 from consumer.http.page.decisions import Decision, DecisionLog
-from consumer.verdicts import Match, Model, Verdict
+from consumer.verdicts import Campaign, Match, Model, Verdict
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -62,6 +62,17 @@ def test_copies_of_copies_are_one_campaign_in_whatever_order_they_come() -> None
         assert (campaign.id, campaign.size, {each.image_id for each in campaign.members}) == ("a", 4, {"b", "c", "d"})
         assert log.find("default", "d") is campaign
         assert log.find("other", "d") is None
+
+
+def test_the_campaign_that_a_verdict_tells_counts() -> None:
+    log, told = CampaignLog(), {"first_seen": NOW, "last_seen": NOW, "uploads_per_hour": 1}
+    for image_id, match_id, campaign_id in (("b", "a", "a"), ("c", "b", "b"), ("d", "c", "b")):
+        campaign = Campaign(id=campaign_id, size=7, **told)
+        log.add(verdict(image_id, match_id).model_copy(update={"campaign": campaign}))
+    assert {each.id: each.size for each in log.of_tenant("default")} == {"a": 7, "b": 7}
+    found = log.find("default", "b")  # which is an upload of the other one as well
+    assert found is not None
+    assert found.id == "b"
 
 
 def test_a_decision_is_about_the_edited_copies_where_there_are_any() -> None:
