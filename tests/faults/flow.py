@@ -26,7 +26,7 @@ class Flow:
     def __init__(self, world: World, number: int, uploads: int) -> None:
         self.world = world
         topics = Topics(f"away-{number}", f"away-{number}-out", f"away-{number}-letters")
-        for topic in topics:
+        for topic in filter(None, topics):
             world.kafka.create_topic(topic, PARTITIONS, TOPIC_CONFIG)
         self.workload = plan(number, uploads, PARTITIONS, world.store)
         [self.port] = free_ports(1)
