@@ -180,6 +180,18 @@ def test_a_repeat_gets_the_same_answer_whatever_came_since(process: Open) -> Non
     assert id_and_size(one.copy("last", 1)) == ("a", 10)
 
 
+def test_a_copy_that_is_decided_before_its_match_begins_a_campaign_that_ends_with_it(process: Open) -> None:
+    one, other = process(), process()
+    one.original("a", 1)
+    record = upload("b", 1, 1)
+    [late] = one.window.append([record])
+    assert late.position is not None
+    assert id_and_size(other.copy("c", 1, 1)) == ("b", 2)
+    [joined] = one.join([duplicate(record, late, [one.positions["a"]])])
+    assert id_and_size(joined) == ("a", 2)
+    assert id_and_size(other.copy("d", 1, 1)) == ("a", 3)
+
+
 def test_an_image_id_with_other_content_is_another_upload(process: Open) -> None:
     one = process()
     one.original("a", 1)

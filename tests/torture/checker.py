@@ -351,8 +351,17 @@ class Checker:
                     self._report.fail(name, f"names {verdict.match}, which is an exact copy itself")
 
     def _check_campaign(self, first: str, duplicates: Sequence[Verdict]) -> None:
-        """Check that all copies are in the campaign of the first, and that each was counted once."""
-        campaigns = [verdict.data["campaign"] for verdict in duplicates]
+        """Check that all copies are in the campaign of the first, and that each was counted once.
+
+        A copy may be decided while its match still is, by another process: that one's campaign begins with the match.
+        """
+        of_all = {verdict.image_id: verdict.data["campaign"] for verdict in duplicates}
+        campaigns = [
+            each
+            for each in of_all.values()
+            if each["last_seen"] > of_all.get(each["id"], {"last_seen": ""})["last_seen"]
+        ]
+        self._report.counts["copies decided before their match"] += len(of_all) - len(campaigns)
         if {campaign["id"] for campaign in campaigns} != {first}:
             self._report.fail(first, f"has copies in the campaigns {campaigns}")
         elif sorted(campaign["size"] for campaign in campaigns) != list(range(2, len(campaigns) + 2)):

@@ -55,11 +55,16 @@ local function begin(position, record)
   return number, campaign
 end
 
+-- Whether a campaign began with the duplicate itself: a copy of it was decided before it was, by another process.
+local function began_with(campaign, duplicate)
+  return campaign and campaign.id == duplicate.image_id and campaign.digest == duplicate.digest
+end
+
 -- The campaign that a duplicate joins: its number and record; or false and perhaps a question.
 local function choose(duplicate)
   local number = redis.call('HGET', CONTENTS, duplicate.digest)
   local campaign = campaign_of(number)
-  if campaign then
+  if campaign and not began_with(campaign, duplicate) then
     local may, question = may_join(duplicate, number, campaign, true)
     if may or question then
       return may and number, may and campaign or question
@@ -129,7 +134,8 @@ local function join(duplicate, number, campaign)
   count(campaign, now_ms)
   redis.call('ZADD', ACTIVITY, now_ms, number)
   -- Only of pictures in the window: there is one content for each of them.
-  if redis.call('HGET', DIGESTS, duplicate.digest) and not campaign_of(redis.call('HGET', CONTENTS, duplicate.digest)) then
+  local of_content = campaign_of(redis.call('HGET', CONTENTS, duplicate.digest))
+  if redis.call('HGET', DIGESTS, duplicate.digest) and (not of_content or began_with(of_content, duplicate)) then
     redis.call('HSET', CONTENTS, duplicate.digest, number)
   end
   local member = {
