@@ -5,12 +5,12 @@ import pytest
 pytest_plugins = ["tests.kafka_fixtures", "tests.service_fixtures", "tests.stack_fixtures"]
 
 # What takes minutes goes first, so that no process is left alone with it at the end.
-LONGEST_FIRST = ("tests/torture/", "tests/faults/", "tests/kafka/test_late_requests.py", "tests/model/")
+LONGEST_FIRST = ("tests/kafka/test_late_requests.py", "tests/model/", "tests/http/", "tests/window/")
 
 
 @pytest.hookimpl(tryfirst=True)  # before the plugin that reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process; so too those that hurt the same servers, or fetch the same programs."""
+    """Keep the tests of a file in one process; so too those that fetch the same programs."""
     if not hasattr(config, "workerinput"):
         return
     ranks = {prefix: rank for rank, prefix in enumerate(LONGEST_FIRST)}
@@ -20,5 +20,4 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         file = item.nodeid.partition("::")[0]
         folder = file.rpartition("/")[0]
-        is_shared = folder == "tests/deploy" or (folder == "tests/faults" and "world" in item.fixturenames)  # type: ignore[attr-defined]
-        item.add_marker(pytest.mark.xdist_group(folder if is_shared else file))
+        item.add_marker(pytest.mark.xdist_group(folder if folder == "tests/deploy" else file))
