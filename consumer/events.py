@@ -169,17 +169,6 @@ class MatchFeedback(Body):
         return self
 
 
-class BankEntry(Body):
-    """Data of `bank.entry`: a picture of the window that goes into a bank."""
-
-    bank: str
-    entry_id: str
-    tenant: str | None = None
-    image_id: str
-    note: str | None = None
-    source: str | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Ignored:
     """What a message says that asks for nothing: a store's test, a change of an object's tags."""

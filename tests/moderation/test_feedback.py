@@ -12,8 +12,9 @@ from confluent_kafka import Producer
 from redis import Redis
 
 from consumer.errors import Unavailable
-from consumer.kafka.messages import OutgoingMessage
+from consumer.kafka.messages import OutgoingMessage, to_record
 from consumer.moderation import feedback as feedback_module
+from consumer.moderation.banks import parse_change
 from consumer.moderation.campaigns import Campaigns
 from consumer.moderation.decisions import Decision, Decisions
 from consumer.moderation.feedback import FeedbackWorker
@@ -214,7 +215,9 @@ def test_binary_events_count_too(world: World) -> None:
 
 def test_a_confirmed_match_goes_into_a_bank(world: World, desk: Desk) -> None:
     world.join("same", 1)
-    world.send(confirm(to_bank="known"), confirm("same", "a", to_bank="known"), confirm(to_bank="known"))
+    world.send(
+        confirm(to_bank="known", note="n" * 4096), confirm("same", "a", to_bank="known"), confirm(to_bank="known")
+    )
     first, second, third = desk.topics.messages(desk.settings.banks_topic)
     data = json.loads(first.value() or b"")
     assert dict(first.headers() or ())["ce_type"] == b"bank.entry"
@@ -222,6 +225,7 @@ def test_a_confirmed_match_goes_into_a_bank(world: World, desk: Desk) -> None:
     assert json.loads(first.key() or b"") == ["entry", world.tenant, "known", data["entry_id"]]
     assert json.loads(second.value() or b"")["image_id"] == "a"  # an exact copy is not in the window itself
     assert third.key() == first.key()
+    assert parse_change(to_record(first)).body is not None  # also with a note longer than one of an entry
 
 
 REFUSED = [
