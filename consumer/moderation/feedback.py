@@ -14,7 +14,7 @@ import threading
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from confluent_kafka import TopicPartition
@@ -175,7 +175,7 @@ class FeedbackWorker:
 
 def receive(record: Record) -> Received:
     """Parse a record of the feedback topic; whatever is wrong with it is what it is answered with."""
-    time = datetime.fromtimestamp(max(0, record.timestamp_ms) / 1000, UTC)
+    time = record.time
     try:
         attributes, data = _read(record)
         identity_of(attributes)

@@ -12,12 +12,13 @@ from confluent_kafka import Producer
 from redis import Redis
 
 from consumer.errors import Unavailable
+from consumer.events import MatchFeedback, Record
 from consumer.kafka.messages import OutgoingMessage, to_record
 from consumer.moderation import feedback as feedback_module
 from consumer.moderation.banks import parse_change
 from consumer.moderation.campaigns import Campaigns
 from consumer.moderation.decisions import Decision, Decisions
-from consumer.moderation.feedback import FeedbackWorker
+from consumer.moderation.feedback import FeedbackWorker, receive
 from consumer.moderation.rejections import Rejections
 from consumer.settings import CampaignsSettings, KafkaSettings, WindowSettings
 from consumer.verification.rerank import Verifier
@@ -257,6 +258,12 @@ def test_bad_feedback_ends_with_a_reason_and_leaves_its_neighbours_alone(world: 
     for _, reason, text in [*REFUSED, ({}, "malformed-event", "not JSON"), ({}, "unknown-event", "'match.praise'")]:
         assert any(each[0] == reason and text in each[1] for each in refusals), text
     assert world.matches_of("b", 1, 1) == []
+
+
+def test_a_message_from_a_year_that_no_calendar_has_is_taken_in() -> None:
+    event = {"specversion": "1.0", "id": "1", "source": "/desk", "type": "match.feedback", "data": reject()}
+    received = receive(Record("feedback", 0, 0, None, json.dumps(event).encode(), (), 1 << 62))
+    assert isinstance(received.feedback, MatchFeedback)
 
 
 def test_a_process_that_starts_knows_all_that_was_decided_before(world: World, desk: Desk) -> None:
