@@ -262,8 +262,10 @@ def test_bad_feedback_ends_with_a_reason_and_leaves_its_neighbours_alone(world: 
 
 def test_a_message_from_a_year_that_no_calendar_has_is_taken_in() -> None:
     event = {"specversion": "1.0", "id": "1", "source": "/desk", "type": "match.feedback", "data": reject()}
+    event["time"] = "0001-01-01T00:00:00+14:00"
     received = receive(Record("feedback", 0, 0, None, json.dumps(event).encode(), (), 1 << 62))
     assert isinstance(received.feedback, MatchFeedback)
+    assert received.time.astimezone(UTC) == received.time
 
 
 def test_a_process_that_starts_knows_all_that_was_decided_before(world: World, desk: Desk) -> None:
