@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -24,6 +24,8 @@ from pydantic import (
 from consumer.errors import Unprocessable
 
 DEFAULT_TENANT = "default"
+# The last moment that a calendar has.
+_LAST_MS = int(datetime.max.replace(tzinfo=UTC).timestamp() * 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,12 @@ class Record:
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
     timestamp_ms: int
+
+    @property
+    def time(self) -> datetime:
+        """When it was sent: now for a timestamp of a year that no calendar has, since producers set what they like."""
+        dated = 0 < self.timestamp_ms < _LAST_MS
+        return datetime.fromtimestamp(self.timestamp_ms / 1000, UTC) if dated else datetime.now(UTC)
 
 
 _DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
@@ -167,17 +175,6 @@ class MatchFeedback(Body):
         if self.to_bank is not None and self.decision == "reject":
             raise ValueError("only a confirmed match can go into a bank")
         return self
-
-
-class BankEntry(Body):
-    """Data of `bank.entry`: a picture of the window that goes into a bank."""
-
-    bank: str
-    entry_id: str
-    tenant: str | None = None
-    image_id: str
-    note: str | None = None
-    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ SeaweedFS writes no JSON: see `consumer.filer_events`.
 
 import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote, unquote_plus, urlsplit
 
@@ -227,14 +227,14 @@ def _version(version: object) -> str | None:
 
 
 def to_time(value: object) -> datetime | None:
-    """Read a time with its zone, as stores write it; None for anything else."""
+    """Read a time with its zone, as stores write it, as one in UTC; None for anything else."""
     if not isinstance(value, str):
         return None
     try:
         time = datetime.fromisoformat(value)
-    except ValueError:
+        return time.astimezone(UTC) if time.tzinfo else None
+    except (ValueError, OverflowError):  # also for a time that UTC has no year for
         return None
-    return time if time.tzinfo else None
 
 
 # What an event's type begins with, and what fields it has in forms without a type of their own.

@@ -11,7 +11,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -38,8 +38,6 @@ from consumer.notifications import Change, find_entries, to_time
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "seenit:image.verdict")
 # Events of one message, however it wraps them. Stores put one into each; many would be many pictures in memory at once.
 MAX_ENTRIES = 100
-# The last moment that a calendar has.
-LAST_MS = int(datetime.max.replace(tzinfo=UTC).timestamp() * 1000)
 # Of these attributes of a CloudEvent any makes a message one, in binary mode; others may be there for traces.
 BINARY_ATTRIBUTES = frozenset({"ce_specversion", "ce_id", "ce_source", "ce_type"})
 REQUIRED_ATTRIBUTES = ("specversion", "id", "source", "type")
@@ -63,12 +61,9 @@ class _Message:
     @classmethod
     def of(cls, record: Record) -> "_Message":
         headers = {name.lower(): value for name, value in record.headers if value is not None}
-        # Producers set timestamps as they like, also to years that no calendar has.
-        dated = 0 < record.timestamp_ms < LAST_MS
-        time = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC) if dated else datetime.now(UTC)
         position = f"{record.topic}/{record.partition}/{record.offset}"
         content_type = headers.get("content-type", b"").decode("ascii", "replace").strip().lower()
-        return cls(record.value, headers, content_type, time, position, _text(record.key) or position)
+        return cls(record.value, headers, content_type, record.time, position, _text(record.key) or position)
 
     def part(self, index: int) -> "_Message":
         """One of several events in this message."""

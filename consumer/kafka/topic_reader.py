@@ -1,18 +1,15 @@
 """Reads a topic from given offsets on, all partitions of it, without being a member of a group."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from consumer.errors import Unavailable
 from consumer.events import Record
-from consumer.kafka.config import client_options
+from consumer.kafka.config import BROKER_TIMEOUT_S, FETCH_WAIT_MS, client_options
 from consumer.kafka.messages import to_record
 from consumer.settings import KafkaSettings
-
-# Limit of one request to the brokers.
-REQUEST_TIMEOUT_S = 10.0
 
 
 class TopicReader:
@@ -28,16 +25,18 @@ class TopicReader:
         self._consumer = Consumer(
             {
                 **client_options(settings),
-                "group.id": settings.group_id,
+                "group.id": settings.group_id,  # a name is required; it is no member of the group
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "earliest",
                 "enable.partition.eof": True,
-                "fetch.wait.max.ms": 50,
+                "fetch.wait.max.ms": FETCH_WAIT_MS,
             }
         )
         try:
-            self.next_offsets = {partition: next_offsets.get(partition, 0) for partition in self._partitions()}
+            self.next_offsets = {
+                partition: next_offsets.get(partition, 0) for partition in find_partitions(self._consumer, topic)
+            }
             positions = [TopicPartition(topic, *position) for position in self.next_offsets.items()]
             self._consumer.assign(positions)
         except BaseException:
@@ -46,15 +45,7 @@ class TopicReader:
 
     def end_offsets(self) -> dict[int, int]:
         """Ask where each partition ends."""
-        try:
-            return {
-                partition: self._consumer.get_watermark_offsets(
-                    TopicPartition(self._topic, partition), REQUEST_TIMEOUT_S
-                )[1]
-                for partition in self.next_offsets
-            }
-        except KafkaException as error:
-            raise Unavailable("kafka", f"topic {self._topic!r}: {error.args[0].str()}") from None
+        return find_ends(self._consumer, self._topic, self.next_offsets)
 
     def read(self, limit: int, wait_s: float) -> list[Record]:
         """Read up to `limit` records; wait `wait_s` for the first."""
@@ -83,11 +74,24 @@ class TopicReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _partitions(self) -> list[int]:
-        try:
-            topic = self._consumer.list_topics(self._topic, REQUEST_TIMEOUT_S).topics[self._topic]
-        except KafkaException as error:
-            raise Unavailable("kafka", error.args[0].str()) from None
-        if topic.error is not None:
-            raise Unavailable("kafka", f"topic {self._topic!r}: {topic.error.str()}")
-        return list(topic.partitions)
+
+def find_partitions(consumer: Consumer, topic: str) -> tuple[int, ...]:
+    """Ask for the partitions of a topic. Raises Unavailable, also if there is no such topic."""
+    try:
+        found = consumer.list_topics(topic, BROKER_TIMEOUT_S).topics[topic]
+    except KafkaException as error:
+        raise Unavailable("kafka", error.args[0].str()) from None
+    if found.error is not None:
+        raise Unavailable("kafka", f"topic {topic!r}: {found.error.str()}")
+    return tuple(found.partitions)
+
+
+def find_ends(consumer: Consumer, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+    """Ask where partitions end: for a client that reads what is committed, before any open transaction."""
+    try:
+        return {
+            partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), BROKER_TIMEOUT_S)[1]
+            for partition in partitions
+        }
+    except KafkaException as error:
+        raise Unavailable("kafka", f"topic {topic!r}: {error.args[0].str()}") from None

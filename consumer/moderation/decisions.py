@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import ValidationError
 
-from consumer.events import Body
+from consumer.events import Body, Record
 from consumer.kafka.messages import OutgoingMessage
 from consumer.kafka.topic_replica import TopicReplica
 from consumer.settings import KafkaSettings
@@ -90,7 +90,7 @@ class Decisions:
         self._keys_of_edge: dict[_Edge, dict[bytes, None]] = {}
         self._keys_of_image: dict[tuple[str, str], set[bytes]] = {}
         self._rejected: dict[tuple[str, _Name], set[_Name]] = {}
-        self._replica = TopicReplica(settings, self._topic, self.apply) if settings.feedback_topic else None
+        self._replica = TopicReplica(settings, self._topic, self._follow) if settings.feedback_topic else None
 
     def __len__(self) -> int:
         return len(self._known)
@@ -127,8 +127,8 @@ class Decisions:
         for key in keys:
             yield OutgoingMessage(self._topic, key, None, ())
 
-    def apply(self, key: bytes | None, value: bytes | None) -> None:
-        """Follow one message of the topic."""
+    def _follow(self, record: Record) -> None:
+        key, value = record.key, record.value
         if key is None:
             return
         try:
@@ -183,7 +183,9 @@ class Decisions:
 def read_decisions(settings: KafkaSettings) -> list[Decision]:
     """Read all decisions that stand on the topic, the latest about each pair. Raises Unavailable("kafka", ...)."""
     latest: dict[bytes | None, bytes | None] = {}
-    replica = TopicReplica(settings, settings.decisions_topic, latest.__setitem__)
+    replica = TopicReplica(
+        settings, settings.decisions_topic, lambda record: latest.__setitem__(record.key, record.value)
+    )
     replica.start()
     try:
         replica.catch_up()

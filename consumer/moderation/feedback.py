@@ -14,20 +14,21 @@ import threading
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from confluent_kafka import TopicPartition
 
 from consumer.encoder.contract import ModelInfo
 from consumer.errors import Unavailable, Unprocessable
-from consumer.events import BankEntry, MatchFeedback, Record, decode_base64
-from consumer.json_values import parse_json
+from consumer.events import MatchFeedback, Record, decode_base64
+from consumer.json_values import cut, parse_json
 from consumer.kafka.consumer import UploadsConsumer
 from consumer.kafka.dead_letters import dead_letter
 from consumer.kafka.leases import Leased
 from consumer.kafka.messages import OutgoingMessage, event_message
 from consumer.kafka.publisher import Publisher
+from consumer.moderation.banks import BANK_ENTRY, NOTE_LENGTH, BankEntry, encode_key
 from consumer.moderation.decisions import Decision, decision_message
 from consumer.moderation.pictures import KnownPictures, Pair
 from consumer.notifications import to_time
@@ -43,7 +44,7 @@ _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "seenit:match.feedback")
 _BATCH, _POLL_S, _PAUSE_S = 100, 0.5, 1.0
 
 
-class _Received(NamedTuple):
+class Received(NamedTuple):
     """Feedback as it came in, or why it cannot be taken."""
 
     record: Record
@@ -91,7 +92,7 @@ class FeedbackWorker:
     def _take_in(self, leased: Sequence[Leased], consumer: UploadsConsumer, publisher: Publisher) -> None:
         """Publish what follows from these records and commit them, where their partitions are still held."""
         with consumer.commit_lock:
-            received = [_receive(record) for record, lease in leased if consumer.holds(lease)]
+            received = [receive(record) for record, lease in leased if consumer.holds(lease)]
             if not received:
                 return
             valid = [each.feedback for each in received if isinstance(each.feedback, MatchFeedback)]
@@ -115,7 +116,7 @@ class FeedbackWorker:
         for outcome in counted:
             self._count(outcome)
 
-    def _answer(self, received: _Received, pair: Pair | None) -> tuple[str, list[OutgoingMessage]]:
+    def _answer(self, received: Received, pair: Pair | None) -> tuple[str, list[OutgoingMessage]]:
         """What is counted and published for one piece of feedback."""
         feedback, problem = received.feedback, None if pair is None else pair.problem
         if isinstance(feedback, MatchFeedback) and pair is not None and problem is None:
@@ -166,24 +167,23 @@ class FeedbackWorker:
             raise Unprocessable("unknown-picture", "to_bank: neither picture is in the window any more")
         bank, tenant = feedback.to_bank or "", feedback.tenant
         entry_id = str(uuid.uuid5(_NAMESPACE, json.dumps([tenant, bank, stored])))
-        entry = BankEntry(
-            bank=bank, entry_id=entry_id, tenant=tenant, image_id=stored, note=feedback.note, source="feedback"
-        )
-        key = json.dumps(["entry", tenant, bank, entry_id])
-        return event_message(self._settings.banks_topic, "bank.entry", entry_id, key, time, entry)
+        note = None if feedback.note is None else cut(feedback.note, NOTE_LENGTH - 1)
+        entry = BankEntry(bank=bank, entry_id=entry_id, tenant=tenant, image_id=stored, note=note, source="feedback")
+        key = encode_key(entry.key).decode()
+        return event_message(self._settings.banks_topic, BANK_ENTRY, entry_id, key, time, entry)
 
 
-def _receive(record: Record) -> _Received:
+def receive(record: Record) -> Received:
     """Parse a record of the feedback topic; whatever is wrong with it is what it is answered with."""
-    time = datetime.fromtimestamp(max(0, record.timestamp_ms) / 1000, UTC)
+    time = record.time
     try:
         attributes, data = _read(record)
         identity_of(attributes)
         if attributes.get("type") != EVENT_TYPE:
             raise Unprocessable("unknown-event", f"event type {str(attributes.get('type'))[:80]!r} is not {EVENT_TYPE}")
-        return _Received(record, MatchFeedback.model_validate(data), to_time(attributes.get("time")) or time)
+        return Received(record, MatchFeedback.model_validate(data), to_time(attributes.get("time")) or time)
     except Exception as error:
-        return _Received(record, refusal(error), time)
+        return Received(record, refusal(error), time)
 
 
 def _read(record: Record) -> tuple[dict[str, Any], Any]:

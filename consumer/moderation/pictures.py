@@ -1,4 +1,4 @@
-"""Finds out what the window and its campaigns know of the pictures that feedback is about."""
+"""Finds out what the window and its campaigns know of pictures, such as those that feedback is about."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -47,11 +47,15 @@ class KnownPictures:
     def __init__(self, window: RedisWindow) -> None:
         self._window = window
 
+    def find(self, tenant: str, image_id: str) -> KnownPicture:
+        """Find a picture by its image id."""
+        self._require_all()
+        [known] = self._ask([(tenant, "@" + image_id)])
+        return known
+
     def look_up(self, feedback: Sequence[MatchFeedback]) -> list[Pair]:
         """Find both pictures of each match."""
-        guard = self._window.loss_guard
-        if guard.recovers and guard.marker() is None:
-            raise Unavailable("redis", RECOVERY_PENDING)  # what is not known now may be known again
+        self._require_all()
         images = self._ask([(each.tenant, _name(each)) for each in feedback])
         named = {
             (each.tenant, image.match.position): ""
@@ -71,6 +75,11 @@ class KnownPictures:
             pair = Pair(image, match, image.match if of_verdict else None)
             pairs.append(pair._replace(problem=_problem(each, pair)))
         return pairs
+
+    def _require_all(self) -> None:
+        guard = self._window.loss_guard
+        if guard.recovers and guard.marker() is None:
+            raise Unavailable("redis", RECOVERY_PENDING)  # what is not known now may be known again
 
     def _ask(self, names: Sequence[tuple[str, str]]) -> list[KnownPicture]:
         """Ask `lua/member.lua` about (tenant, name)."""

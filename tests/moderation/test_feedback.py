@@ -12,11 +12,13 @@ from confluent_kafka import Producer
 from redis import Redis
 
 from consumer.errors import Unavailable
-from consumer.kafka.messages import OutgoingMessage
+from consumer.events import MatchFeedback, Record
+from consumer.kafka.messages import OutgoingMessage, to_record
 from consumer.moderation import feedback as feedback_module
+from consumer.moderation.banks import parse_change
 from consumer.moderation.campaigns import Campaigns
 from consumer.moderation.decisions import Decision, Decisions
-from consumer.moderation.feedback import FeedbackWorker
+from consumer.moderation.feedback import FeedbackWorker, receive
 from consumer.moderation.rejections import Rejections
 from consumer.settings import CampaignsSettings, KafkaSettings, WindowSettings
 from consumer.verification.rerank import Verifier
@@ -214,7 +216,9 @@ def test_binary_events_count_too(world: World) -> None:
 
 def test_a_confirmed_match_goes_into_a_bank(world: World, desk: Desk) -> None:
     world.join("same", 1)
-    world.send(confirm(to_bank="known"), confirm("same", "a", to_bank="known"), confirm(to_bank="known"))
+    world.send(
+        confirm(to_bank="known", note="n" * 4096), confirm("same", "a", to_bank="known"), confirm(to_bank="known")
+    )
     first, second, third = desk.topics.messages(desk.settings.banks_topic)
     data = json.loads(first.value() or b"")
     assert dict(first.headers() or ())["ce_type"] == b"bank.entry"
@@ -222,6 +226,7 @@ def test_a_confirmed_match_goes_into_a_bank(world: World, desk: Desk) -> None:
     assert json.loads(first.key() or b"") == ["entry", world.tenant, "known", data["entry_id"]]
     assert json.loads(second.value() or b"")["image_id"] == "a"  # an exact copy is not in the window itself
     assert third.key() == first.key()
+    assert parse_change(to_record(first)).body is not None  # also with a note longer than one of an entry
 
 
 REFUSED = [
@@ -253,6 +258,14 @@ def test_bad_feedback_ends_with_a_reason_and_leaves_its_neighbours_alone(world: 
     for _, reason, text in [*REFUSED, ({}, "malformed-event", "not JSON"), ({}, "unknown-event", "'match.praise'")]:
         assert any(each[0] == reason and text in each[1] for each in refusals), text
     assert world.matches_of("b", 1, 1) == []
+
+
+def test_a_message_from_a_year_that_no_calendar_has_is_taken_in() -> None:
+    event = {"specversion": "1.0", "id": "1", "source": "/desk", "type": "match.feedback", "data": reject()}
+    event["time"] = "0001-01-01T00:00:00+14:00"
+    received = receive(Record("feedback", 0, 0, None, json.dumps(event).encode(), (), 1 << 62))
+    assert isinstance(received.feedback, MatchFeedback)
+    assert received.time.astimezone(UTC) == received.time
 
 
 def test_a_process_that_starts_knows_all_that_was_decided_before(world: World, desk: Desk) -> None:

@@ -1,24 +1,22 @@
 """The page Banks: what they are, their entries; pictures are added one by one, with progress."""
 
 import asyncio
-import base64
-import json
-import uuid
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Query, Request, UploadFile
 from fastapi.responses import RedirectResponse, Response
 
+from consumer.http.bodies import valid
 from consumer.http.changes import not_set_up
-from consumer.http.page.bank_directory import Bank, BankDefined, BankKind, BankName, NewEntry, removal_message
+from consumer.http.page.bank_directory import Bank
 from consumer.http.page.desk import Desk, TheDesk, TheVisitor, check_form
 from consumer.http.page.rendering import render, tenant_query
 from consumer.http.page.sessions import Visitor
 from consumer.http.parts import Parts, ThePart
 from consumer.http.problems import Refused
-from consumer.kafka.messages import event_message
+from consumer.moderation.banks import BankDefined, BankEntry, BankKey, EntryKey, change_message, removal_message
+from consumer.verdicts import BankKind
 
 router = APIRouter(include_in_schema=False)
 
@@ -49,9 +47,7 @@ async def entries(request: Request, desk: TheDesk, visitor: TheVisitor, bank: Na
 async def create(parts: ThePart, visitor: TheVisitor, name: NameField, kind: Annotated[BankKind, Form()]) -> Response:
     """Create a bank of the tenant."""
     topic = _changeable(parts, visitor)
-    key = json.dumps(["bank", visitor.tenant, name])
-    data = BankDefined(bank=name, tenant=visitor.tenant, kind=kind)
-    message = event_message(topic, "bank.defined", str(uuid.uuid4()), key, datetime.now(UTC), data)
+    message = change_message(topic, valid(BankDefined, bank=name, tenant=visitor.tenant, kind=kind))
     await parts.changes.ask(visitor.caller, "bank.defined", visitor.tenant, name, message)
     return RedirectResponse(f"/banks?{tenant_query(visitor)}", 303)
 
@@ -62,17 +58,16 @@ async def add(
 ) -> Response:
     """Add a picture to a bank, under the name of its file."""
     topic = _changeable(parts, visitor)
-    name = _find(desk, visitor, bank, shared, change=True).name
+    tenant = _find(desk, visitor, bank, shared, change=True).key.tenant
     data, entry_id = await picture.read(MAX_PICTURE_BYTES + 1), (picture.filename or "picture")[:256]
     if len(data) > MAX_PICTURE_BYTES:
         raise Refused(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", f"It has more than {MAX_PICTURE_BYTES // 1000} kB."
         )
     await asyncio.wrap_future(parts.encoder.decode(data, picture.content_type))  # refuses what is no picture
-    entry = NewEntry(bank=bank, entry_id=entry_id, tenant=name.tenant, data_base64=base64.b64encode(data).decode())
-    key = json.dumps(["entry", *name, entry_id])
-    message = event_message(topic, "bank.entry", str(uuid.uuid4()), key, datetime.now(UTC), entry)
-    await parts.changes.ask(visitor.caller, "bank.entry", name.tenant, f"{bank}/{entry_id}", message)
+    entry = valid(BankEntry, bank=bank, entry_id=entry_id, tenant=tenant, data_base64=data, source="page")
+    message = change_message(topic, entry)
+    await parts.changes.ask(visitor.caller, "bank.entry", tenant, f"{bank}/{entry_id}", message)
     return Response(status_code=202)
 
 
@@ -87,9 +82,9 @@ async def remove(
 ) -> Response:
     """Remove an entry."""
     topic = _changeable(parts, visitor)
-    found = _find(desk, visitor, bank, shared, change=True)
-    message = removal_message(topic, found.name, entry_id)
-    await parts.changes.ask(visitor.caller, "entry.deleted", found.name.tenant, f"{bank}/{entry_id}", message)
+    tenant = _find(desk, visitor, bank, shared, change=True).key.tenant
+    message = removal_message(topic, EntryKey(tenant, bank, entry_id))
+    await parts.changes.ask(visitor.caller, "entry.deleted", tenant, f"{bank}/{entry_id}", message)
     return Response(status_code=200)  # the row is replaced by nothing
 
 
@@ -105,7 +100,7 @@ def _find(desk: Desk, visitor: Visitor, bank: str, shared: bool, *, change: bool
     """Find a bank that the visitor may see, and change if wanted. Raises Refused."""
     if shared and change:
         visitor.caller.require_all_tenants()
-    found = desk.banks.find(BankName(None if shared else visitor.tenant, bank))
+    found = desk.banks.find(BankKey(None if shared else visitor.tenant, bank))
     if found is None:
         raise Refused(HTTPStatus.NOT_FOUND, "unknown-bank", "There is no such bank.")
     return found

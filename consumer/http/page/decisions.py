@@ -5,12 +5,13 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from pydantic import ValidationError
-
-from consumer.events import DEFAULT_TENANT, Body
+from consumer.errors import Unprocessable
+from consumer.events import MatchFeedback, Record
+from consumer.http.bodies import valid
 from consumer.kafka.messages import OutgoingMessage, event_message
+from consumer.moderation.feedback import EVENT_TYPE, receive
 
 MAX_DECISIONS = 50_000
 
@@ -43,11 +44,10 @@ class DecisionLog:
             if len(self._decisions) > MAX_DECISIONS:
                 self._decisions.popitem(last=False)
 
-    def apply(self, _: bytes, data: dict[str, Any] | None, time: datetime) -> None:
+    def apply(self, record: Record) -> None:
         """Take in a message of the topic `image-feedback`; one that names no pair of pictures is left out."""
-        try:
-            feedback = MatchFeedback.model_validate(data)
-        except ValidationError:
+        _, feedback, time = receive(record)
+        if isinstance(feedback, Unprocessable) or feedback.image_id is None or feedback.match_id is None:
             return
         decision = Decision(feedback.decision, feedback.by, time, feedback.to_bank, feedback.note)
         self.add(feedback.tenant, (feedback.image_id, feedback.match_id), decision)
@@ -59,22 +59,11 @@ class DecisionLog:
         return max((each for each in found if each is not None), key=lambda each: each.at, default=None)
 
 
-class MatchFeedback(Body):
-    """Data of `match.feedback`: what a person decided about a match."""
-
-    image_id: str
-    match_id: str
-    tenant: str = DEFAULT_TENANT
-    decision: Literal["confirm", "reject"]
-    by: str
-    note: str | None = None
-    to_bank: str | None = None
-
-
 def feedback_message(topic: str, tenant: str, pair: tuple[str, str], decision: Decision) -> OutgoingMessage:
-    """Make the message that tells a decision about an upload and its match."""
+    """Make the message that tells a decision about an upload and its match. Raises Refused."""
     image_id, match_id = pair
-    feedback = MatchFeedback(
+    feedback = valid(
+        MatchFeedback,
         image_id=image_id,
         match_id=match_id,
         tenant=tenant,
@@ -83,4 +72,4 @@ def feedback_message(topic: str, tenant: str, pair: tuple[str, str], decision: D
         note=decision.note,
         to_bank=decision.to_bank,
     )
-    return event_message(topic, "match.feedback", str(uuid.uuid4()), image_id, decision.at, feedback)
+    return event_message(topic, EVENT_TYPE, str(uuid.uuid4()), image_id, decision.at, feedback)

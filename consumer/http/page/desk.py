@@ -13,12 +13,12 @@ from consumer.http.page.activity import Activity
 from consumer.http.page.bank_directory import BankDirectory
 from consumer.http.page.campaigns import CampaignLog
 from consumer.http.page.decisions import DecisionLog
-from consumer.http.page.follower import TopicFollower
 from consumer.http.page.monitor import Monitor
 from consumer.http.page.originals import Originals
 from consumer.http.page.sessions import ID_COOKIE, SESSION_COOKIE, TOKEN_FIELD, TOKEN_HEADER, Sessions, Visitor
 from consumer.http.parts import Parts, ThePart
 from consumer.http.problems import Refused
+from consumer.kafka.topic_replica import TopicReplica
 from consumer.verdicts import Verdict
 
 MIN_ID_LENGTH = 32
@@ -39,19 +39,19 @@ class Desk:
     originals: Originals
     monitor: Monitor
     banks: BankDirectory
-    followers: tuple[TopicFollower, ...]
+    replicas: tuple[TopicReplica, ...]
 
     @classmethod
     def of(cls, parts: Parts) -> "Desk":
         """Put it together, and follow the verdicts."""
         secret = parts.settings.serve.session_secret.get_secret_value()
         kafka, banks, decisions = parts.settings.kafka, BankDirectory(), DecisionLog()
-        followers = (
-            TopicFollower(kafka, kafka.banks_topic, banks.apply),
-            TopicFollower(kafka, kafka.feedback_topic, decisions.apply),
-        )
-        known = Activity(), CampaignLog(), decisions, Originals(parts), Monitor(parts), banks, followers
+        applied = (kafka.banks_topic, banks.apply), (kafka.feedback_topic, decisions.apply)
+        replicas = tuple(TopicReplica(kafka, topic, apply) for topic, apply in applied if topic)
+        known = Activity(), CampaignLog(), decisions, Originals(parts), Monitor(parts), banks, replicas
         desk = cls(Sessions(secret), *known)
+        for replica in replicas:
+            replica.start()
         parts.verdicts.listen(desk.follow)
         return desk
 
@@ -62,8 +62,8 @@ class Desk:
 
     def close(self) -> None:
         """Let go of the brokers."""
-        for follower in self.followers:
-            follower.close()
+        for replica in self.replicas:
+            replica.close()
         self.originals.close()
         self.monitor.close()
 

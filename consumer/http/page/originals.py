@@ -1,7 +1,8 @@
 """Gets the pictures of uploads once more, to be shown: by the upload's event, which its verdict says where to find.
 
-What is stored of a picture for comparing is never shown. A picture is decoded with all bounds of an upload, made small
-and encoded anew, so that nothing of the file itself reaches the browser.
+What is stored of a picture for comparing is never shown, nor is a picture that the window knows to be deleted. A
+picture is decoded with all bounds of an upload, made small and encoded anew, so that nothing of the file itself reaches
+the browser.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from consumer.http.parts import Parts
 from consumer.http.problems import Refused
 from consumer.images.decode import decode
 from consumer.kafka.clients import RecordReader
+from consumer.moderation.pictures import KnownPictures
 from consumer.parse import parse
 
 # Longest side of a picture that is shown.
@@ -53,7 +55,12 @@ class Originals:
         return await self._parts.fetch(upload.url, upload.version_id)
 
     def _upload(self, tenant: str, image_id: str) -> ImageUpload | None:
-        """Read the event of an upload; None if its verdict or its message is gone."""
+        """Read the event of an upload; None if its verdict or its message is gone.
+
+        Raises Refused for a picture that was deleted, and Unavailable, also while Redis cannot tell that.
+        """
+        if KnownPictures(self._parts.ready().window).find(tenant, image_id).is_deleted:
+            raise _gone("It was deleted.")
         event_id, address = self._parts.verdicts.upload_of(tenant, image_id) or ("", None)
         if address is None:
             return None

@@ -125,5 +125,5 @@ def _decision(desk: Desk, campaign: Campaign) -> Decision | None:
 
 def _banks(desk: Desk, visitor: Visitor, *, allow: bool) -> list[str]:
     """The tenant's own banks of allowed pictures, or those of others: feedback is a tenant's."""
-    own = [each for each in desk.banks.visible_to(visitor.tenant) if each.name.tenant is not None]
-    return [each.name.bank for each in own if (each.kind == "allow") == allow]
+    own = [each for each in desk.banks.visible_to(visitor.tenant) if each.key.tenant is not None]
+    return [each.key.bank for each in own if each.body and (each.body.kind == "allow") == allow]

@@ -1,10 +1,12 @@
 """What is counted of verdicts, and how uploads of the same picture come together for review."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
+from consumer.events import Record
 from consumer.http.page.activity import MAX_TENANTS, Activity
 from consumer.http.page.campaigns import MAX_CAMPAIGNS, MAX_MEMBERS, CampaignLog
-from consumer.http.page.decisions import Decision, DecisionLog
+from consumer.http.page.decisions import Decision, DecisionLog, feedback_message
 from consumer.verdicts import Campaign, Match, Model, Verdict
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -27,6 +29,11 @@ def verdict(
             "decided_at": decided_at,
         }
     )
+
+
+def feedback(data: object) -> Record:
+    event = {"specversion": "1.0", "id": "1", "source": "/test", "type": "match.feedback", "data": data}
+    return Record("feedback", 0, 0, b"", json.dumps(event).encode(), (), int(NOW.timestamp() * 1000))
 
 
 def test_the_last_minute_is_counted_by_second_and_kind() -> None:
@@ -92,11 +99,21 @@ def test_a_decision_is_about_the_edited_copies_where_there_are_any() -> None:
 def test_the_latest_decision_counts_whoever_came_first() -> None:
     log = DecisionLog()
     log.add("t", ("a", "b"), Decision("reject", "ada", NOW))
-    log.apply(b"", {"image_id": "b", "match_id": "a", "tenant": "t", "decision": "confirm", "by": "bob"}, NOW)
+    log.apply(feedback({"image_id": "b", "match_id": "a", "tenant": "t", "decision": "confirm", "by": "bob"}))
     log.add("t", ("a", "b"), Decision("reject", "late", NOW - timedelta(seconds=1)))
-    log.apply(b"", {"decision": "confirm"}, NOW)
-    log.apply(b"", None, NOW)
+    for none in ({"decision": "confirm"}, {"verdict_id": "v", "tenant": "t", "decision": "reject", "by": "eve"}, None):
+        log.apply(feedback(none))
     decision = log.latest("t", [("a", "b"), ("a", "c")])
     assert decision is not None
     assert (decision.decision, decision.by) == ("confirm", "bob")
     assert log.latest("other", [("a", "b")]) is None
+
+
+def test_a_decision_about_several_pairs_is_one_when_it_comes_back_from_its_topic() -> None:
+    log, decision = DecisionLog(), Decision("confirm", "ada", NOW, "known")
+    pairs = [("b", "a"), ("c", "a")]
+    for number, pair in enumerate(pairs):
+        sent = feedback_message("feedback", "t", pair, decision if number == 0 else decision._replace(to_bank=None))
+        at_ms = int(NOW.timestamp() * 1000) + 10 * number
+        log.apply(Record(sent.topic, 0, number, sent.key, sent.value, tuple(sent.headers), at_ms))
+    assert log.latest("t", pairs) == decision
