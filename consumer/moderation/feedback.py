@@ -13,14 +13,14 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from confluent_kafka import TopicPartition
 
 from consumer.encoder.contract import ModelInfo
-from consumer.errors import Unavailable, Unprocessable
+from consumer.errors import Misconfigured, Unavailable, Unprocessable
 from consumer.events import BankEntry, MatchFeedback, Record, decode_base64
 from consumer.json_values import parse_json
 from consumer.kafka.consumer import UploadsConsumer
@@ -31,7 +31,7 @@ from consumer.kafka.publisher import Publisher
 from consumer.moderation.decisions import Decision, decision_message
 from consumer.moderation.pictures import KnownPictures, Pair
 from consumer.notifications import to_time
-from consumer.parse import identity_of, refusal
+from consumer.parse import LAST_MS, identity_of, refusal
 from consumer.settings import KafkaSettings
 from consumer.verdicts import Model
 from consumer.window.window import RedisWindow
@@ -81,12 +81,15 @@ class FeedbackWorker:
                     if leased:
                         self._take_in(leased, consumer, publisher)
                     leased, self.problem = [], ""
-                except Unavailable as error:
-                    if self.problem != str(error):
-                        log.warning("feedback waits: %s", error)
-                    self.problem = str(error)
+                except Misconfigured:
+                    raise
+                except Exception as error:  # by a fault of this code too it waits where people see it
+                    if self.problem != (str(error) or repr(error)):
+                        log.warning("feedback waits: %s", error, exc_info=not isinstance(error, Unavailable))
+                    self.problem = str(error) or repr(error)
                     stop.wait(_PAUSE_S)
-                    consumer.idle(0.0)
+                    with suppress(Unavailable):  # it joins the group again
+                        consumer.idle(0.0)
 
     def _take_in(self, leased: Sequence[Leased], consumer: UploadsConsumer, publisher: Publisher) -> None:
         """Publish what follows from these records and commit them, where their partitions are still held."""
@@ -175,7 +178,9 @@ class FeedbackWorker:
 
 def _receive(record: Record) -> _Received:
     """Parse a record of the feedback topic; whatever is wrong with it is what it is answered with."""
-    time = datetime.fromtimestamp(max(0, record.timestamp_ms) / 1000, UTC)
+    # Producers set timestamps as they like, also to years that no calendar has.
+    dated = 0 < record.timestamp_ms < LAST_MS
+    time = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC) if dated else datetime.now(UTC)
     try:
         attributes, data = _read(record)
         identity_of(attributes)
