@@ -186,7 +186,9 @@ def _receive(record: Record) -> _Received:
         identity_of(attributes)
         if attributes.get("type") != EVENT_TYPE:
             raise Unprocessable("unknown-event", f"event type {str(attributes.get('type'))[:80]!r} is not {EVENT_TYPE}")
-        return _Received(record, MatchFeedback.model_validate(data), to_time(attributes.get("time")) or time)
+        # Nobody decides in the future: a deletion of the picture would leave the decision behind.
+        time = min(to_time(attributes.get("time")) or time, datetime.now(UTC))
+        return _Received(record, MatchFeedback.model_validate(data), time)
     except Exception as error:
         return _Received(record, refusal(error), time)
 
