@@ -100,7 +100,7 @@ class BankEntry(Body):
     note: Annotated[str, Field(max_length=NOTE_LENGTH)] | None = None
     source: Annotated[str, Field(max_length=LABEL_LENGTH)] | None = None
     expires_at: AwareDatetime | None = None
-    lookback: Annotated[float, Field(gt=0)] | None = None
+    lookback: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
     @model_validator(mode="after")
     def _one_picture(self) -> "BankEntry":
@@ -111,6 +111,10 @@ class BankEntry(Body):
     @property
     def key(self) -> EntryKey:
         return EntryKey(self.tenant, self.bank, self.entry_id)
+
+    def is_expired(self, now: datetime) -> bool:
+        """Whether it counts no more."""
+        return self.expires_at is not None and self.expires_at <= now
 
 
 _BODIES: dict[str, type[BankDefined] | type[BankEntry]] = {BANK_DEFINED: BankDefined, BANK_ENTRY: BankEntry}
@@ -154,7 +158,7 @@ def parse_change(record: Record) -> BankChange:
     if record.value is None:
         return BankChange(key, None)
     kind, data = _read_cloud_event(record, record.value)
-    if kind not in _BODIES:
+    if not isinstance(kind, str) or kind not in _BODIES:
         raise Unprocessable("unknown-event", f"event type {cut(str(kind), 80)!r} is not one of {', '.join(_BODIES)}")
     try:
         body = _BODIES[kind].model_validate(data)

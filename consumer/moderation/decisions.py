@@ -10,9 +10,9 @@ import logging
 import threading
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 
 from consumer.events import Body, Record
 from consumer.kafka.messages import OutgoingMessage
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 # A picture as decisions name it: the hash of its bytes, or its image id.
 _Name = bytes | str
+_Hex = Annotated[str, Field(pattern="^([0-9a-f]{2})*$")]
 _Edge = tuple[str, frozenset[_Name]]
 
 
@@ -37,12 +38,12 @@ class Decision(Body):
     tenant: str
     image_id: str
     match_id: str
-    image_digest: str | None = None
-    match_digest: str | None = None
+    image_digest: _Hex | None = None
+    match_digest: _Hex | None = None
     decision: Literal["confirm", "reject"]
     by: str
     note: str | None = None
-    decided_at: datetime
+    decided_at: AwareDatetime
     match_kind: str | None = None
     l2: float | None = None
     score: float | None = None
@@ -131,11 +132,7 @@ class Decisions:
         key, value = record.key, record.value
         if key is None:
             return
-        try:
-            decision = None if value is None else Decision.model_validate_json(value)
-        except ValidationError as error:
-            log.warning("topic %s: cannot read the decision %.200r: %s", self._topic, key, error.title)
-            decision = None
+        decision = None if value is None else _read_decision(key, value)
         with self._lock:
             self._forget(key)
             if decision is not None:
@@ -191,7 +188,16 @@ def read_decisions(settings: KafkaSettings) -> list[Decision]:
         replica.catch_up()
     finally:
         replica.close()
-    return [Decision.model_validate_json(value) for value in latest.values() if value is not None]
+    read = (_read_decision(key, value) for key, value in latest.items() if value is not None)
+    return [decision for decision in read if decision is not None]
+
+
+def _read_decision(key: bytes | None, value: bytes) -> Decision | None:
+    try:
+        return Decision.model_validate_json(value)
+    except ValidationError as error:
+        log.warning("cannot read the decision %.200r: %s", key, error.title)
+        return None
 
 
 def decision_message(topic: str, decision: Decision) -> OutgoingMessage:

@@ -6,8 +6,8 @@ tries it in turn.
 
 import queue
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +29,8 @@ from consumer.window.window import RedisWindow
 SANDBOXES = 4
 # How often a store that is away is asked for a picture, and how long to wait in between.
 ATTEMPTS, RETRY_PAUSE_S = 3, 1.0
+# How often the lease is renewed while pictures are fetched, which may take longer than it holds.
+KEEP_LEASE_EVERY_S = 3.0
 
 
 class NewEntry(NamedTuple):
@@ -56,10 +58,10 @@ class EntryEncoder:
             self._sandboxes.put(DecodeSandbox(encoder.info.size, settings))
         self._threads = ThreadPoolExecutor(SANDBOXES, "entries")
 
-    def encode(self, entries: Sequence[NewEntry]) -> list[NewRow | Unprocessable]:
-        """Make a row of each entry, or the reason why there is none.
+    def encode(self, entries: Sequence[NewEntry], keep_lease: Callable[[], None]) -> list[NewRow | Unprocessable]:
+        """Make a row of each entry, or the reason why there is none; `keep_lease` is called every few seconds.
 
-        Raises Unavailable while the encoder or the window cannot be asked.
+        Raises Unavailable while the encoder or the window cannot be asked, and what `keep_lease` raises.
         """
         made: dict[int, NewRow | Unprocessable] = {}
         decoding: dict[int, Future[_Decoded]] = {}
@@ -72,11 +74,18 @@ class EntryEncoder:
             else:
                 decoding[index] = self._threads.submit(self._decode, entry)
         decoded: dict[int, _Decoded] = {}
-        for index, future in decoding.items():
-            try:
-                decoded[index] = future.result()
-            except Unprocessable as error:
-                made[index] = error
+        try:
+            for index, future in decoding.items():
+                while not wait((future,), KEEP_LEASE_EVERY_S).done:
+                    keep_lease()
+                try:
+                    decoded[index] = future.result()
+                except Unprocessable as error:
+                    made[index] = error
+            keep_lease()
+        finally:
+            for future in decoding.values():
+                future.cancel()
         for index, encoded in zip(decoded, self._encode([each.picture for each in decoded.values()]), strict=True):
             new = entries[index]
             made[index] = NewRow(new.name, _row(new, digest=decoded[index].digest), *encoded)

@@ -13,14 +13,14 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from datetime import datetime
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from confluent_kafka import TopicPartition
 
 from consumer.encoder.contract import ModelInfo
-from consumer.errors import Unavailable, Unprocessable
+from consumer.errors import Misconfigured, Unavailable, Unprocessable
 from consumer.events import MatchFeedback, Record, decode_base64
 from consumer.json_values import cut, parse_json
 from consumer.kafka.consumer import UploadsConsumer
@@ -82,12 +82,15 @@ class FeedbackWorker:
                     if leased:
                         self._take_in(leased, consumer, publisher)
                     leased, self.problem = [], ""
-                except Unavailable as error:
-                    if self.problem != str(error):
-                        log.warning("feedback waits: %s", error)
-                    self.problem = str(error)
+                except Misconfigured:
+                    raise
+                except Exception as error:  # by a fault of this code too it waits where people see it
+                    if self.problem != (str(error) or repr(error)):
+                        log.warning("feedback waits: %s", error, exc_info=not isinstance(error, Unavailable))
+                    self.problem = str(error) or repr(error)
                     stop.wait(_PAUSE_S)
-                    consumer.idle(0.0)
+                    with suppress(Unavailable):  # it joins the group again
+                        consumer.idle(0.0)
 
     def _take_in(self, leased: Sequence[Leased], consumer: UploadsConsumer, publisher: Publisher) -> None:
         """Publish what follows from these records and commit them, where their partitions are still held."""
@@ -181,7 +184,9 @@ def receive(record: Record) -> Received:
         identity_of(attributes)
         if attributes.get("type") != EVENT_TYPE:
             raise Unprocessable("unknown-event", f"event type {str(attributes.get('type'))[:80]!r} is not {EVENT_TYPE}")
-        return Received(record, MatchFeedback.model_validate(data), to_time(attributes.get("time")) or time)
+        # Nobody decides in the future: a deletion of the picture would leave the decision behind.
+        time = min(to_time(attributes.get("time")) or time, datetime.now(UTC))
+        return Received(record, MatchFeedback.model_validate(data), time)
     except Exception as error:
         return Received(record, refusal(error), time)
 

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from consumer.errors import Unavailable, Unprocessable
 from consumer.events import Record
@@ -82,17 +83,24 @@ class BankLoader:
             name, at = encode_key(change.key), (record.partition, record.offset)
             entries.pop(name, None)
             rows[name] = NewRow(name, None)
-            if isinstance(change.body, BankEntry):
+            if isinstance(change.body, BankEntry) and not change.body.is_expired(datetime.now(UTC)):
                 entries[name] = NewEntry(name, at, change.body)
             elif isinstance(change.body, BankDefined):
                 rows[name] = NewRow(name, _bank_row(change.body, at))
-        for new, made in zip(entries.values(), self._encoder.encode(list(entries.values())), strict=True):
+        made_rows = self._encoder.encode(list(entries.values()), self._keep_lease)
+        for new, made in zip(entries.values(), made_rows, strict=True):
             if isinstance(made, NewRow):
                 rows[new.name] = made
             else:  # an entry that was there before is replaced by none: so it stands on the topic
                 self._store.note_failure(new.at, made)
                 log.warning("no entry %s: %s", new.name.decode(), made)
+        # One that failed in an attempt that was not written may have been made now.
+        self._store.forget_failures([row.row.at for row in rows.values() if isinstance(row.row, EntryRow)])
         return list(rows.values())
+
+    def _keep_lease(self) -> None:
+        if not self._lease.hold():
+            raise Unavailable("redis", "another process fills the banks by now")
 
     def _check_uploads(self, epoch: str, rows: Sequence[NewRow]) -> None:
         """Remove entries of uploads that were deleted while they were written here.

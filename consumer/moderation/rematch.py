@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -22,14 +22,14 @@ from confluent_kafka import TopicPartition
 
 from consumer.encoder.contract import ModelInfo
 from consumer.encoder.views import PackedFeatures
-from consumer.errors import Unavailable, Unprocessable
+from consumer.errors import Misconfigured, Unavailable, Unprocessable
 from consumer.events import Record
 from consumer.kafka.consumer import UploadsConsumer
 from consumer.kafka.dead_letters import dead_letter
 from consumer.kafka.leases import Lease, Leased
 from consumer.kafka.messages import OutgoingMessage, event_message
 from consumer.kafka.publisher import Publisher
-from consumer.moderation.banks import BankEntry, EntryKey, parse_change
+from consumer.moderation.banks import BankEntry, EntryKey, encode_key, parse_change
 from consumer.moderation.earlier_uploads import EarlierUpload, EarlierUploads, WantedEntry
 from consumer.moderation.matching import Banks, bank_hit
 from consumer.moderation.store import BankStore
@@ -100,11 +100,16 @@ class Rematcher:
                     if self._read:
                         self._answer(consumer, publisher)
                     self._read, reported = [], ""
-                except Unavailable as error:
+                except Misconfigured:
+                    raise
+                except Exception as error:  # a fault of this code must not end it in one process after the other
                     if reported != str(error):
-                        log.warning("earlier uploads are not looked for yet: %s", error)
+                        expected = isinstance(error, Unavailable)
+                        log.warning("earlier uploads are not looked for yet: %s", error, exc_info=not expected)
                     reported = str(error)
-                    self._rest(PAUSE_S)
+                    stop.wait(PAUSE_S)
+                    with suppress(Unavailable):  # it joins the group again
+                        consumer.idle(0.0)
 
     def _read_more(self, consumer: UploadsConsumer) -> None:
         """Read what there is, once the loader has it, up to as many entries as are looked for together."""
@@ -124,7 +129,7 @@ class Rematcher:
         try:
             change = parse_change(record)
             if not isinstance(change.body, BankEntry):
-                return read._replace(removed=record.key)
+                return read._replace(removed=encode_key(change.key))
             failure = self._store.read_failure((record.partition, record.offset))
             if failure is not None:
                 raise failure
@@ -146,8 +151,10 @@ class Rematcher:
         messages += [_message(self._settings.rematches_topic, each) for each in found]
         with consumer.commit_lock:
             held = [each for each in self._read if consumer.holds(each.lease)]
-            if len(held) < len(self._read):  # another process has them, and does all this again
-                return
+            if len(held) < len(self._read):
+                # Another process has the others, or this one under another lease: what is held is answered by itself.
+                self._read = held
+                raise Unavailable("kafka", "messages were handed over while earlier uploads were looked for")
             ends = {each.lease.partition: each.offset + 1 for each in held}
             topic = self._settings.input_topic
             publisher.publish(messages, [TopicPartition(topic, *position) for position in ends.items()])

@@ -179,6 +179,8 @@ class BankReplica:
             _discard(shelf.by_digest, entry.row.digest, entry.serial)
         if entry.row.of_image is not None:
             self._of_image[entry.row.of_image].discard(entry.key)
+            if not self._of_image[entry.row.of_image]:
+                del self._of_image[entry.row.of_image]
 
 
 def _discard(groups: dict[str, dict[int, Entry]], group: str, serial: int) -> None:

@@ -76,7 +76,8 @@ class BankStep:
                 encode_again(item)
         if content.remembered is None:
             content.remembered = RememberedViews(item.encoding.views, content.pdq)
-            self._recent_views.put(content.digest, content.remembered)
+            if item.encoding.views is not None:  # what could not be had of one copy may be had of the next
+                self._recent_views.put(content.digest, content.remembered)
         return content.remembered
 
 

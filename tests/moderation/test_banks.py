@@ -286,6 +286,12 @@ def test_an_entry_that_cannot_be_is_dead_lettered_with_the_reason(
         (b'["bank", null, "a"]', event("bank.defined", bank="a", kind="block", strictness="very"), "strictness"),
         (b'["bank", null, "a"]', event("bank.opened", bank="a"), "is not one of"),
         (b'["entry", null, "a", "b"]', event("bank.entry", bank="a", entry_id="b"), "give one of"),
+        (b'["bank", null, "a"]', b'{"specversion": "1.0", "type": [], "data": {}}', "is not one of"),
+        (
+            b'["entry", null, "a", "b"]',
+            event("bank.entry", bank="a", entry_id="b", pdq="0" * 64, lookback="Infinity"),
+            "lookback",
+        ),
     ],
 )
 def test_what_is_no_bank_is_dead_lettered_with_the_reason(

@@ -311,6 +311,14 @@ class TestDeletion:
         )
         assert (len(before), len(after)) == (0, 1)
 
+    def test_what_claims_to_be_from_the_future_goes_too(self, world: World) -> None:
+        data = {"tenant": world.tenant, **reject()}
+        event = {"specversion": "1.0", "id": "1", "source": "/desk", "type": "match.feedback", "data": data}
+        world.send_raw(json.dumps({**event, "time": "2999-01-01T00:00:00Z"}).encode())
+        world.await_answers(1)
+        [messages] = world.rejections.tombstones([(world.tenant, "a", datetime.now(UTC))])
+        assert len(messages) == 1
+
     def test_an_object_takes_the_decisions_about_its_versions(self, world: World) -> None:
         world.window.append([world.record("s3://b/k?versionId=1", 1, 2)])
         world.send(reject("s3://b/k?versionId=1", "a"))
