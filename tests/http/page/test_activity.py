@@ -1,10 +1,18 @@
 """What is counted of verdicts, and how uploads of the same picture come together for review."""
 
+import asyncio
+import time
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
+import pytest
+
+from consumer.http.page import monitor
 from consumer.http.page.activity import MAX_TENANTS, Activity
 from consumer.http.page.campaigns import MAX_CAMPAIGNS, MAX_MEMBERS, CampaignLog
 from consumer.http.page.decisions import Decision, DecisionLog
+from consumer.http.page.monitor import Health, Monitor
+from consumer.http.parts import Parts
 from consumer.verdicts import Campaign, Match, Model, Verdict
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -50,6 +58,34 @@ def test_tenants_without_end_take_no_memory_without_end() -> None:
         campaigns.add(verdict(f"{number}", f"of {number}"))
     assert len(activity.tenants()) == MAX_TENANTS
     assert len(campaigns.of_tenant("default")) == MAX_CAMPAIGNS
+
+
+def test_a_campaign_can_be_shown_while_more_uploads_join_it() -> None:
+    log = CampaignLog()
+    log.add(verdict("b", "a"))
+    log.add(verdict("c", "a"))
+    [shown] = log.of_tenant("default")
+    members = iter(shown.members)
+    next(members)
+    log.add(verdict("d", "a"))
+    assert [each.image_id for each in members] == ["c"]
+
+
+def test_parts_that_answer_slowly_are_asked_once_for_all_who_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Health] = []
+
+    def ask(_: Monitor) -> Health:
+        time.sleep(0.1)
+        asked.append(Health({"kafka": "away"}, None))
+        return asked[-1]
+
+    async def look() -> list[Health]:
+        one = Monitor(cast(Parts, None))
+        return await asyncio.gather(*(one.health() for _ in range(5)))
+
+    monkeypatch.setattr(Monitor, "_ask", ask)
+    monkeypatch.setattr(monitor, "SAMPLE_EVERY_S", 0.05)
+    assert asyncio.run(look()) == asked * 5
 
 
 def test_copies_of_copies_are_one_campaign_in_whatever_order_they_come() -> None:
