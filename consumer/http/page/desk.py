@@ -40,6 +40,7 @@ class Desk:
     monitor: Monitor
     banks: BankDirectory
     followers: tuple[TopicFollower, ...]
+    streams: int = 0  # visitors who are sent events
 
     @classmethod
     def of(cls, parts: Parts) -> "Desk":
