@@ -68,7 +68,8 @@ async def add(
         raise Refused(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", f"It has more than {MAX_PICTURE_BYTES // 1000} kB."
         )
-    await asyncio.wrap_future(parts.encoder.decode(data, picture.content_type))  # refuses what is no picture
+    async with parts.slot():
+        await asyncio.wrap_future(parts.encoder.decode(data, picture.content_type))  # refuses what is no picture
     entry = NewEntry(bank=bank, entry_id=entry_id, tenant=name.tenant, data_base64=base64.b64encode(data).decode())
     key = json.dumps(["entry", *name, entry_id])
     message = event_message(topic, "bank.entry", str(uuid.uuid4()), key, datetime.now(UTC), entry)

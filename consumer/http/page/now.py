@@ -39,7 +39,7 @@ async def events(request: Request, desk: TheDesk, visitor: TheVisitor) -> Stream
         try:
             for _ in range(int(STREAM_S / EVERY_S)):
                 await asyncio.sleep(EVERY_S)
-                if await request.is_disconnected():
+                if desk.is_closing or await request.is_disconnected():
                     return
                 html = render_text("_now.html", **await _context(desk, visitor.tenant))
                 yield "event: now\n" + "".join(f"data: {line}\n" for line in html.splitlines()) + "\n"

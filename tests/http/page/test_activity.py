@@ -105,7 +105,7 @@ def test_so_many_are_sent_events_at_once_and_no_more(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(now, "EVERY_S", 0.001)
     monkeypatch.setattr(now, "_context", context)
     monkeypatch.setattr(now, "render_text", lambda *_: "text")
-    desk = cast(Desk, SimpleNamespace(streams=0))
+    desk = cast(Desk, SimpleNamespace(streams=0, is_closing=False))
     request, visitor = cast(Request, SimpleNamespace(is_disconnected=connected)), Mock(tenant="default")
 
     async def look() -> None:
