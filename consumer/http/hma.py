@@ -308,7 +308,7 @@ def _enabled(body: dict[str, Any], now: bool) -> bool:
     """Whether a bank is to be on, by `enabled`, or by `enabled_ratio`: of a share of the requests it is on for all."""
     try:
         return float(body["enabled_ratio"]) > 0 if "enabled_ratio" in body else bool(body.get("enabled", now))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise bad("enabled_ratio has to be a number, 0 to 1.") from None
 
 

@@ -1,6 +1,8 @@
 """Tokens of an OpenID provider: signed by its keys, meant for this service, and not expired."""
 
 import asyncio
+import logging
+import math
 import time
 from http import HTTPStatus
 from typing import Any
@@ -14,6 +16,8 @@ from consumer.errors import Misconfigured, Unavailable
 from consumer.http.problems import Refused
 from consumer.http.scopes import SCOPES, Caller
 from consumer.settings import ServeSettings
+
+log = logging.getLogger(__name__)
 
 # No shared secrets, and never none.
 ALGORITHMS = ["RS256", "PS256", "ES256", "EdDSA", "Ed25519"]
@@ -47,7 +51,8 @@ class TokenVerifier:
             exp={"essential": True},
         )
         self._keys: KeySet | None = None
-        self._asked_at_s = 0.0
+        self._asked_at_s = -math.inf
+        self._problem: Unavailable | None = None
         self._lock = asyncio.Lock()
 
     async def verify(self, token: str) -> Caller:
@@ -81,10 +86,17 @@ class TokenVerifier:
         )
 
     async def _current_keys(self, max_age_s: float) -> KeySet:
+        """The provider's keys; while it is away those that are known, and it is not asked again by every request."""
         async with self._lock:
-            if self._keys is None or time.monotonic() - self._asked_at_s > max_age_s:
-                self._keys = await self._fetch_keys()
+            if time.monotonic() - self._asked_at_s > (max_age_s if self._problem is None else ASK_AGAIN_S):
+                try:
+                    self._keys, self._problem = await self._fetch_keys(), None
+                except Unavailable as error:
+                    log.warning("%s", error)
+                    self._problem = error
                 self._asked_at_s = time.monotonic()
+            if self._keys is None:
+                raise Unavailable("oidc", "" if self._problem is None else self._problem.detail)
             return self._keys
 
     async def _fetch_keys(self) -> KeySet:

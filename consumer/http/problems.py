@@ -52,6 +52,11 @@ def problem(status: int, reason: str, detail: str, headers: Mapping[str, str] | 
     return JSONResponse(content.model_dump(), status, headers, "application/problem+json")
 
 
+def say_away(error: Unavailable) -> str:
+    """Say that a part is away, without where it is."""
+    return f"{error.dependency} cannot be asked at the moment; try again."
+
+
 def answer_problems(app: FastAPI) -> None:
     """Let an application answer everything that can go wrong with problem+json."""
 
@@ -69,8 +74,8 @@ def answer_problems(app: FastAPI) -> None:
     @app.exception_handler(Unavailable)
     async def unavailable(_: Request, error: Unavailable) -> Response:
         log.warning("%s", error)
-        detail = f"{error.dependency} cannot be asked at the moment; try again."
-        return problem(503, f"{error.dependency}-unavailable", detail, {"Retry-After": str(AWAY_RETRY_S)})
+        headers = {"Retry-After": str(AWAY_RETRY_S)}
+        return problem(503, f"{error.dependency}-unavailable", say_away(error), headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:

@@ -1,7 +1,9 @@
 """`seenit serve`: the application on a port, with what it works with, until it is told to stop."""
 
 import logging
+import socket
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import uvicorn
@@ -44,6 +46,18 @@ MAX_CONNECTIONS = 2000
 STOP_TIMEOUT_S = 10
 
 
+class _Server(uvicorn.Server):
+    """Ends what would otherwise go on for minutes, before it waits for the requests under way."""
+
+    def __init__(self, config: uvicorn.Config, end_streams: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._end_streams = end_streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._end_streams()
+        await super().shutdown(sockets)
+
+
 class HttpService:
     """One `seenit serve` process. It answers at once: 503 while what it has to ask is away."""
 
@@ -65,7 +79,7 @@ class HttpService:
             self._parts = self._compose(stack)
             app = make_app(self._parts)
             stack.callback(app.state.desk.close)
-            self._server = uvicorn.Server(self._config(app))
+            self._server = _Server(self._config(app), app.state.desk.end_streams)
             for work in (self._connect, self._observe):
                 threading.Thread(target=work, name=work.__name__, daemon=True).start()
             self._server.run()

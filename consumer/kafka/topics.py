@@ -22,6 +22,7 @@ DEFAULT_MESSAGE_BYTES = 1_048_588
 # Room for the headers that a dead letter adds to the original message: why it failed, and its position.
 DEAD_LETTER_HEADERS_BYTES = 64 << 10
 DEAD_LETTER_RETENTION_DAYS = 30
+AUDIT_RETENTION_DAYS = 365
 # Of a compacted topic: what is not replaced stays.
 FOREVER_MS = -1
 
@@ -110,6 +111,9 @@ def required_topics(
         topics.append(TopicSpec(name, 1, replicas, retention_ms, DEFAULT_MESSAGE_BYTES, False))
         decisions = settings.decisions_topic
         topics.append(TopicSpec(decisions, 1, replicas, FOREVER_MS, DEFAULT_MESSAGE_BYTES, compacted=True))
+    if name := settings.audit_topic:
+        audit_retention_ms = max(retention_ms, AUDIT_RETENTION_DAYS * DAY_MS)
+        topics.append(TopicSpec(name, 1, replicas, audit_retention_ms, DEFAULT_MESSAGE_BYTES))
     return tuple(topics)
 
 

@@ -14,7 +14,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from consumer.local.process import Server
 from consumer.local.servers import TritonServer, tansu, valkey
 from deploy.grafana.dashboards import FOLDER
 from tests.deploy.prometheus import RATE_INTERVAL, server, write_config
+from tests.http_fixtures import http_server
 from tests.service_fixtures import Service, new_service
 from tests.stack_fixtures import serving
 
@@ -74,14 +75,18 @@ Panels = list[tuple[dict[str, Any], list[Series]]]
 
 
 class Uploads:
-    """Sends varied load: new pictures, near and exact copies, broken ones and deletions, of three tenants."""
+    """Sends varied load: new pictures, near and exact copies, broken ones and deletions, of three tenants.
+
+    Some pictures are looked up over HTTP as well.
+    """
 
     KINDS = ("new", "near", "exact", "junk", "missing", "delete")
     SHARES = (0.5, 0.17, 0.22, 0.05, 0.02, 0.04)
     TENANTS = ("shop", "forum", "archive")
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, lookups: httpx.Client) -> None:
         self._service = service
+        self._lookups = lookups
         self._rng = np.random.default_rng(0)
         self._count = 0
         self._known: list[tuple[str, str, bytes]] = []
@@ -91,6 +96,14 @@ class Uploads:
             self._count += 1
             tenant = str(self._rng.choice(self.TENANTS, p=(0.6, 0.3, 0.1)))
             self._one(str(kind), f"{kind}-{self._count}", tenant)
+
+    def look_up(self) -> None:
+        """Look a picture up, perhaps one that was uploaded before; while Redis is away it is not answered."""
+        known = self._known and self._rng.random() < 0.5
+        _, tenant, data = self._known[self._rng.integers(len(self._known))] if known else ("", "shop", part(self._rng))
+        headers = {"content-type": "image/jpeg"}
+        with suppress(httpx.TimeoutException):  # the uploads go on
+            self._lookups.post("/v1/lookup", params={"tenant": tenant}, content=data, headers=headers)
 
     def _one(self, kind: str, image_id: str, tenant: str) -> None:
         if kind in ("near", "exact", "delete") and self._known:
@@ -126,12 +139,13 @@ def part(rng: Generator) -> bytes:
     return out.getvalue()
 
 
-def work(service: Service, second: Server, redis: Server) -> None:
-    """Put the load on the service: waves of uploads, an outage, and a consumer that stops."""
-    uploads, began_s, frozen, stopped = Uploads(service), time.monotonic(), False, False
+def work(service: Service, second: Server, redis: Server, lookups: httpx.Client) -> None:
+    """Put the load on the service: waves of uploads, look-ups, an outage, and a consumer that stops."""
+    uploads, began_s, frozen, stopped = Uploads(service, lookups), time.monotonic(), False, False
     while (elapsed := (time.monotonic() - began_s) / LOAD_S) < 1:
         wave = 1 + math.sin(elapsed * 5 * math.pi)
         uploads.send(round(TICK_S * (2 + 6 * wave)))
+        uploads.look_up()
         if (AWAY[0] <= elapsed < AWAY[1]) is not frozen:
             frozen = not frozen
             os.kill(redis.pid, signal.SIGSTOP if frozen else signal.SIGCONT)
@@ -153,13 +167,21 @@ def measure(folder: Path) -> dict[str, Panels]:
         quick = {"SEENIT_REDIS_TIMEOUT_S": "2", "SEENIT_FETCH_TIMEOUT_S": "2"}
         service = stack.enter_context(new_service(*addresses, f"127.0.0.1:{triton.ports[0]}", folder, **quick))
         first, second = service.consumer(), service.consumer()
-        targets = {"seenit": [first.ports[0], second.ports[0]], "triton": [triton.ports[2]]}
+        http = stack.enter_context(serving(http_server(service.environment, folder)))
+        targets = {
+            "seenit": [first.ports[0], second.ports[0]],
+            "seenit-http": [http.ports[1]],
+            "triton": [triton.ports[2]],
+        }
         prometheus = stack.enter_context(serving(server(write_config(folder, targets), folder)))
         client = stack.enter_context(
             httpx.Client(base_url=f"http://127.0.0.1:{prometheus.ports[0]}/api/v1", trust_env=False)
         )
+        lookups = stack.enter_context(
+            httpx.Client(base_url=f"http://127.0.0.1:{http.ports[0]}", trust_env=False, timeout=1)
+        )
         began_s = time.time()
-        work(service, second, redis)
+        work(service, second, redis, lookups)
         names = {f"127.0.0.1:{port}": f"consumer {n}" for n, port in enumerate(targets["seenit"], 1)}
         return {
             file.stem: [

@@ -269,6 +269,12 @@ def test_references_between_manifests_hold(manifests: list[Manifest]) -> None:
     users = of_kind(manifests, "KafkaUser")
     assert secrets == {config["data"]["SEENIT_KAFKA_SASL_USERNAME"], "seenit-redis"}
     assert config["data"]["SEENIT_KAFKA_SASL_USERNAME"] in users
+    [serving] = of_kind(manifests, "Deployment")["seenit-http"]["spec"]["template"]["spec"]["containers"]
+    secrets = {
+        each["name"]: each["valueFrom"]["secretKeyRef"]["name"] for each in serving["env"] if "valueFrom" in each
+    }
+    assert secrets["SEENIT_SERVE_SESSION_SECRET"] == "seenit-http-session"
+    assert secrets["SEENIT_KAFKA_SASL_PASSWORD"] in users
     host, _, port = config["data"]["SEENIT_TRITON_URL"].partition(":")
     service = of_kind(manifests, "Service")[host]
     assert int(port) in {each["port"] for each in service["spec"]["ports"]}
@@ -324,7 +330,10 @@ def test_the_kafka_user_may_do_all_it_has_to_and_the_topics_are_as_wanted(kafka_
     settings = as_user(kafka_secured, "seenit")
     findings = list(check_kafka(settings))
     assert [finding for finding in findings if finding.outcome == "failed"] == []
-    assert "kafka: transactions" in {finding.what for finding in findings}
+    outcomes = {finding.what: finding.outcome for finding in findings}
+    assert outcomes["kafka: transactions"] == "ok"
+    # Only who answers over HTTP tells of changes.
+    assert outcomes["kafka: write image-audit"] == "warning"
     assert LagReader(settings).ask(range(12)) == dict.fromkeys(range(12), 0)
     # As `seenit topics` wants them, except for the number of replicas: this cluster has one broker.
     specs = required_topics(
@@ -339,6 +348,7 @@ def test_the_kafka_user_may_do_all_it_has_to_and_the_topics_are_as_wanted(kafka_
     # Who answers over HTTP may ask for changes and tell of them, and not answer uploads.
     grant(kafka_secured, users["seenit-http"]["spec"]["authorization"]["acls"], "seenit-http")
     sender = Sender(as_user(kafka_secured, "seenit-http"))
+    assert LagReader(as_user(kafka_secured, "seenit-http")).total() == 0
     for topic in ("image-uploads", "image-audit"):
         sender.send(OutgoingMessage(topic, b"a", b"{}", ())).result(30)
     with pytest.raises(Unavailable, match="authorization"):
@@ -382,6 +392,7 @@ def as_user(cluster: KafkaCluster, user: str) -> KafkaSettings:
         banks_topic="image-banks",
         rematches_topic="image-rematches",
         feedback_topic="image-feedback",
+        audit_topic="image-audit",
     )
 
 

@@ -80,6 +80,7 @@ def test_banks_are_created_listed_turned_off_and_deleted(http: httpx.Client, ban
     assert http.put(f"/c/bank/{bank}", json={"enabled": False}).json()["matching_enabled_ratio"] == 0
     assert http.get(f"/c/bank/{bank}").json()["matching_enabled_ratio"] == 0
     assert http.put(f"/c/bank/{bank}", json={"enabled_ratio": 1.0}).status_code == 200
+    assert http.put(f"/c/bank/{bank}", json={"enabled_ratio": 10**400}).status_code == 400
     assert http.put(f"/c/bank/{bank}", json={"name": "1_invalid_name"}).status_code == 400
     for _ in range(2):  # one that is not there as well
         assert http.delete(f"/c/bank/{bank}").status_code == 200

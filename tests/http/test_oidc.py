@@ -29,7 +29,7 @@ class Provider:
     def __init__(self) -> None:
         self.keys: list[Any] = [KEY]
         self.calls_itself = ""
-        self.asked = 0
+        self.asked = self.described = 0
         self.url = ""
 
     def handle(self, path: str, connection: socket.socket) -> bool:
@@ -37,6 +37,8 @@ class Provider:
         if path == "/keys":
             self.asked += 1
             answered = {"keys": [key.as_dict(private=False) for key in self.keys]}
+        else:
+            self.described += 1
         return answer(connection, json.dumps(answered).encode())
 
 
@@ -126,3 +128,36 @@ def test_a_provider_that_is_away_is_no_refusal() -> None:
     away = TokenVerifier(ServeSettings(oidc_issuer="http://127.0.0.1:9", oidc_audience="seenit"))
     with pytest.raises(Unavailable, match="oidc"):
         asyncio.run(away.verify("a.b.c"))
+
+
+def test_while_the_provider_is_away_known_keys_count_and_it_is_not_asked_by_every_request(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def verify() -> None:
+        verifies = verifier(provider)
+        await verifies.verify(token(provider))
+        monkeypatch.setattr(oidc, "KEYS_KEPT_S", 0.0)
+        provider.calls_itself = "https://another.example"
+        for _ in range(5):
+            assert (await verifies.verify(token(provider))).name == "ada"
+        assert verifies._problem is not None
+        monkeypatch.setattr(oidc, "ASK_AGAIN_S", 0.0)
+        provider.keys, provider.calls_itself = [KEY], ""
+        await verifies.verify(token(provider))
+        assert verifies._problem is None
+
+    asyncio.run(verify())
+    assert provider.described == 3
+
+
+def test_a_provider_that_never_answered_is_not_waited_for_by_every_request(provider: Provider) -> None:
+    provider.calls_itself = "https://another.example"
+
+    async def verify() -> None:
+        verifies = verifier(provider)
+        for _ in range(5):
+            with pytest.raises(Unavailable, match="calls itself otherwise"):
+                await verifies.verify(token(provider))
+
+    asyncio.run(verify())
+    assert provider.described == 1

@@ -32,6 +32,14 @@ def test_what_people_decided_is_compacted_and_their_feedback_is_not() -> None:
     assert (difference.topic, difference.expected, difference.fatal) == ("image-decisions", "compact", True)
 
 
+def test_what_was_asked_for_is_kept_for_a_year() -> None:
+    settings = KafkaSettings(audit_topic="image-audit")
+    *others, audit = required_topics(settings, partitions=6, replicas=3, retention_days=7)
+    assert tuple(others) == SPECS
+    assert (audit.name, audit.partitions, audit.retention_ms) == ("image-audit", 1, 31_536_000_000)
+    assert audit.cleanup_policy == "delete"
+
+
 def make_topic(spec: TopicSpec, **changes: str) -> Topic:
     config = spec.config() | {name.replace("_", "."): value for name, value in changes.items()}
     return Topic(spec.name, spec.partitions, spec.replicas, config)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
@@ -47,6 +48,8 @@ def check_kafka(settings: KafkaSettings, window_s: float = 0.0) -> Iterator[Find
     for topic, right in rights:
         if topic in existing:
             yield _right_on_topic(topics, topic, right)
+    if settings.audit_topic in existing:
+        yield _may_tell_changes(topics, settings.audit_topic)
     yield _group(topics, settings.group_id)
     if settings.banks_topic:
         yield _group(topics, f"{settings.group_id}-rematches")
@@ -84,6 +87,14 @@ def _right_on_topic(topics: TopicAdmin, topic: str, right: str) -> Finding:
     except KafkaException as error:
         return Finding(what, "failed", error.args[0].str(), _grant(right, f"--topic {topic}"))
     return _right_among(operations, what, right, f"--topic {topic}")
+
+
+def _may_tell_changes(topics: TopicAdmin, topic: str) -> Finding:
+    """Tell whether this user may write to the audit topic, which only `seenit serve` does, perhaps as another one."""
+    finding = _right_on_topic(topics, topic, "WRITE")
+    if finding.outcome == "ok":
+        return finding
+    return replace(finding, outcome="warning", remedy=f"if `seenit serve` runs as this user: {finding.remedy}")
 
 
 def _group(topics: TopicAdmin, group: str) -> Finding:

@@ -64,7 +64,8 @@ async def add(
         raise Refused(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", f"It has more than {MAX_PICTURE_BYTES // 1000} kB."
         )
-    await asyncio.wrap_future(parts.encoder.decode(data, picture.content_type))  # refuses what is no picture
+    async with parts.slot():
+        await asyncio.wrap_future(parts.encoder.decode(data, picture.content_type))  # refuses what is no picture
     entry = valid(BankEntry, bank=bank, entry_id=entry_id, tenant=tenant, data_base64=data, source="page")
     message = change_message(topic, entry)
     await parts.changes.ask(visitor.caller, "bank.entry", tenant, f"{bank}/{entry_id}", message)

@@ -1,8 +1,8 @@
 """Uploads that show the same picture, as they are reviewed: together, by one decision."""
 
 import threading
-from collections import OrderedDict, deque
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -20,14 +20,17 @@ Value = TypeVar("Value")
 
 @dataclass(slots=True)
 class Campaign:
-    """A campaign: `id` is the image id of its first picture; `members` are the verdicts on its latest duplicates."""
+    """A campaign: `id` is the image id of its first picture; `members` are the verdicts on its latest duplicates.
+
+    The members are replaced and never changed, since they are shown while others come.
+    """
 
     tenant: str
     id: str
     first_seen: datetime
     last_seen: datetime
     size: int = 1
-    members: deque[Verdict] = field(default_factory=lambda: deque(maxlen=MAX_MEMBERS))
+    members: tuple[Verdict, ...] = ()
 
     @property
     def shown(self) -> Verdict:
@@ -41,7 +44,7 @@ class Campaign:
 
     def join(self, other: "Campaign") -> None:
         """Take in the duplicates of another campaign, whose first picture turned out to be a copy as well."""
-        self.members = deque((*other.members, *self.members), MAX_MEMBERS)
+        self.members = (*other.members, *self.members)[-MAX_MEMBERS:]
         self.size += other.size - 1
         self.last_seen = max(self.last_seen, other.last_seen)
 
@@ -75,7 +78,7 @@ class CampaignLog:
                 return
             if told is None and (early := self._campaigns.pop((tenant, image_id), None)) is not None:
                 campaign.join(early)  # its copies were heard of before it
-            campaign.members.append(verdict)
+            campaign.members = (*campaign.members, verdict)[-MAX_MEMBERS:]
             campaign.size = campaign.size + 1 if told is None else max(campaign.size, told.size)
             campaign.last_seen = max(campaign.last_seen, verdict.decided_at)
             _put(self._campaigns, (tenant, first), campaign, MAX_CAMPAIGNS)

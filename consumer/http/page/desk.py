@@ -40,6 +40,8 @@ class Desk:
     monitor: Monitor
     banks: BankDirectory
     replicas: tuple[TopicReplica, ...]
+    streams: int = 0  # visitors who are sent events
+    is_closing: bool = False
 
     @classmethod
     def of(cls, parts: Parts) -> "Desk":
@@ -59,6 +61,10 @@ class Desk:
         """Take in a verdict."""
         self.activity.add(verdict)
         self.campaigns.add(verdict)
+
+    def end_streams(self) -> None:
+        """Send no more events, so that the process can end."""
+        self.is_closing = True
 
     def close(self) -> None:
         """Let go of the brokers."""

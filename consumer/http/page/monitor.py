@@ -32,9 +32,9 @@ class Monitor:
     async def health(self) -> Health:
         """How the parts are now, or were within the last second."""
         async with self._lock:
-            now = time.monotonic()
-            if self._sample is None or now - self._sample[0] > SAMPLE_EVERY_S:
-                self._sample = (now, await asyncio.to_thread(self._ask))
+            if self._sample is None or time.monotonic() - self._sample[0] > SAMPLE_EVERY_S:
+                asked = await asyncio.to_thread(self._ask)  # takes long while a part is away
+                self._sample = (time.monotonic(), asked)
             return self._sample[1]
 
     def _ask(self) -> Health:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -10,12 +11,15 @@ from fastapi.responses import Response, StreamingResponse
 from consumer.events import NAME_LENGTH
 from consumer.http.page.desk import Desk, TheDesk, TheVisitor
 from consumer.http.page.rendering import render, render_text
+from consumer.http.problems import Refused
 
 router = APIRouter(include_in_schema=False)
 
 EVERY_S = 1.0
 # A visitor is asked again who it is after this long: the browser connects again by itself.
 STREAM_S = 300.0
+# Visitors who are sent events at once; each takes a connection. Others see the page as it was when they opened it.
+MAX_STREAMS = 200
 
 
 @router.get("/")
@@ -26,15 +30,21 @@ async def now(request: Request, desk: TheDesk, visitor: TheVisitor) -> Response:
 
 @router.get("/now/events")
 async def events(request: Request, desk: TheDesk, visitor: TheVisitor) -> StreamingResponse:
-    """Send what happens, each second."""
+    """Send what happens, each second. Raises Refused when too many look."""
+    if desk.streams >= MAX_STREAMS:
+        raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "Too many look at this page.", retry_after_s=EVERY_S)
 
     async def stream() -> AsyncIterator[str]:
-        for _ in range(int(STREAM_S / EVERY_S)):
-            await asyncio.sleep(EVERY_S)
-            if await request.is_disconnected():
-                return
-            html = render_text("_now.html", **await _context(desk, visitor.tenant))
-            yield "event: now\n" + "".join(f"data: {line}\n" for line in html.splitlines()) + "\n"
+        desk.streams += 1
+        try:
+            for _ in range(int(STREAM_S / EVERY_S)):
+                await asyncio.sleep(EVERY_S)
+                if desk.is_closing or await request.is_disconnected():
+                    return
+                html = render_text("_now.html", **await _context(desk, visitor.tenant))
+                yield "event: now\n" + "".join(f"data: {line}\n" for line in html.splitlines()) + "\n"
+        finally:
+            desk.streams -= 1
 
     return StreamingResponse(stream(), media_type="text/event-stream")
 

@@ -10,7 +10,7 @@ from consumer.http.models import LookupMatch
 from consumer.http.page.desk import TheVisitor, check_form
 from consumer.http.page.rendering import render
 from consumer.http.parts import ThePart
-from consumer.http.problems import Refused
+from consumer.http.problems import Refused, say_away
 
 router = APIRouter(include_in_schema=False)
 
@@ -39,5 +39,7 @@ async def compare(request: Request, parts: ThePart, visitor: TheVisitor) -> Resp
         return render(
             request, "_looked_up.html", visitor, matches=[LookupMatch.of(each) for each in found.matches[:MAX_MATCHES]]
         )
-    except (Refused, Unprocessable, Unavailable) as error:
+    except (Refused, Unprocessable) as error:
         return render(request, "_failed.html", visitor, detail=error.detail)
+    except Unavailable as error:
+        return render(request, "_failed.html", visitor, detail=say_away(error))

@@ -1,12 +1,26 @@
 """What is counted of verdicts, and how uploads of the same picture come together for review."""
 
+import asyncio
 import json
+import time
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import cast
+from unittest.mock import Mock
+
+import pytest
+from fastapi import Request
 
 from consumer.events import Record
+from consumer.http.page import monitor, now
 from consumer.http.page.activity import MAX_TENANTS, Activity
 from consumer.http.page.campaigns import MAX_CAMPAIGNS, MAX_MEMBERS, CampaignLog
 from consumer.http.page.decisions import Decision, DecisionLog, feedback_message
+from consumer.http.page.desk import Desk
+from consumer.http.page.monitor import Health, Monitor
+from consumer.http.parts import Parts
+from consumer.http.problems import Refused
 from consumer.verdicts import Campaign, Match, Model, Verdict
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -57,6 +71,60 @@ def test_tenants_without_end_take_no_memory_without_end() -> None:
         campaigns.add(verdict(f"{number}", f"of {number}"))
     assert len(activity.tenants()) == MAX_TENANTS
     assert len(campaigns.of_tenant("default")) == MAX_CAMPAIGNS
+
+
+def test_a_campaign_can_be_shown_while_more_uploads_join_it() -> None:
+    log = CampaignLog()
+    log.add(verdict("b", "a"))
+    log.add(verdict("c", "a"))
+    [shown] = log.of_tenant("default")
+    members = iter(shown.members)
+    next(members)
+    log.add(verdict("d", "a"))
+    assert [each.image_id for each in members] == ["c"]
+
+
+def test_parts_that_answer_slowly_are_asked_once_for_all_who_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Health] = []
+
+    def ask(_: Monitor) -> Health:
+        time.sleep(0.1)
+        asked.append(Health({"kafka": "away"}, None))
+        return asked[-1]
+
+    async def look() -> list[Health]:
+        one = Monitor(cast(Parts, None))
+        return await asyncio.gather(*(one.health() for _ in range(5)))
+
+    monkeypatch.setattr(Monitor, "_ask", ask)
+    monkeypatch.setattr(monitor, "SAMPLE_EVERY_S", 0.05)
+    assert asyncio.run(look()) == asked * 5
+
+
+def test_so_many_are_sent_events_at_once_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def context(*_: object) -> dict[str, object]:
+        return {}
+
+    async def connected() -> bool:
+        return False
+
+    monkeypatch.setattr(now, "MAX_STREAMS", 2)
+    monkeypatch.setattr(now, "EVERY_S", 0.001)
+    monkeypatch.setattr(now, "_context", context)
+    monkeypatch.setattr(now, "render_text", lambda *_: "text")
+    desk = cast(Desk, SimpleNamespace(streams=0, is_closing=False))
+    request, visitor = cast(Request, SimpleNamespace(is_disconnected=connected)), Mock(tenant="default")
+
+    async def look() -> None:
+        streams = [(await now.events(request, desk, visitor)).body_iterator for _ in range(2)]
+        for stream in streams:
+            assert await anext(aiter(stream)) == "event: now\ndata: text\n\n"
+        with pytest.raises(Refused, match="503"):
+            await now.events(request, desk, visitor)
+        await cast(AsyncGenerator[str], streams[0]).aclose()
+        await now.events(request, desk, visitor)
+
+    asyncio.run(look())
 
 
 def test_copies_of_copies_are_one_campaign_in_whatever_order_they_come() -> None:

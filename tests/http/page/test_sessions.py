@@ -13,9 +13,12 @@ from consumer.http.access import ANYBODY
 from consumer.http.keys import new_key
 from consumer.http.page import banks, calibration, entrance, now, review, trial
 from consumer.http.page.sessions import ID_COOKIE, SESSION_COOKIE, TOKEN_HEADER, Sessions
+from consumer.http.server import STOP_TIMEOUT_S
 from tests.http.conftest import serve
 from tests.http.keys import entry
 from tests.http.page.conftest import HOSTILE_ID, Site
+from tests.http_fixtures import http_server
+from tests.stack_fixtures import serving
 
 READER, REVIEWER, ADMIN = new_key(), new_key(), new_key()
 CHANGING = sorted(
@@ -112,6 +115,17 @@ def test_no_cookie_but_ours_opens_the_page(guarded: httpx.Client) -> None:
     assert somebody.send("GET", "/").status_code == 200
     assert somebody.send("POST", "/sign-out", data={"token": somebody.token()}).status_code == 303
     assert somebody.cookies[SESSION_COOKIE] == ""
+
+
+def test_who_looks_at_the_page_does_not_hold_up_the_end_of_the_process(site: Site, tmp_path: Path) -> None:
+    server = http_server(site.service.environment, tmp_path)
+    with serving(server):
+        address = f"http://127.0.0.1:{server.ports[0]}/now/events"
+        with httpx.stream("GET", address, timeout=30, trust_env=False) as stream:
+            assert next(stream.iter_lines()) == "event: now"
+            began_s = time.monotonic()
+            server.stop(timeout_s=30)
+    assert time.monotonic() - began_s < STOP_TIMEOUT_S
 
 
 @pytest.mark.parametrize("next_page", ["https://evil.example/", "//evil.example", "/\\evil.example"])
