@@ -55,7 +55,13 @@ def verifier(provider: Provider) -> TokenVerifier:
 
 
 def token(provider: Provider, key: Any = KEY, algorithm: str = "RS256", **claims: object) -> str:
-    content = {"iss": provider.url, "aud": "seenit", "sub": "ada", "exp": NOW + 600, "scope": "read seenit:review"}
+    content = {
+        "iss": provider.url,
+        "aud": "seenit",
+        "sub": "ada",
+        "exp": int(time.time()) + 600,
+        "scope": "read seenit:review",
+    }
     content = {**content, "tenants": ["shop"], **claims}
     return jwt.encode(
         {"alg": algorithm, "kid": key.kid}, {name: each for name, each in content.items() if each is not None}, key
@@ -77,7 +83,7 @@ def test_scopes_and_tenants_are_those_of_the_claims(provider: Provider) -> None:
         {"exp": NOW - 60},
         {"exp": None},
         {"exp": "soon"},
-        {"nbf": NOW + 600},
+        {"nbf": NOW + 86_400},
         {"aud": "another service"},
         {"aud": None},
         {"iss": "http://127.0.0.1"},
