@@ -65,7 +65,7 @@ class NearWindow(FakeWindow):
 def verdicts(model: ModelInfo, outcomes: Sequence[VerificationOutcome], max_others: int) -> list[Verdict]:
     """Run the match stage on uploads of these outcomes; return what is published."""
     window, unused = cast(Any, NearWindow(outcomes)), cast(Any, None)
-    encode = cast(Any, SimpleNamespace(await_encoded=lambda _: None))
+    encode = cast(Any, SimpleNamespace(await_encoded=lambda _: None, encode_again=None))
     verifier, redo_log, rejections = cast(Any, FakeVerifier(outcomes)), RedoLog(window), no_rejections(window)
     match = Match(model, max_others, encode, window, verifier, redo_log, rejections, no_campaigns())
     items = []
