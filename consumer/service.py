@@ -86,6 +86,9 @@ class Service:
             window = self._open_window(encoder.info)
             if window.loss_guard.recovers and not self._await(window.loss_guard.marker):
                 return
+            stack.callback(self._stop.set)
+            # Before banks are read: their entries may be of uploads that are to be recovered.
+            start_recovery(self._settings.kafka, encoder.info, window, self._stop)
             moderation = stack.enter_context(Moderation(self._settings, window, encoder, self._metrics))
             if not self._await(moderation.catch_up):
                 return
@@ -165,9 +168,6 @@ class Service:
         self._metrics.windows = parts.window.tenant_stats
         parts.moderation.take_in_feedback(parts.pipeline.fail)
         threading.Thread(target=self._observe, args=(parts,), name="observe", daemon=True).start()
-        if parts.window.loss_guard.recovers:
-            arguments = (self._settings.kafka, parts.encoder.info, parts.window, self._stop)
-            threading.Thread(target=recover_when_lost, args=arguments, name="rebuild", daemon=True).start()
 
     def _await(self, ask: Callable[[], object]) -> bool:
         """Ask again until the dependency answers; False when stopped meanwhile."""
@@ -256,6 +256,13 @@ class Service:
     def _close_redis(self) -> None:
         if self._redis is not None:
             self._redis.close()
+
+
+def start_recovery(kafka: KafkaSettings, model: ModelInfo, window: RedisWindow, stop: threading.Event) -> None:
+    """Start the thread that recovers the window, if it is to be recovered."""
+    if window.loss_guard.recovers:
+        arguments = (kafka, model, window, stop)
+        threading.Thread(target=recover_when_lost, args=arguments, name="rebuild", daemon=True).start()
 
 
 def recover_when_lost(kafka: KafkaSettings, model: ModelInfo, window: RedisWindow, stop: threading.Event) -> None:

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 
 from consumer.encoder.contract import ModelInfo
+from consumer.errors import Unavailable
 from consumer.settings import WindowSettings
 from consumer.window.connection import AnyRedis
 from consumer.window.contract import TenantStats, Window, WindowStats
 from consumer.window.index import Query, SearchParams, VectorIndex
 from consumer.window.inverted_lists import Effort
 from consumer.window.large_index import LargeIndex, RowsGone
-from consumer.window.loss_guard import LossGuard
+from consumer.window.loss_guard import RECOVERY_PENDING, LossGuard
 from consumer.window.records import (
     AppendResult,
     DeleteResult,
@@ -218,9 +219,15 @@ class RedisWindow(Window):
         return [next(values[tenant]) for tenant, _ in positions]
 
     def find_record(self, tenant: str, image_id: str) -> StoredRecord | None:
-        """Read the newest record under an image id; None if there is none, as of an exact copy that is not stored."""
+        """Read the newest record under an image id; None if there is none, as of an exact copy that is not stored.
+
+        Raises Unavailable where it may be in a window that is to be recovered.
+        """
+        is_lost = self.loss_guard.recovers and self.loss_guard.marker() is None
         positions = self.store.command("HGET", self.store.key(tenant, "ids"), encode_name(image_id))
         if not positions:
+            if is_lost:
+                raise Unavailable("redis", RECOVERY_PENDING)
             return None
         newest = positions.split()[-1]
         pipeline = self.store.pipeline()

@@ -127,8 +127,11 @@ def test_a_lost_window_is_not_taken_for_an_empty_one(process: Open, redis: Redis
     reader = process(on_loss="rebuild")
     with pytest.raises(Unavailable, match="rebuilt"):
         look_up(reader, upload("", 1))
+    with pytest.raises(Unavailable, match="rebuilt"):
+        reader.find_record("t", "a")
     reader.store.command("SET", reader.store.shared_key("marker"), b"1-marker")
     assert look_up(reader, upload("", 1)).exact is None
+    assert reader.find_record("t", "a") is None
     process().append([upload("a", 1)])
     assert look_up(reader, upload("", 1)).exact is not None
     redis.hset(keys()["meta"], "rebuilding", 1)

@@ -48,7 +48,6 @@ def begin(kafka_cluster: KafkaCluster, server: Server, triton: str, tmp_path: Pa
 
     def begin(on_loss: str) -> Service:
         topic = f"embeddings-{uuid.uuid4().hex[:8]}"
-        kafka_cluster.create_topic(topic, PARTITIONS)
         url = f"redis://127.0.0.1:{server.ports[0]}/0"
         context = new_service(
             kafka_cluster.bootstrap_servers,
