@@ -131,7 +131,7 @@ def new_service(
 ) -> Iterator[Service]:
     """Make a service whose topics, group and window are its own, on servers that others use too.
 
-    `more` are settings; the topics among them are made, with one partition.
+    `more` are settings; the topics among them are made, with one partition, but embeddings with as many as uploads.
     """
     name = uuid.uuid4().hex[:8]
     kafka = KafkaSettings(
@@ -150,7 +150,11 @@ def new_service(
     topics += [kafka.rematches_topic] if banks else []
     new_topics = [NewTopic(topic, PARTITIONS, 1) for topic in topics]
     new_topics += [NewTopic(kafka.banks_topic, 1, 1)] if banks else []
-    new_topics += [NewTopic(topic, 1, 1) for setting, topic in more.items() if setting.endswith("_TOPIC")]
+    new_topics += [
+        NewTopic(topic, PARTITIONS if "EMBEDDINGS" in setting else 1, 1)
+        for setting, topic in more.items()
+        if setting.endswith("_TOPIC")
+    ]
     for created in admin.create_topics(new_topics).values():
         created.result()
     environment = {
