@@ -22,12 +22,11 @@ from tests.kafka_cluster import KafkaCluster
 from tests.pictures import noise
 from tests.processes import until
 from tests.redis_servers import client_of, redis_like
-from tests.service_fixtures import Service, new_service
+from tests.service_fixtures import PARTITIONS, Service, new_service
 from tests.stack_fixtures import serving
 
 pytestmark = pytest.mark.timeout(300)
 
-PARTITIONS = 3
 ORIGINALS = {f"original {name}": data for name, data in list(photographs())[:8]}
 DELETED = next(iter(ORIGINALS))
 
