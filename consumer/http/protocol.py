@@ -1,9 +1,12 @@
 """The HTTP protocol of uvicorn, with bounds on what a connection may take before a request is known."""
 
 import asyncio
+from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from consumer.http.problems import problem
 
 # A client has this long to send all headers of a request, on a new connection and on one that is used again.
 HEADERS_TIMEOUT_S = 10.0
@@ -44,6 +47,13 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._stop_waiting()
         super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no request, or has too many headers, as everything else is answered."""
+        reply = problem(HTTPStatus.BAD_REQUEST, "bad-request", msg, {"connection": "close"})
+        headers = b"".join(name + b": " + value + b"\r\n" for name, value in reply.raw_headers)
+        self.transport.write(STATUS_LINE[HTTPStatus.BAD_REQUEST] + headers + b"\r\n" + bytes(reply.body))
+        self.transport.close()
 
     def _count(self, size: int) -> None:
         self._header_bytes += size
