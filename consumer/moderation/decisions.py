@@ -91,7 +91,7 @@ class Decisions:
         self._keys_of_edge: dict[_Edge, dict[bytes, None]] = {}
         self._keys_of_image: dict[tuple[str, str], set[bytes]] = {}
         self._rejected: dict[tuple[str, _Name], set[_Name]] = {}
-        self._replica = TopicReplica(settings, self._topic, self._follow) if settings.feedback_topic else None
+        self._replica = TopicReplica(settings, self._topic, self.apply) if settings.feedback_topic else None
 
     def __len__(self) -> int:
         return len(self._known)
@@ -128,7 +128,8 @@ class Decisions:
         for key in keys:
             yield OutgoingMessage(self._topic, key, None, ())
 
-    def _follow(self, record: Record) -> None:
+    def apply(self, record: Record) -> None:
+        """Follow one message of the topic."""
         key, value = record.key, record.value
         if key is None:
             return

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from consumer.events import Record
 from consumer.moderation.decisions import Decisions
 from consumer.settings import KafkaSettings
 
@@ -29,7 +30,7 @@ SOUND = {
 )
 def test_what_is_no_decision_is_left_out(change: dict[str, object]) -> None:
     decisions = Decisions(KafkaSettings(feedback_topic=""))
-    decisions.apply(b"sound", json.dumps(SOUND).encode())
-    decisions.apply(b"other", json.dumps({**SOUND, **change}).encode())
+    for offset, (key, content) in enumerate(((b"sound", SOUND), (b"other", {**SOUND, **change}))):
+        decisions.apply(Record("decisions", 0, offset, key, json.dumps(content).encode(), (), 0))
     assert decisions.partners("t", "a", b"").image_ids == {"b"}
     assert [each.key for each in decisions.tombstones("t", "a", datetime.now(UTC))] == [b"sound"]
