@@ -83,6 +83,7 @@ class Rematcher:
         self._consumer: UploadsConsumer | None = None
         self._leased: list[Leased] = []  # polled, and not looked at yet
         self._read: list[_Read] = []
+        self._is_unconfirmed = False  # whether what was read may be committed, though the brokers did not confirm it
 
     def run(self, stop: threading.Event) -> None:
         """Answer messages, and wait for what is away. Raises Misconfigured when the brokers refuse this member."""
@@ -96,10 +97,11 @@ class Rematcher:
             stack.callback(publisher.close)
             while not stop.is_set():
                 try:
-                    self._read_more(consumer)
+                    if not self._is_unconfirmed:  # else the same has to be published again: the offsets tell what is
+                        self._read_more(consumer)
                     if self._read:
                         self._answer(consumer, publisher)
-                    self._read, reported = [], ""
+                    self._read, self._is_unconfirmed, reported = [], False, ""
                 except Misconfigured:
                     raise
                 except Exception as error:  # a fault of this code must not end it in one process after the other
@@ -153,10 +155,11 @@ class Rematcher:
             held = [each for each in self._read if consumer.holds(each.lease)]
             if len(held) < len(self._read):
                 # Another process has the others, or this one under another lease: what is held is answered by itself.
-                self._read = held
+                self._read, self._is_unconfirmed = held, False
                 raise Unavailable("kafka", "messages were handed over while earlier uploads were looked for")
             ends = {each.lease.partition: each.offset + 1 for each in held}
             topic = self._settings.input_topic
+            self._is_unconfirmed = True
             publisher.publish(messages, [TopicPartition(topic, *position) for position in ends.items()])
         self._store.forget_failures([(each.lease.partition, each.offset) for each in held if each.letter])
         self._store.note_searched(
