@@ -34,3 +34,5 @@ def test_the_lease_is_kept_while_a_picture_does_not_come(monkeypatch: pytest.Mon
                 encoder.encode([new] * 50, lose_lease)
         finally:
             encoder.close()
+            encoder._threads.shutdown()  # children that are busy are left alone: each waits for the picture
+            encoder.rest()
