@@ -8,15 +8,12 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import NamedTuple
 
-from cloudevents.core.bindings.kafka import to_binary
-from cloudevents.core.formats.json import JSONFormat
-from cloudevents.core.v1.event import CloudEvent
 from pydantic import AwareDatetime
 
 from consumer.events import Body
 from consumer.http.problems import Refused
 from consumer.http.scopes import Caller
-from consumer.kafka.messages import OutgoingMessage
+from consumer.kafka.messages import OutgoingMessage, binary_message
 from consumer.kafka.sender import Sender, Sent
 from consumer.settings import KafkaSettings
 
@@ -74,19 +71,8 @@ class Changes:
         return Asked(event_id, sent)
 
     def _audit_message(self, change: AuditedChange) -> OutgoingMessage:
-        event = CloudEvent(
-            {
-                "id": str(uuid.uuid4()),
-                "source": SOURCE,
-                "type": "audit.change",
-                "time": change.at,
-                "datacontenttype": "application/json",
-            },
-            change.model_dump_json().encode(),
-        )
-        message = to_binary(event, JSONFormat(), key_mapper=lambda _: json.dumps(change.tenant))
-        key = message.key.encode() if isinstance(message.key, str) else message.key
-        return OutgoingMessage(self._audit_topic, key, message.value, tuple(message.headers.items()))
+        attributes = {"id": str(uuid.uuid4()), "source": SOURCE, "type": "audit.change", "time": change.at}
+        return binary_message(self._audit_topic, json.dumps(change.tenant), attributes, change.model_dump_json())
 
 
 def not_set_up(setting: str) -> Refused:

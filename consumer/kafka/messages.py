@@ -1,7 +1,7 @@
 """Kafka messages that the service reads and writes."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -104,17 +104,13 @@ def record_header(record: Record) -> tuple[str, bytes]:
 
 def event_message(topic: str, kind: str, event_id: str, key: str, time: datetime, data: BaseModel) -> OutgoingMessage:
     """Write an event for a topic: a CloudEvent in binary mode, about what its key names."""
-    event = CloudEvent(
-        {
-            "id": event_id,
-            "source": SOURCE,
-            "type": kind,
-            "subject": key,
-            "time": time,
-            "datacontenttype": "application/json",
-        },
-        data.model_dump_json(exclude_none=True).encode(),
-    )
+    attributes = {"id": event_id, "source": SOURCE, "type": kind, "subject": key, "time": time}
+    return binary_message(topic, key, attributes, data.model_dump_json(exclude_none=True))
+
+
+def binary_message(topic: str, key: str, attributes: Mapping[str, object], data: str) -> OutgoingMessage:
+    """Write a CloudEvent in binary mode, whose data is JSON."""
+    event = CloudEvent({**attributes, "datacontenttype": "application/json"}, data.encode())
     message = to_binary(event, _JSON)
     return OutgoingMessage(topic, key.encode(), message.value, tuple(message.headers.items()))
 
@@ -140,19 +136,13 @@ def verdict_message(verdict: Verdict, event: Event) -> KafkaMessage:
 
 def incoming_message(topic: str, body: ImageUpload | ImageDeleted | MatchFeedback, source: str) -> OutgoingMessage:
     """Make a message for one of the topics that the service reads: a CloudEvent in binary mode, with a new id."""
-    event = CloudEvent(
-        {
-            "id": str(uuid.uuid4()),
-            "source": source,
-            "type": INCOMING_TYPES[type(body)],
-            "time": datetime.now(UTC),
-            "datacontenttype": "application/json",
-        },
-        body.model_dump_json(exclude_none=True).encode(),
-    )
-    message = to_binary(event, _JSON, key_mapper=lambda _: body.image_id or "")
-    key = message.key.encode() if isinstance(message.key, str) else message.key
-    return OutgoingMessage(topic, key, message.value, tuple(message.headers.items()))
+    attributes = {
+        "id": str(uuid.uuid4()),
+        "source": source,
+        "type": INCOMING_TYPES[type(body)],
+        "time": datetime.now(UTC),
+    }
+    return binary_message(topic, body.image_id or "", attributes, body.model_dump_json(exclude_none=True))
 
 
 def produce(

@@ -1,29 +1,5 @@
-"""A server of the module's own, of each kind that keeps the window, and a client of it."""
+"""What the tests of moderation ask for: its copies in Redis stand beside the window."""
 
-from collections.abc import Iterator
+from tests.window.servers import empty_redis, redis, server
 
-import pytest
-from redis import Redis
-
-from consumer.local.binaries import Binaries
-from consumer.local.process import Server
-from tests.redis_servers import KINDS, client_of, redis_like
-from tests.stack_fixtures import serving
-from tests.window.examples import assert_coherent
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def server(
-    request: pytest.FixtureRequest, binaries: Binaries, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    with serving(redis_like(request.param, binaries, tmp_path_factory.mktemp("redis"))) as server:
-        yield server
-
-
-@pytest.fixture
-def redis(server: Server) -> Iterator[Redis]:
-    """A client of the server, which is emptied before, and checked for loose ends afterwards."""
-    with client_of(server) as client:
-        client.flushall()
-        yield client
-        assert_coherent(client)
+__all__ = ["empty_redis", "redis", "server"]
