@@ -1,17 +1,20 @@
 """Programs that the tests of deploy/ need: those on the PATH, or fetched once into `.stack/` at pinned versions."""
 
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 HERE = Path(__file__).parent
-STACK = HERE.parent.parent / ".stack"
+STORE = HERE.parents[1] / ".stack" / "deploy"
 KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5@v5.8.2"
 
 
@@ -40,25 +43,17 @@ def supply() -> Path:
     return _packages("supply", HERE.parents[1] / "deploy" / "supply" / "requirements.lock")
 
 
-def _packages(name: str, lock: Path) -> Path:
-    folder = _folder(name, lock)
-    if not folder.exists():
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
-        _fetch([*pip, "--target", str(_fresh(folder)), "--requirement", str(lock)], folder)
-    return folder
-
-
 def custom_resources() -> Path:
     """Return the folder with the Node packages that know the schemas of Strimzi, KEDA and the Prometheus operator."""
     lock = HERE / "package-lock.json"
-    folder = _folder("crds", lock)
-    if not folder.exists():
+
+    def install(fresh: Path) -> None:
         npm = needed("npm", "npm")
-        fresh = _fresh(folder)
         for name in ("package.json", "package-lock.json"):
             shutil.copy(HERE / name, fresh)
-        _fetch([npm, "ci", "--silent", "--ignore-scripts", "--prefix", str(fresh)], folder)
-    return folder
+        _run([npm, "ci", "--silent", "--ignore-scripts", "--prefix", str(fresh)])
+
+    return _fetched(_name("crds", lock), install)
 
 
 def kustomize() -> str:
@@ -66,28 +61,39 @@ def kustomize() -> str:
     installed = shutil.which("kustomize")
     if installed:
         return installed
-    folder = STACK / "deploy" / KUSTOMIZE.rpartition("@")[2]
-    if not folder.exists():
+
+    def build(fresh: Path) -> None:
         go = _packages("go", HERE / "go.lock") / "go" / "bin" / "go"  # Debian's is too old for it
-        _fetch([str(go), "install", KUSTOMIZE], folder, GOBIN=str(_fresh(folder)), GOROOT="", CGO_ENABLED="0")
-    return str(folder / "kustomize")
+        _run([str(go), "install", KUSTOMIZE], GOBIN=str(fresh), GOROOT="", CGO_ENABLED="0")
+
+    return str(_fetched(f"kustomize-{KUSTOMIZE.rpartition('@')[2]}", build) / "kustomize")
 
 
-def _folder(name: str, lock: Path) -> Path:
-    return STACK / "deploy" / f"{name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
+def _packages(name: str, lock: Path) -> Path:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
+    return _fetched(_name(name, lock), lambda fresh: _run([*pip, "--target", str(fresh), "--requirement", str(lock)]))
 
 
-def _fresh(folder: Path) -> Path:
-    """Make the folder to fetch into; it is renamed to the final `folder` once it is complete."""
-    fresh = folder.with_name(f"{folder.name}.{os.getpid()}")
-    fresh.mkdir(parents=True)
-    return fresh
+def _name(name: str, lock: Path) -> str:
+    return f"{name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
 
 
-def _fetch(command: list[str], folder: Path, **variables: str) -> None:
-    fresh = folder.with_name(f"{folder.name}.{os.getpid()}")
+def _fetched(name: str, fetch: Callable[[Path], None]) -> Path:
+    """Return the folder of this name, which `fetch` fills where it is not there yet."""
+    folder = STORE / name
+    STORE.mkdir(parents=True, exist_ok=True)
+    with (STORE / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of two test processes at once, the second uses what the first fetched
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=STORE) as scratch:
+                fresh = Path(scratch) / name
+                fresh.mkdir()
+                fetch(fresh)
+                fresh.rename(folder)
+    return folder
+
+
+def _run(command: list[str], **variables: str) -> None:
     done = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, check=False)
     if done.returncode:
-        shutil.rmtree(fresh, ignore_errors=True)
         missing(f"{command[0]} cannot fetch what the test needs: {done.stderr.strip()[-300:]}")
-    fresh.rename(folder)
