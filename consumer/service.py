@@ -33,6 +33,7 @@ from consumer.telemetry.metrics import Metrics
 from consumer.telemetry.start import start_tracing
 from consumer.verification.rerank import Verifier
 from consumer.window.connection import REDIS_FAILURES, AnyRedis, connect
+from consumer.window.originals import Originals
 from consumer.window.recovery import RecoveryProgress, recover_window
 from consumer.window.redo_log import RedoLog
 from consumer.window.window import RedisWindow
@@ -144,7 +145,7 @@ class Service:
         match = Match(
             model, settings.window.others, encode, window, verifier, redo_log, rejections, campaigns, bank_step
         )
-        publish = Publish(settings.kafka, model, consumer, publisher, metrics)
+        publish = Publish(settings.kafka, model, consumer, publisher, metrics, Originals(window))
         pipeline = Pipeline(
             settings.pipeline,
             model.max_batch_size,

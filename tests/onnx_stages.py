@@ -69,7 +69,7 @@ class OnnxStages:
         rejections, campaigns = no_rejections(window), Campaigns(window, verifier, settings.campaigns)
         others, encode = settings.window.others, self._encode
         self._match = Match(model, others, encode, window, verifier, redo_log, rejections, campaigns)
-        self._publish = Publish(settings.kafka, model, unused, unused, metrics)
+        self._publish = Publish(settings.kafka, model, unused, unused, metrics, unused)
         self._count = 0
 
     def upload(self, image_id: str, data: bytes, tenant: str = "default") -> Verdict:
@@ -85,7 +85,7 @@ class OnnxStages:
         self._count += 1
         for stage in (self._ingest, self._encode, self._match):
             stage.run(batch)
-        [message, *_] = self._publish.messages(batch.items, now)
+        [message, *_] = self._publish.messages(batch.items, now, {})
         return Verdict.model_validate_json(cast(bytes, message.value))
 
     def close(self) -> None:

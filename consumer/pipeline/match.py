@@ -12,7 +12,7 @@ from consumer.decide import Decision, decide
 from consumer.encoder.contract import ModelInfo
 from consumer.errors import Unprocessable
 from consumer.events import ImageDeleted
-from consumer.moderation.campaigns import NOT_JOINED, Campaigns, Duplicate, MatchDetails
+from consumer.moderation.campaigns import Campaigns, Duplicate, MatchDetails
 from consumer.moderation.rejections import Rejections
 from consumer.pipeline.bank_step import NO_BANKS, BankStep
 from consumer.pipeline.batch import Batch, Item, Outcome
@@ -57,20 +57,20 @@ class Match:
         self._redo_log.replay()
         self._redo_log.record(batch.writes, partial(self._match_again, batch))
         undecided = [item for item in batch.items if item.outcome is None and not item.is_ignored]
-        self._match(undecided, batch.writes, 0)
+        self._match(undecided, batch.writes)
 
-    def _match_again(self, batch: Batch, recovered_ms: int) -> None:
-        """Decide again what was decided in a window that was lost; what was recovered is of `recovered_ms` or older."""
+    def _match_again(self, batch: Batch) -> None:
+        """Decide again what was decided in a window that was lost."""
         batch.writes.writes.clear()
-        self._match([item for item in batch.items if item.outcome is not None], batch.writes, recovered_ms)
+        self._match([item for item in batch.items if item.outcome is not None], batch.writes)
 
-    def _match(self, items: list[Item], writes: BatchWrites, recovered_ms: int) -> None:
+    def _match(self, items: list[Item], writes: BatchWrites) -> None:
         processable = (item for item in items if item.failure is None)
         for deletions, segment in groupby(processable, lambda item: item.is_deletion):
             alike = list(segment)
             outcomes = self._delete(alike) if deletions else self._decide(alike)
             for item, outcome in zip(alike, outcomes, strict=True):
-                item.outcome = _keep_unique(item.outcome, outcome, recovered_ms)
+                item.outcome = outcome
                 if outcome.stored_record is not None or deletions:
                     event = item.event
                     writes.writes.append(Write(event.tenant, event.image_id, item.source, outcome.stored_record))
@@ -196,21 +196,6 @@ def _deletion_of(item: Item) -> tuple[str, str, datetime | None]:
     """Tenant and image id of a deletion, and when it took place, if it tells."""
     body = item.event.body
     return item.event.tenant, item.event.image_id, body.deleted_at if isinstance(body, ImageDeleted) else None
-
-
-def _keep_unique(before: Outcome | None, now: Outcome, recovered_ms: int) -> Outcome:
-    """Keep an upload unique that was so in the lost window, where it now matches a picture from there.
-
-    That one came later and was compared with it, and is called its copy: each would be the other's.
-    """
-    if before is None or before.decision is None or before.decision.verdict != "unique":
-        return now
-    decision = now.decision
-    if decision is None or decision.match is None:
-        return now
-    if any(match.position[0] <= recovered_ms for match in (decision.match, *decision.others)):
-        return replace(now, decision=before.decision, evidence={}, joined=NOT_JOINED)
-    return now
 
 
 def _requests(items: list[Item], appended: list[AppendResult]) -> list[VerificationRequest]:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from confluent_kafka import TopicPartition
@@ -19,7 +19,8 @@ from consumer.settings import KafkaSettings
 from consumer.telemetry.metrics import Metrics
 from consumer.verdicts import Match, Model, Verdict
 from consumer.window.changelog import tombstone_message, upsert_message
-from consumer.window.records import Position
+from consumer.window.originals import Originals, Place
+from consumer.window.records import Position, StoredRecord
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +35,14 @@ class Publish:
         consumer: UploadsConsumer,
         publisher: Publisher,
         metrics: Metrics,
+        originals: Originals,
     ) -> None:
         self._settings = settings
         self._model = model
         self._consumer = consumer
         self._publisher = publisher
         self._metrics = metrics
+        self._originals = originals
         self._named_model = Model(name=model.name, version=model.version)
 
     def run(self, batch: Batch) -> None:
@@ -56,14 +59,32 @@ class Publish:
             topic = self._settings.input_topic
             offsets = [TopicPartition(topic, partition, offset) for partition, offset in next_offsets.items()]
             batch.writes.check()
-            messages = list(self.messages(items, batch.received_at))
+            originals = self._unpublished(items)
+            messages = list(self.messages(items, batch.received_at, originals))
             self._publisher.publish(messages, offsets, batch.writes.check)
             batch.writes.commit()
+            self._originals.note([*originals, *_stored(items)])
         self._count(items)
         batch.trace.published(items)
 
-    def messages(self, items: list[Item], received_at: datetime) -> Iterator[OutgoingMessage]:
-        """The messages that answer these items, in order."""
+    def _unpublished(self, items: list[Item]) -> dict[Place, StoredRecord]:
+        """The originals that verdicts on these items name, and that the changelog may lack."""
+        if not self._settings.embeddings_topic:
+            return {}
+        named = dict.fromkeys(
+            (item.event.tenant, Position(*item.decision.match.position))
+            for item in items
+            if item.decision is not None and item.decision.match is not None
+        )
+        own = _stored(items)
+        return self._originals.unpublished(place for place in named if place not in own)
+
+    def messages(
+        self, items: list[Item], received_at: datetime, originals: Mapping[Place, StoredRecord]
+    ) -> Iterator[OutgoingMessage]:
+        """The messages that answer these items, in order, behind those about `originals` that they name."""
+        for (tenant, _), original in originals.items():
+            yield upsert_message(self._settings.embeddings_topic, self._model, tenant, original)
         dead_lettered: Record | None = None
         for item in items:
             if self._settings.embeddings_topic:
@@ -145,6 +166,15 @@ class Publish:
         for hit in banks.hits:
             self._metrics.bank_hits.labels(hit.kind).inc()
         self._metrics.silenced.inc(bool(banks.silenced_by))
+
+
+def _stored(items: list[Item]) -> set[Place]:
+    """Where the records of these items stand, of those that have one."""
+    return {
+        (item.event.tenant, item.outcome.stored_record.position)
+        for item in items
+        if item.outcome is not None and item.outcome.stored_record is not None
+    }
 
 
 def _matches(item: Item) -> list[Match]:

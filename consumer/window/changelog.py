@@ -5,6 +5,8 @@ order. The value of an upsert is the vector, float16 little endian, or empty for
 message without a value is a tombstone: all records of this image id at or before its position are deleted. That of an
 object also deletes the records of its versions, whose messages may stand in other partitions. If it tells a time,
 records of later uploads stay. The rest is in headers.
+
+A record is published with the verdict on it, and before that with the first verdict that names it: see `originals`.
 """
 
 import json

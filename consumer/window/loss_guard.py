@@ -38,12 +38,6 @@ class MarkerReading(NamedTuple):
     marker: bytes | None
     read_at_s: float
 
-    @property
-    def recovered_ms(self) -> int:
-        """The time of the newest change that was recovered, by the server's clock; 0 if the marker does not tell."""
-        time_ms, dash, _ = (self.marker or b"").partition(b"-")
-        return int(time_ms) if dash else 0
-
 
 class LossGuard:
     """The marker and the lock of one model's windows. Thread-safe.
@@ -68,14 +62,13 @@ class LossGuard:
         self.problem = "" if marker else self.problem or RECOVERY_PENDING
         return marker
 
-    def mark(self, recovered_ms: int) -> None:
+    def mark(self) -> None:
         """Set a new marker: a window that is not in Redis from now on was never there.
 
-        `recovered_ms` is the time of the newest change that was recovered: what others append meanwhile is younger.
         Raises Unavailable when the server was emptied since `lock`, or another process recovers by now.
         """
         keys = (self._claim_key, self._marker_key)
-        if self._store.evaluate(_MARK, keys, self._token, f"{recovered_ms}-{uuid.uuid4().hex}") == 0:
+        if self._store.evaluate(_MARK, keys, self._token, uuid.uuid4().hex) == 0:
             raise Unavailable("redis", INTERRUPTED)
         self.problem = ""
 

@@ -161,7 +161,6 @@ class _Recovery:
         self._tenants: dict[str, _StagedTenant] = {}
         self._progress = RecoveryProgress()
         self._oldest_ms = store.oldest_ms()
-        self._newest_ms = 0
 
     def run(self, kafka: KafkaSettings) -> RecoveryProgress:
         changelog = ChangelogReader(kafka, self._oldest_ms - CLOCK_SKEW_MS, CHUNK_MESSAGES)
@@ -176,7 +175,7 @@ class _Recovery:
         self._progress.total_rows = sum(len(tenant.table()) for tenant in staged)
         for tenants in _chunks(staged, TENANTS_AT_ONCE):
             self._restore(tenants)
-        self._guard.mark(self._newest_ms)
+        self._guard.mark()
         return self._progress
 
     def _take(self, messages: Sequence[Message]) -> None:
@@ -188,7 +187,6 @@ class _Recovery:
             if change is None:
                 continue
             tenant = self._tenants.setdefault(change.tenant, _StagedTenant(change.tenant))
-            self._newest_ms = max(self._newest_ms, change.position.ms)
             partition, offset = message.partition() or 0, message.offset() or 0
             tenant.highest_serial = max(tenant.highest_serial, change.position.serial)
             if isinstance(change, Tombstone):

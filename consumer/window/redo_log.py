@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from consumer.errors import Unavailable
-from consumer.window.loss_guard import RECOVERY_PENDING, LossGuard, MarkerReading
+from consumer.window.loss_guard import RECOVERY_PENDING, LossGuard
 from consumer.window.records import NewRecord, Source, StoredRecord, decode_record, to_datetime
 from consumer.window.window import RedisWindow
 
@@ -55,7 +55,7 @@ class BatchWrites:
 
     writes: list[Write] = field(default_factory=list)
     guard: LossGuard | None = None
-    match_again: Callable[[int], None] | None = None
+    match_again: Callable[[], None] | None = None
     marker: bytes | None = None
     committed_s: float = math.inf
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -79,10 +79,10 @@ class RedoLog:
         self.batches: deque[BatchWrites] = deque()
         self._window = window
 
-    def record(self, batch: BatchWrites, match_again: Callable[[int], None]) -> None:
+    def record(self, batch: BatchWrites, match_again: Callable[[], None]) -> None:
         """Log a batch, before its first write. Nothing is logged for a window that is never recovered.
 
-        `match_again(recovered_ms)` matches it in a window recovered since; what is younger was not in the lost one.
+        `match_again` matches it in a window that was recovered since.
         """
         guard = self._window.loss_guard
         if guard.recovers and batch.guard is None:
@@ -105,18 +105,18 @@ class RedoLog:
         for batch in self.batches:
             if batch.marker != reading.marker:
                 with batch.lock:
-                    self._repeat(batch, reading)
+                    self._repeat(batch, reading.marker)
         while self.batches and self.batches[0].committed_s < reading.read_at_s:
             self.batches.popleft()
 
-    def _repeat(self, batch: BatchWrites, reading: MarkerReading) -> None:
+    def _repeat(self, batch: BatchWrites, marker: bytes) -> None:
         """Match a batch again, or only make its writes again if it is committed."""
         if batch.committed_s == math.inf and batch.match_again is not None:
-            batch.match_again(reading.recovered_ms)
+            batch.match_again()
         else:
             for write in batch.writes:
                 if write.stored is None:
                     self._window.delete(write.tenant, write.image_id, write.source)
                 else:
                     self._window.append([write.new_record()])
-        batch.marker = reading.marker
+        batch.marker = marker

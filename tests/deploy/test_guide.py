@@ -86,7 +86,7 @@ def test_the_redis_user_may_do_all_it_has_to(binaries: Binaries, tmp_path: Path)
             window.store.run("stage", [("t", ["", "name", record, b"patches"])], "epoch")
             now_ms = round(time.time() * 1000)
             assert window.store.run("restore", [("t", ["1", 0, 0, "1", now_ms, "name", b"", ""])], "epoch") == [1]
-            window.loss_guard.mark(0)
+            window.loss_guard.mark()
             window.loss_guard.unlock()
             assert window.find_exact([("t", "b", b"digest", datetime(2026, 1, 1, tzinfo=UTC))])[0] is not None
             PoisonGuard(user, Settings()).first([(Record("in", 0, 7, None, b"", (), 1), Lease(0, 1))])

@@ -44,11 +44,12 @@ NoReplica == [window |-> 0, rows |-> <<>>]
 NoWindow == [window |-> 0, entries |-> <<>>, half |-> FALSE, leave |-> 0]
 \* leave: the marker by which it was begun, until that is known to have been there all the time
 Undecided == [kind |-> None, match |-> None, window |-> 0]
+NoOriginal == [u |-> None, at |-> 0]
 NoRecovery == [step |-> None, cut |-> {}, read |-> {}, window |-> 0]
 
 Started == [
-    stage |-> "idle", upload |-> None, lease |-> 0, looked |-> FALSE, own |-> 0, exact |-> None, decision |-> Undecided,
-    first |-> 0, \* the newest entry that it was compared with before, if it stood first in a window that was lost
+    stage |-> "idle", upload |-> None, lease |-> 0, looked |-> FALSE, own |-> 0, exact |-> NoOriginal, decision |-> Undecided,
+    original |-> NoOriginal, \* the match as it stands in the window
     leases |-> [part \in Partitions |-> 0], next |-> [part \in Partitions |-> 0], generation |-> 0,
     producer |-> None, unconfirmed |-> FALSE, repeated |-> FALSE,
     replica |-> NoReplica, leave |-> 0, reading |-> 0, marker |-> 0, redo |-> {}, recovery |-> NoRecovery]
@@ -59,7 +60,7 @@ Init ==
         transactions |-> [p \in Procs |-> NoTransaction],
         ends |-> [p \in Procs |-> None], awaited |-> [p \in Procs |-> {}],
         held |-> {}, visible |-> [u \in Uploads |-> <<>>], changelog |-> {}]
-    /\ store = NoWindow @@ [marker |-> 0, newest |-> 0, lock |-> None]
+    /\ store = NoWindow @@ [marker |-> 0, lock |-> None]
     /\ proc = [p \in Procs |-> Started]
     /\ left = [rebalances |-> Rebalances, crashes |-> Crashes, losses |-> Losses, repeats |-> Repeats]
     /\ fresh = 1
@@ -137,14 +138,15 @@ Kept(redo, reading) == \* a reading after the commit shows whether the writes of
     {e \in redo : ~(e.done /\ e.marker = reading)}
 
 (* What p decides on its upload in a window; `at` is the position of its own record, or 0 if it has none. *)
-Decide(name, p, match, window, at) ==
+Decide(name, p, original, window, at) ==
     LET u == proc[p].upload
+        match == original.u
         decision == [kind |-> IF match = None THEN "unique" ELSE "duplicate", match |-> match, window |-> window]
         write == IF Rebuilds /\ at # 0
             THEN {[u |-> u, at |-> at, marker |-> proc[p].marker, done |-> FALSE]} ELSE {}
     IN
     /\ Step(name, p, [
-        stage |-> "decided", decision |-> decision, own |-> at, exact |-> None, looked |-> FALSE, first |-> 0,
+        stage |-> "decided", decision |-> decision, own |-> at, exact |-> NoOriginal, looked |-> FALSE, original |-> original,
         redo |-> proc[p].redo \cup write])
     /\ decided' = [decided EXCEPT ![u] = @ \cup {decision}]
 
@@ -173,7 +175,7 @@ Confirm(p) ==
     /\ IF copies = {}
        THEN Step("Confirm", p, [stage |-> "new", looked |-> FALSE]) /\ UNCHANGED decided
        ELSE LET own == OwnAt(proc[p].upload)
-            IN  Decide("Confirm", p, Earliest(copies).u, store.window, IF own = {} THEN 0 ELSE CHOOSE at \in own : TRUE)
+            IN  Decide("Confirm", p, Earliest(copies), store.window, IF own = {} THEN 0 ELSE CHOOSE at \in own : TRUE)
     /\ UNCHANGED <<broker, store, left, fresh>>
 
 (* @ consumer.window.replica.Replicas._let_begin *)
@@ -210,7 +212,7 @@ AppendUpload(p) == \* the script appends, and returns a page of the log; a repli
     /\ fresh' = IF stores \/ begins THEN fresh + 1 ELSE fresh
     /\ Step("AppendUpload", p, [
         stage |-> stage, own |-> IF known \/ stores THEN at ELSE 0,
-        exact |-> IF copies = {} THEN None ELSE Earliest(copies).u,
+        exact |-> IF copies = {} THEN NoOriginal ELSE Earliest(copies),
         replica |-> IF "append first" \in Without THEN replica
             ELSE IF goes_on THEN [window |-> window, rows |-> rows] ELSE NoReplica])
     /\ UNCHANGED <<broker, left, decided>>
@@ -242,7 +244,7 @@ ReadPage(p) ==
     /\ At(p, "reading")
     /\ ~store.half
     /\ IF replica.window # store.window
-       THEN Step("ReadPage", p, [stage |-> "new", own |-> 0, exact |-> None, replica |-> NoReplica])
+       THEN Step("ReadPage", p, [stage |-> "new", own |-> 0, exact |-> NoOriginal, replica |-> NoReplica])
        ELSE Step("ReadPage", p, [
                 stage |-> IF Len(rows) < Len(replica.rows) + PageEntries THEN "read" ELSE "reading",
                 replica |-> [window |-> store.window, rows |-> rows]])
@@ -253,12 +255,10 @@ Compare(p) == \* with what stands before the upload in the replica, unless the s
     LET u == proc[p].upload
         earlier == {e \in Range(proc[p].replica.rows) :
             e.u # u /\ Picture[e.u] = Picture[u] /\ ("append first" \in Without \/ e.at < proc[p].own)}
-        match == IF proc[p].exact # None THEN proc[p].exact ELSE IF earlier = {} THEN None ELSE Earliest(earlier).u
-        \* What an upload was compared with in the lost window, after it was found to be unique there, is its copy.
-        stays == \E e \in Range(proc[p].replica.rows) : e.u = match /\ e.at <= proc[p].first
+        original == IF proc[p].exact # NoOriginal THEN proc[p].exact ELSE IF earlier = {} THEN NoOriginal ELSE Earliest(earlier)
     IN
     /\ At(p, "read")
-    /\ Decide("Compare", p, IF stays THEN None ELSE match, proc[p].replica.window, proc[p].own)
+    /\ Decide("Compare", p, original, proc[p].replica.window, proc[p].own)
     /\ UNCHANGED <<broker, store, left, fresh>>
 
 -----------------------------------------------------------------------------
@@ -319,7 +319,9 @@ AskOutcome(p) == \* of a commit that was never answered
 Produce(p) ==
     LET u == proc[p].upload
         own == proc[p].own
-        upserts == IF own = 0 \/ ~Rebuilds THEN {} ELSE {[u |-> u, at |-> own]}
+        own_record == IF own = 0 THEN {} ELSE {[u |-> u, at |-> own]}
+        original == IF "originals" \in Without THEN {} ELSE {proc[p].original} \cap Range(store.entries) \* is read again
+        upserts == IF Rebuilds THEN own_record \cup original ELSE {}
     IN
     /\ At(p, "publish")
     /\ proc[p].producer # None /\ ~proc[p].unconfirmed
@@ -351,7 +353,7 @@ MatchAgain(p) == \* in a window that was recovered since
     /\ proc[p].reading # 0 /\ proc[p].marker # proc[p].reading
     /\ \A e \in others : e.marker = proc[p].reading \* else Replay comes first
     /\ Step("MatchAgain", p, [
-        stage |-> "new", first |-> IF proc[p].decision.kind = "unique" THEN store.newest ELSE 0, decision |-> Undecided, own |-> 0,
+        stage |-> "new", decision |-> Undecided, own |-> 0, original |-> NoOriginal,
         marker |-> proc[p].reading, redo |-> others])
     /\ Alone(p)
 
@@ -439,7 +441,7 @@ Deliver == \* a request that was held back; within an epoch nothing tells the br
 
 Lose ==
     /\ Fault("losses")
-    /\ store' = NoWindow @@ [marker |-> 0, newest |-> 0, lock |-> None]
+    /\ store' = NoWindow @@ [marker |-> 0, lock |-> None]
     /\ last' = <<"Lose">>
     /\ UNCHANGED <<broker, proc, fresh, decided>>
 
@@ -511,12 +513,9 @@ Restore(p) ==
 
 (* @ consumer.window.loss_guard.LossGuard.mark *)
 Mark(p) ==
-    LET read == {change.at : change \in proc[p].recovery.read}
-        newest == IF read = {} THEN 0 ELSE CHOOSE at \in read : \A other \in read : other <= at
-    IN
     /\ proc[p].recovery.step = "restored"
     /\ store' = IF store.lock = p \/ "marked under the lock" \in Without
-        THEN [store EXCEPT !.marker = fresh, !.newest = newest, !.lock = IF @ = p THEN None ELSE @] ELSE store
+        THEN [store EXCEPT !.marker = fresh, !.lock = IF @ = p THEN None ELSE @] ELSE store
     /\ fresh' = fresh + 1
     /\ Step("Mark", p, [recovery |-> NoRecovery])
     /\ UNCHANGED <<broker, left, decided>>
@@ -566,14 +565,12 @@ NothingCommittedUnowned ==
     \A p \in Procs : \A o \in broker.transactions[p].offsets : o.owned
 
 Verdicts == UNION {Range(broker.visible[u]) : u \in Uploads}
-(* A window was lost once, and no process with it: each matches again what it has not committed. *)
-Survives == Rebuilds /\ left.losses + 1 >= Losses /\ left.crashes = Crashes /\ left.rebalances + 1 >= Rebalances
-OneUnique == \* of the copies in one window; and there is one, once all are answered, unless it was lost meanwhile
+OneUnique == \* of the copies; and there is one, once all are answered; if Redis is not rebuilt, unless it was emptied
     \A picture \in {Picture[u] : u \in Uploads} :
         LET copies == {v \in Verdicts : Picture[v.u] = picture}
             uniques == {v \in copies : v.kind = "unique"}
-        IN  /\ \A v, w \in uniques : v.window = w.window \/ Survives => v.u = w.u
-            /\ (\A u \in Uploads : Picture[u] = picture => broker.visible[u] # <<>>) /\ left.losses = Losses
+        IN  /\ \A v, w \in uniques : v.window = w.window \/ Rebuilds => v.u = w.u
+            /\ (\A u \in Uploads : Picture[u] = picture => broker.visible[u] # <<>>) /\ (Rebuilds \/ left.losses = Losses)
                 => uniques # {}
 
 NoSelfMatch == \A u \in Uploads : \A decision \in decided[u] : decision.match # u

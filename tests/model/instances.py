@@ -113,6 +113,9 @@ MUTANTS = {
     "a marker set in any case": Instance(ONE_UPLOAD, rebuilds=True, losses=2).lacking(
         "marked under the lock", noticed_by="Remembered"
     ),
+    "an original that is lost before its verdict": Instance(AT_ONCE, rebuilds=True, losses=1).lacking(
+        "originals", noticed_by="OneUnique"
+    ),
     "a window begun in any case": Instance(AT_ONCE, rebuilds=True, losses=1).lacking(
         "confirmation", noticed_by="Remembered"
     ),

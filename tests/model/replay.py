@@ -32,6 +32,7 @@ from consumer.settings import KafkaSettings, WindowSettings
 from consumer.telemetry.metrics import Metrics
 from consumer.verification.rerank import Verifier
 from consumer.window import replica
+from consumer.window.originals import Originals
 from consumer.window.records import decode_index_row
 from consumer.window.redo_log import RedoLog
 from consumer.window.window import RedisWindow
@@ -85,7 +86,7 @@ class Process:
         verifier = Verifier(self._window, MODEL, "balanced")
         redo_log, rejections = RedoLog(self._window), no_rejections(self._window)
         self._match = Match(MODEL, 5, encode, self._window, verifier, redo_log, rejections, no_campaigns())
-        self._publish = Publish(settings, MODEL, self._consumer, publisher, METRICS)
+        self._publish = Publish(settings, MODEL, self._consumer, publisher, METRICS, Originals(self._window))
         self._new_producer: Callable[[dict[str, Any]], PlayedProducer] = lambda options: PlayedProducer(
             options, broker, self.stop
         )

@@ -363,7 +363,7 @@ def test_campaigns_begin_anew_where_redis_lost_them(process: Open, redis: Redis)
 def test_a_window_that_is_to_be_recovered_is_waited_for(process: Open, redis: Redis) -> None:
     one = process(on_loss="rebuild")
     one.window.loss_guard.lock()
-    one.window.loss_guard.mark(0)
+    one.window.loss_guard.mark()
     one.original("a", 1)
     copy = one.exact(upload("b", 1))
     redis.flushall()

@@ -76,7 +76,7 @@ def verdicts(model: ModelInfo, outcomes: Sequence[VerificationOutcome], max_othe
         item.content.digest = sha256(b"%d" % number).digest()
         items.append(item)
     match.run(Batch(items, NOW))
-    messages = list(Publish(KafkaSettings(), model, unused, unused, METRICS).messages(items, NOW))
+    messages = list(Publish(KafkaSettings(), model, unused, unused, METRICS, unused).messages(items, NOW, {}))
     return [Verdict.model_validate_json(cast(bytes, message.value)) for message in messages]
 
 

@@ -53,7 +53,7 @@ class Stages:
         verifier, redo_log, rejections = Verifier(window, model, "balanced"), RedoLog(window), no_rejections(window)
         self.match = Match(model, 5, self.encode, window, verifier, redo_log, rejections, no_campaigns())
         unused = cast(Any, None)
-        self.publish = Publish(settings.kafka, model, unused, unused, metrics)
+        self.publish = Publish(settings.kafka, model, unused, unused, metrics, unused)
 
     def begin(self, *uploads: ImageUpload) -> Batch:
         """Make a batch of these uploads, which are fetched already."""
@@ -213,7 +213,7 @@ def test_one_letter_for_a_message_however_many_of_its_uploads_fail(stages: Stage
     record = batch.items[0].record
     for item in batch.items:
         item.record, item.failure = record, Unprocessable("not-found", "gone")
-    topics = [message.topic for message in stages.publish.messages(batch.items, NOW)]
+    topics = [message.topic for message in stages.publish.messages(batch.items, NOW, {})]
     assert topics == ["image-verdicts", "image-uploads.dlq", "image-verdicts"]
 
 
@@ -259,7 +259,7 @@ def test_what_asks_for_nothing_goes_through_in_silence(stages: Stages) -> None:
     record = Record("t", 0, 1, None, b"", (), 1)
     batch.items.insert(0, Item(record, Lease(0, 1), Event("e", "nothing", "default", Ignored(), NOW)))
     stages.run(batch)
-    [verdict] = stages.publish.messages(batch.items, NOW)
+    [verdict] = stages.publish.messages(batch.items, NOW, {})
     assert verdict.topic == "image-verdicts"
     assert [stored.image_id for stored in stages.window.records] == [batch.items[1].event.image_id]
 

@@ -8,7 +8,7 @@ import json
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -249,8 +249,6 @@ class Checker:
             if len(verdicts) < 2 or self._disturbed([name]) or self._planted[name].judged:
                 continue
             self._report.counts["uploads decided again"] += 1
-            if self._outlived_its_original(self._family(name)):
-                continue
             decisions = {
                 verdict.decision
                 for verdict in verdicts
@@ -318,8 +316,6 @@ class Checker:
                 self._report.counts["families disturbed by loss of data"] += 1
             elif any(copy.judged for copy in family):
                 self._report.counts["pairs that people decided about"] += 1
-            elif self._outlived_its_original({copy.image_id for copy in family}):
-                self._report.counts["families whose original was lost before its verdict"] += 1
             elif any(copy.deleted for copy in family):
                 self._check_deletion(family)
             elif len(family) > 1:
@@ -446,20 +442,6 @@ class Checker:
         next_s = min(later_ms) / 1000 if later_ms else None
         return next_s is not None and any(
             harm.wipes and harm.began_s <= next_s and (harm.ended_s or next_s) >= sent_s for harm in self._harm
-        )
-
-    def _outlived_its_original(self, family: Collection[str]) -> bool:
-        """Tell whether a copy had its verdict when Redis lost its data, and the original that it names had none yet.
-
-        Only the window had that original, so that a rebuild does not bring it back: its copy stands before it then.
-        """
-        verdicts = [v for name in family for v in self._verdicts.get(name, []) if v.committed]
-        verdicts.sort(key=lambda verdict: verdict.message.timestamp_ms, reverse=True)
-        first_s = {verdict.image_id: verdict.message.timestamp_ms / 1000 for verdict in verdicts}
-        return any(
-            harm.wipes and verdict.message.timestamp_ms / 1000 < harm.began_s < first_s.get(verdict.match or "", 0)
-            for harm in self._harm
-            for verdict in verdicts
         )
 
     def _lost_since(self, names: Iterable[str]) -> bool:

@@ -127,17 +127,6 @@ def test_a_clock_that_jumps_excuses_nothing_and_accuses_nobody(wiped_s: float, e
     assert checker._wiped_between(verdicts[0], verdicts) is excused
 
 
-@pytest.mark.parametrize(("wiped_s", "excused"), [(104, False), (106, True), (108, False)])
-def test_a_rebuild_is_excused_only_where_an_original_had_no_verdict_yet(wiped_s: float, excused: bool) -> None:
-    """A copy has its verdict at 105 s, and the original that it names at 107 s."""
-    wipe = nemesis.Harm("redis is flushed", wiped_s, wiped_s + 0.5, recovered=True)
-    checker = Checker("", Topics("", "", ""), "", Workload([], {}, {}), [wipe])
-    for name, match, at_s in (("copy", {"image_id": "original"}, 105), ("original", {"image_id": "copy"}, 107)):
-        message = StoredMessage(0, 0, at_s * 1000, name.encode(), b"", {})
-        checker._verdicts[name] = [Verdict(message, name, {"image_id": name, "match": match}, True)]
-    assert checker._outlived_its_original({"copy", "original"}) is excused
-
-
 @pytest.mark.parametrize("module", [checker_module, workload_module, nemesis, pictures])
 def test_the_checker_shares_no_code_with_the_service(module: object) -> None:
     tree = ast.parse(Path(str(module.__file__)).read_text())  # type: ignore[attr-defined]

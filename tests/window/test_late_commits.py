@@ -23,6 +23,7 @@ from consumer.pipeline.publish import Publish
 from consumer.settings import CampaignsSettings, WindowSettings
 from consumer.telemetry.metrics import Metrics
 from consumer.verification.rerank import Verifier
+from consumer.window.originals import Originals
 from consumer.window.recovery import recover_window
 from consumer.window.redo_log import RedoLog
 from consumer.window.window import RedisWindow
@@ -47,7 +48,9 @@ class Process:
         redo_log, campaigns = RedoLog(self.window), Campaigns(self.window, verifier, CampaignsSettings())
         rejections = no_rejections(self.window)
         self._match = Match(MODEL, 5, encode, self.window, verifier, redo_log, rejections, campaigns)
-        self._publish = Publish(self.settings, MODEL, self.member.consumer, self.publisher, METRICS)
+        self._publish = Publish(
+            self.settings, MODEL, self.member.consumer, self.publisher, METRICS, Originals(self.window)
+        )
         self._batch = Batch([], datetime.now(UTC))
 
     def match(self, image_id: str, variant: int) -> None:
@@ -157,6 +160,20 @@ class TestCopies:
         verdicts = world.verdicts()
         assert verdicts["a"] == ("unique", None)
         assert verdicts["b"] == ("duplicate", "a")
+        assert verdicts["c"][0] == "duplicate"
+
+    def test_and_where_another_process_decides_on_it(self, world: World, variants: tuple[int, int]) -> None:
+        """The one that had it died, or its partition moved; others come first."""
+        world.first.match("a", variants[0])
+        world.second.match("b", variants[1])
+        world.second.publish()
+        world.lose()
+        for image_id, variant in (("c", variants[1]), ("d", 2), ("a", variants[0])):
+            world.second.match(image_id, variant)
+            world.second.publish()
+        verdicts = world.verdicts()
+        assert verdicts["a"] == ("unique", None)
+        assert verdicts["b"] == verdicts["d"] == ("duplicate", "a")
         assert verdicts["c"][0] == "duplicate"
 
     @pytest.mark.parametrize("moment", ["delivered", "checked"])

@@ -15,9 +15,11 @@ from redis import Redis
 from consumer.errors import Unavailable
 from consumer.kafka.messages import OutgoingMessage
 from consumer.settings import KafkaSettings, WindowSettings
+from consumer.window import originals as originals_module
 from consumer.window import recovery, replica, store
 from consumer.window.changelog import tombstone_message, upsert_message
 from consumer.window.loss_guard import RECOVERY_PENDING
+from consumer.window.originals import Originals
 from consumer.window.records import NewRecord, Source, decode_record, to_us
 from consumer.window.recovery import RecoveryProgress, recover_window
 from consumer.window.redo_log import BatchWrites, RedoLog, Write
@@ -203,6 +205,53 @@ def test_an_upload_that_was_published_is_known_at_its_place_again(redis: Redis, 
     assert [near(each) for each in results] == [["a", "b"], [], ["a"], ["a", "b", "c"]]
     # No position of the lost window is one of the recovered window.
     assert lost.isdisjoint(each.position.serial for each in results if each.position)
+
+
+def test_an_original_whose_verdict_was_held_back_is_there_before_the_copy_that_names_it(
+    redis: Redis, topic: Topic
+) -> None:
+    process, other = Process(redis, topic), Process(redis, topic)
+    [original] = process.append(upload("original", 1, patches=b"p"))
+    [copy] = other.append(upload("copy", 1, 1))
+    originals, gone = Originals(other.window), ("t", copy.position._replace(serial=99))
+    unpublished = originals.unpublished([("t", original.position), gone])
+    assert unpublished == {("t", original.position): original.own_record}
+    other.unsent.append(topic.upsert_message("t", unpublished["t", original.position]))
+    other.publish()
+    originals.note(unpublished)
+    assert originals.unpublished([("t", original.position)]) == {}
+    redis.flushall()
+    topic.recover(other.window)
+    match = look_up(other.window, upload("exact copy", 1))
+    assert match is not None
+    assert match.image_id == "original"
+    assert near(other.append(upload("original", 1, patches=b"p"))[0]) == []
+    assert near(other.append(upload("copy", 1, 1))[0]) == ["original"]
+
+
+def test_an_original_that_is_deleted_before_its_copy_has_a_verdict_stays_so(redis: Redis, topic: Topic) -> None:
+    process, other = Process(redis, topic), Process(redis, topic)
+    process.append(upload("original", 1))
+    [copy] = other.append(upload("copy", 1, 1))
+    unpublished = Originals(other.window).unpublished([("t", copy.near[0].position)])
+    process.delete("t", "original", Source(0, 7))
+    process.publish()
+    other.unsent += [topic.upsert_message("t", record) for record in unpublished.values()]
+    other.publish()
+    redis.flushall()
+    topic.recover(other.window)
+    assert [entry.image_id for entry in contents(redis, "t")] == [b"copy"]
+
+
+def test_only_the_newest_places_are_remembered(redis: Redis, topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(originals_module, "MAX_PUBLISHED", 2)
+    process = Process(redis, topic)
+    places = [("t", result.position) for result in process.append(*(upload(f"{n}", n) for n in range(3)))]
+    originals = Originals(process.window)
+    originals.note(places[:2])
+    originals.note(places[:1])
+    originals.note(places[2:])
+    assert list(originals.unpublished(places)) == [places[1]]
 
 
 def test_a_copy_stored_again_reaches_the_topic(redis: Redis, topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -530,7 +579,7 @@ class TestWhileOthersWork:
         process.window.loss_guard.marker()
         redo_log, early, late = RedoLog(process.window), BatchWrites(), BatchWrites()
         source = Source(0, 7)
-        redo_log.record(early, lambda _: None)
+        redo_log.record(early, lambda: None)
         late_upload = upload("late", 4, patches=b"p")
         early.writes.append(Write("t", "late", source, process.append(late_upload)[0].own_record))
         for name in ("deleted", "deleted and uploaded again"):
@@ -547,7 +596,7 @@ class TestWhileOthersWork:
             ]
         early.commit()
         redo_log.replay()  # as before each batch
-        redo_log.record(late, lambda _: None)
+        redo_log.record(late, lambda: None)
         again = upload("deleted and uploaded again", 3)._replace(source=Source(0, 8))
         late.writes.append(Write("t", "deleted and uploaded again", Source(0, 8), process.append(again)[0].own_record))
         redo_log.replay()
@@ -647,9 +696,9 @@ class TestWhileOthersWork:
         guard = process.window.loss_guard
         mark = guard.mark
 
-        def mark_an_empty_server(recovered_ms: int) -> None:
+        def mark_an_empty_server() -> None:
             redis.flushall()
-            mark(recovered_ms)
+            mark()
 
         with monkeypatch.context() as patched:
             patched.setattr(guard, "mark", mark_an_empty_server)

@@ -20,7 +20,7 @@ def test_a_recovery_that_does_not_come_stops_the_flow_before_it_fills_the_memory
     log = RedoLog(cast(Any, window))
     for _ in range(3):
         log.replay()
-        log.record(BatchWrites(), lambda _: None)
+        log.record(BatchWrites(), lambda: None)
     with pytest.raises(Unavailable, match="being rebuilt"):
         log.replay()
     window.loss_guard.last_reading = MarkerReading(b"rebuilt", 1.0)
