@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from consumer.encoder.contract import ModelInfo, VerificationRule
 from consumer.encoder.views import Features, PackedFeatures
 from consumer.errors import Unavailable
-from consumer.moderation.replica import Entry
+from consumer.moderation.shelf import Entry
 from consumer.moderation.store import BankRow
 from consumer.settings import KafkaSettings
 from consumer.verdicts import Evidence

@@ -31,7 +31,8 @@ from consumer.kafka.messages import OutgoingMessage, event_message
 from consumer.kafka.publisher import Publisher
 from consumer.moderation.banks import BankEntry, EntryKey, encode_key, parse_change
 from consumer.moderation.earlier_uploads import EarlierUpload, EarlierUploads, WantedEntry
-from consumer.moderation.matching import Banks, bank_hit
+from consumer.moderation.hits import bank_hit
+from consumer.moderation.matching import Banks
 from consumer.moderation.store import BankStore
 from consumer.settings import KafkaSettings
 from consumer.telemetry.metrics import Metrics
@@ -174,9 +175,8 @@ class Rematcher:
 
         One that was sent again as it was is not searched for again, unless it asks to look back.
         """
-        now = datetime.now(UTC)
         lookbacks = dict(each.entry for each in self._read if each.entry is not None)
-        counting = [found for key in lookbacks if (found := self._banks.entry(key, now)) is not None]
+        counting = [found for key in lookbacks if (found := self._banks.entry(key)) is not None]
         counting = [(entry, bank) for entry, bank in counting if bank.kind != "allow"]
         searched = self._store.read_searched([entry.name for entry, _ in counting])
         counting = [
@@ -186,8 +186,9 @@ class Rematcher:
         ]
         names = [entry.name for entry, _ in counting]
         wanted = []
-        stored = zip(self._store.read_vectors(names), self._store.read_features(names), strict=True)
-        for (entry, bank), (vector, features) in zip(counting, stored, strict=True):
+        stored = zip(self._store.read_pictures(names), self._store.read_features(names), strict=True)
+        for (entry, bank), (picture, features) in zip(counting, stored, strict=True):
+            vector = b"" if picture is None else picture[1]
             values = np.frombuffer(vector, "<f2").astype(np.float32) if vector else None
             shape = self._model.patches
             packed = None if shape is None or features is None else PackedFeatures.of(features, shape)

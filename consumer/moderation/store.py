@@ -155,10 +155,11 @@ class BankStore:
         features: list[bytes | None] = self._store.command("HMGET", self._keys[2], *names) if names else []
         return features
 
-    def read_vectors(self, names: Sequence[bytes]) -> list[bytes]:
-        """Read the vector stored under each name, as bytes; b"" where there is none."""
+    def read_pictures(self, names: Sequence[bytes]) -> list[tuple[str | None, bytes] | None]:
+        """Read digest and vector, as bytes, stored under the name of each entry; None for one that is gone."""
         rows = self._store.command("HMGET", self._keys[1], *names) if names else []
-        return [b"" if row is None else decode_row(row)[1] for row in rows]
+        read = [None if row is None else decode_row(row) for row in rows]
+        return [None if row is None else (EntryRow.model_validate_json(row[0]).digest, row[1]) for row in read]
 
     def note_failure(self, at: tuple[int, int], failure: Unprocessable) -> None:
         """Note why no entry could be made of a message, for whoever answers it."""

@@ -13,7 +13,7 @@ from consumer.kafka.consumer import UploadsConsumer
 from consumer.kafka.dead_letters import dead_letter
 from consumer.kafka.messages import OutgoingMessage, event_message, record_header, verdict_message
 from consumer.kafka.publisher import Publisher
-from consumer.moderation.matching import NO_HITS
+from consumer.moderation.hits import NO_HITS
 from consumer.pipeline.batch import Batch, Item
 from consumer.settings import KafkaSettings
 from consumer.telemetry.metrics import Metrics
