@@ -7,9 +7,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from consumer.errors import Unavailable
 from consumer.events import Record
-from consumer.kafka.config import BROKER_TIMEOUT_S, FETCH_WAIT_MS, client_options
+from consumer.kafka.config import BROKER_TIMEOUT_S, client_options
 from consumer.kafka.messages import to_record
 from consumer.settings import KafkaSettings
+
+# Topics that are read like this change rarely, and are asked for news all the time.
+FETCH_WAIT_MS = 100
 
 
 class TopicReader:

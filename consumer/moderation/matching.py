@@ -23,13 +23,11 @@ from consumer.moderation.replica import BankReplica
 from consumer.moderation.shelf import MAX_EXACT, RETENTION_MS, Entry, Shelf
 from consumer.moderation.store import BankRow, BankStore
 from consumer.verdicts import Evidence
-from consumer.verification.looks import Candidate, Comparison, look_at_best
+from consumer.verification.looks import MAX_CANDIDATES, Candidate, Comparison, look_at_best
 from consumer.window.index import SearchParams, VectorIndex
 from consumer.window.inverted_lists import Effort
 from consumer.window.large_index import LargeIndex, RowsGone
 
-# Pictures of a shelf that are searched for near one view, a few more than the MAX_CANDIDATES are considered.
-MAX_NEAREST = 12
 # What a search among more than MAX_EXACT pictures may cost.
 EFFORT = Effort(share=0.6, candidates=200)
 # Searches of a replica that is read on in between, since entries that it holds have gone.
@@ -60,7 +58,7 @@ class Banks:
     """The banks of all tenants, for one encoder. Thread-safe."""
 
     def __init__(self, store: BankStore, model: ModelInfo) -> None:
-        search = SearchParams(model.match_radius_l2, model.threshold_l2, MAX_NEAREST)
+        search = SearchParams(model.match_radius_l2, model.threshold_l2, MAX_CANDIDATES)
         new_index = partial(VectorIndex, model.dim, search, RETENTION_MS)
         new_large_index: Callable[[], LargeIndex] | None = None
         if model.codebooks is not None:

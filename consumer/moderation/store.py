@@ -159,7 +159,7 @@ class BankStore:
         """Read digest and vector, as bytes, stored under the name of each entry; None for one that is gone."""
         rows = self._store.command("HMGET", self._keys[1], *names) if names else []
         read = [None if row is None else decode_row(row) for row in rows]
-        return [None if row is None else (EntryRow.model_validate_json(row[0]).digest, row[1]) for row in read]
+        return [None if row is None else (json.loads(row[0]).get("digest"), row[1]) for row in read]
 
     def note_failure(self, at: tuple[int, int], failure: Unprocessable) -> None:
         """Note why no entry could be made of a message, for whoever answers it."""
