@@ -133,6 +133,17 @@ class Banks:
 
     def match(self, requests: Sequence[BankRequest]) -> list[BankResult]:
         """Find the entries that each upload shows, of those that were read. Raises Unavailable("redis", ...)."""
+        return [result_of(hits) for hits in self._hits(requests)]
+
+    def silenced(self, requests: Sequence[BankRequest]) -> list[set[str]]:
+        """Name the banks whose hits allowed entries silence, for each upload as a whole. Raises Unavailable."""
+        return [
+            {bank for hit in hits if hit.view == 0 and hit.bank.kind == "allow" for bank in hit.bank.silences}
+            for hits in self._hits(requests)
+        ]
+
+    def _hits(self, requests: Sequence[BankRequest]) -> list[list[Hit]]:
+        """Find the entries that each upload shows, those that are allowed among them. Raises Unavailable."""
         with self._lock:
             found = self._find(requests)
         hits = [[found.hit(0, entry, 0.0, exact=True) for entry in entries] for entries in found.exact]
@@ -146,7 +157,7 @@ class Banks:
                 hit = found.hit(view, entry, l2, evidence, exact=False)
                 if hit.bank.strictness in strictness:
                     hits[index].append(hit)
-        return [result_of(each) for each in hits]
+        return hits
 
     def _find(self, requests: Sequence[BankRequest]) -> _Found:
         """Find what uploads may show, of the entries that count now. Raises Unavailable."""

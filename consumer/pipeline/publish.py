@@ -164,7 +164,7 @@ class Publish:
     def _count_banks(self, item: Item) -> None:
         banks = NO_HITS if item.outcome is None else item.outcome.banks
         for hit in banks.hits:
-            self._metrics.bank_hits.labels(hit.kind).inc()
+            self._metrics.count_bank_hit(hit.kind, hit.bank)
         self._metrics.silenced.inc(bool(banks.silenced_by))
 
 

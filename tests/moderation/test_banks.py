@@ -257,6 +257,23 @@ def test_an_entry_finds_the_uploads_before_it_each_once(moderated: Moderated) ->
     assert all(each.tenant == "default" and each.uploaded_at for each in events)
 
 
+def test_what_an_allowed_entry_silences_is_not_told_of_earlier_uploads_either(moderated: Moderated) -> None:
+    brick = PHOTOGRAPHS["brick.png"]
+    for name, data in (("brick", brick), ("zoomed brick", edited(brick, "zoom", RANDOM))):
+        moderated.service.picture(name, data)
+        moderated.service.await_verdict(name)
+    moderated.change(
+        BankDefined(bank="walls", kind="allow", silences=("no bricks",)),
+        BankDefined(bank="no bricks", kind="block"),
+        BankDefined(bank="all bricks", kind="review"),
+        BankEntry(bank="walls", entry_id="w", data_base64=edited(brick, "re-compressed", RANDOM)),
+        BankEntry(bank="no bricks", entry_id="b", data_base64=brick),
+        BankEntry(bank="all bricks", entry_id="b", data_base64=brick),
+    )
+    told = {(each.bank, each.image_id) for each in moderated.rematches("all bricks", 2) if "bricks" in each.bank}
+    assert told == {("all bricks", "brick"), ("all bricks", "zoomed brick")}
+
+
 @pytest.mark.parametrize(
     ("change", "reason", "detail"),
     [
@@ -280,6 +297,16 @@ def test_an_entry_that_cannot_be_is_dead_lettered_with_the_reason(
     ("key", "value", "detail"),
     [
         (b"cats", b"{}", "the key has to be"),
+        (
+            b'["bank",null,"a"]',
+            event("bank.defined", bank="a", kind="block"),
+            'has to be written as ["bank", null, "a"]',
+        ),
+        (
+            b'["bank", null, "\xc3\xa9"]',
+            event("bank.defined", bank="\u00e9", kind="block"),
+            r'["bank", null, "\u00e9"]',
+        ),
         (b'["bank", null, "a"]', b"{}", "neither a CloudEvent nor null"),
         (b'["bank", null, "a"]', event("bank.defined", bank="a", kind="ban"), "kind"),
         (b'["bank", null, "a"]', event("bank.defined", bank="b", kind="block"), "the key of this message has to be"),
