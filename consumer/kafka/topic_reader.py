@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Self
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from consumer.errors import Unavailable
 from consumer.events import Record
@@ -87,6 +88,15 @@ def find_partitions(consumer: Consumer, topic: str) -> tuple[int, ...]:
     if found.error is not None:
         raise Unavailable("kafka", f"topic {topic!r}: {found.error.str()}")
     return tuple(found.partitions)
+
+
+def find_topic_id(admin: AdminClient, topic: str) -> str:
+    """Ask for the id of a topic, which another one of the same name will not have. Raises Unavailable."""
+    try:
+        found = admin.describe_topics(TopicCollection([topic]), request_timeout=BROKER_TIMEOUT_S)[topic].result()
+    except KafkaException as error:
+        raise Unavailable("kafka", f"topic {topic!r}: {error.args[0].str()}") from None
+    return str(found.topic_id)
 
 
 def find_ends(consumer: Consumer, topic: str, partitions: Iterable[int]) -> dict[int, int]:

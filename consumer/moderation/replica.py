@@ -22,6 +22,7 @@ class BankReplica:
         self.banks: Mapping[BankKey, BankRow] = {}  # another one after each change
         self.offsets: Mapping[int, int] = {}  # how far the topic is read, by partition
         self._required: dict[int, int] = {}  # and how far it has to be
+        self._has_read = False  # all that was required, once
         self._store = store
         self._new_shelf = new_shelf
         self._shelves: dict[str | None, Shelf] = {}
@@ -50,6 +51,7 @@ class BankReplica:
         if any(self.offsets.get(partition, 0) < offset for partition, offset in self._required.items()):
             done, required = (sum(offsets.values()) for offsets in (self.offsets, self._required))
             raise Unavailable("redis", f"the banks are being read: {done} of {required} messages")
+        self._has_read = True
         self.require(self.offsets)
 
     def require(self, offsets: Mapping[int, int]) -> None:
@@ -99,6 +101,8 @@ class BankReplica:
 
     def _apply(self, page: ChangesPage) -> None:
         if page.anew:
+            if page.is_remade and self._has_read:
+                self._required.clear()
             self._forget()
             self._floor = page.floor
         turned: set[BankKey] = set()  # on or off

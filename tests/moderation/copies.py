@@ -12,6 +12,8 @@ from consumer.settings import WindowSettings
 from consumer.window.index import SearchParams, VectorIndex
 from consumer.window.store import WindowStore
 
+TOPIC = "id of a topic"
+
 
 class Copy:
     """A copy of its own, with a lease that is held."""
@@ -23,7 +25,7 @@ class Copy:
         self.store = BankStore(self.windows)
         self.lease = self.store.lease()
         assert self.lease.hold()
-        self.epoch, self.offsets = self.store.begin(self.lease)
+        self.epoch, self.offsets = self.store.begin(self.lease, TOPIC)
 
     def write(self, *rows: NewRow, offset: int = 1) -> None:
         self.store.write(self.lease, self.epoch, rows, {0: offset})

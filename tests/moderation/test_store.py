@@ -15,7 +15,7 @@ from consumer.moderation.banks import BankKey, EntryKey, encode_key
 from consumer.moderation.replica import BankReplica
 from consumer.moderation.store import BankRow, EntryRow, Lease, NewRow
 from tests.fakes.encoder import FakeEncoder
-from tests.moderation.copies import Copy
+from tests.moderation.copies import TOPIC, Copy
 
 KEY = BankKey(None, "b")
 BANK = BankRow(at=(0, 0), kind="block", enabled=True, strictness="balanced")
@@ -113,10 +113,10 @@ def test_only_who_has_the_lease_writes(copy: Copy) -> None:
     with pytest.raises(Unavailable, match="another process"):
         copy.write(entry("a"))
     with pytest.raises(Unavailable, match="another process"):
-        copy.store.begin(copy.lease)
+        copy.store.begin(copy.lease, TOPIC)
     copy.lease.release()  # which is no longer its own
     assert not copy.lease.hold()
-    assert copy.store.begin(other)[0] == copy.epoch
+    assert copy.store.begin(other, TOPIC)[0] == copy.epoch
 
 
 def test_it_goes_on_where_another_process_ended(copy: Copy) -> None:
@@ -124,7 +124,7 @@ def test_it_goes_on_where_another_process_ended(copy: Copy) -> None:
     copy.lease.release()
     successor = copy.store.lease()
     assert successor.hold()
-    assert copy.store.begin(successor) == (copy.epoch, {0: 7})
+    assert copy.store.begin(successor, TOPIC) == (copy.epoch, {0: 7})
 
 
 @pytest.mark.parametrize("lost", ["log", "rows", "features", "meta"])
@@ -135,7 +135,7 @@ def test_a_copy_that_lost_a_part_is_no_copy(copy: Copy, lost: str) -> None:
     copy.redis.delete(copy.key(lost))
     with pytest.raises(Unavailable, match="the banks are being read: 0 of 3"):
         replica.sync()
-    epoch, offsets = copy.store.begin(copy.lease)
+    epoch, offsets = copy.store.begin(copy.lease, TOPIC)
     assert epoch != copy.epoch
     assert offsets == {}
     copy.epoch = epoch
@@ -157,6 +157,26 @@ def test_a_process_waits_for_what_was_there_at_its_start(copy: Copy) -> None:
     copy.write(offset=5)
     replica.sync()
     assert contents(replica) == {"a": f"{0:064x}"}
+
+
+def test_a_topic_that_was_made_anew_is_another_copy(copy: Copy) -> None:
+    """Its offsets are lower than those that processes have read to."""
+    replica = copy.replica()
+    copy.write(bank(), entry("a"), offset=9)
+    replica.sync()
+    copy.epoch, offsets = copy.store.begin(copy.lease, "another topic")
+    assert offsets == {}
+    copy.write(bank(), entry("b"), offset=2)
+    replica.sync()
+    assert contents(replica) == {"b": f"{0:064x}"}
+    started = copy.replica()
+    started.require({0: 3})
+    with pytest.raises(Unavailable, match="2 of 3"):
+        started.sync()
+    copy.redis.delete(copy.key("log"))
+    copy.epoch, _ = copy.store.begin(copy.lease, "another topic")
+    with pytest.raises(Unavailable, match="0 of 2"):
+        replica.sync()
 
 
 def test_entries_of_an_object_are_those_of_its_versions_too(copy: Copy) -> None:
