@@ -15,6 +15,7 @@ from confluent_kafka import Producer
 from redis import Redis
 
 from consumer.local.pictures import edited, photographs
+from consumer.moderation.banks import BankDefined, BankEntry, change_message
 from consumer.verdicts import Campaign
 from tests.moderation.stored import stored_bytes
 from tests.processes import until
@@ -25,14 +26,15 @@ CAT = edited(PHOTOGRAPHS["chelsea.png"], "re-compressed", np.random.default_rng(
 CHINA = PHOTOGRAPHS["china.jpg"]
 BRIGHTER = edited(CAT, "lighting", np.random.default_rng(0))
 BOUND = 3
+KINDS = ("REMATCHES", "FEEDBACK", "DECISIONS", "EMBEDDINGS")
 
 
 @pytest.fixture(scope="module")
 def service(broker: str, redis_server: str, triton: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     name = uuid.uuid4().hex[:8]
-    topics = {f"SEENIT_KAFKA_{kind}_TOPIC": f"{kind.lower()}-{name}" for kind in ("REMATCHES", "FEEDBACK", "DECISIONS")}
+    topics = {f"SEENIT_KAFKA_{kind}_TOPIC": f"{kind.lower()}-{name}" for kind in KINDS}
     more = {"SEENIT_CAMPAIGNS_FLOOD_UPLOADS_PER_HOUR": str(BOUND), **topics}
-    with new_service(broker, redis_server, triton, tmp_path_factory.mktemp("service"), **more) as service:
+    with new_service(broker, redis_server, triton, tmp_path_factory.mktemp("service"), banks=True, **more) as service:
         service.consumer()
         yield service
 
@@ -69,6 +71,15 @@ def seenit(service: Service, *arguments: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def compacted(service: Service) -> bytes:
+    """All that is left of the compacted topics when Kafka has compacted them: the last value of each key."""
+    left: dict[tuple[str, bytes | None], bytes] = {}
+    for name in (service.kafka.banks_topic, topic(service, "DECISIONS"), topic(service, "EMBEDDINGS")):
+        for message in service.messages(name, 10_000, wait_s=2.0):
+            left[name, message.key()] = message.value() or b""
+    return b" ".join(left.values())
 
 
 def decisions(service: Service, tenant: str) -> dict[tuple[str, ...], bytes | None]:
@@ -132,6 +143,11 @@ def test_nothing_is_left_of_a_deleted_picture(service: Service, redis_server: st
         producer.produce(topic(service, "FEEDBACK"), json.dumps(event).encode())
     producer.flush()
     until(lambda: len(decisions(service, "four")) == 2, 30, "nothing was decided")
+    entry = BankEntry(bank="kept", entry_id="e", tenant="four", image_id=name)
+    for change in (BankDefined(bank="kept", tenant="four", kind="review"), entry):
+        service.send_message(change_message(service.kafka.banks_topic, change))
+    until(lambda: [hit.bank for hit in upload(service, "four", "b", BRIGHTER, "again").banks] == ["kept"], 30, "no hit")
+    assert name.encode() in compacted(service)
     with Redis.from_url(redis_server) as redis:
         pattern = f"{service.environment['SEENIT_REDIS_KEY_PREFIX']}:*"
         assert name.encode() in stored_bytes(redis, pattern)
@@ -140,5 +156,7 @@ def test_nothing_is_left_of_a_deleted_picture(service: Service, redis_server: st
         upload(service, "four", "last", CHINA)
         until(lambda: not any(decisions(service, "four").values()), 30, "decisions are left")
         stored = stored_bytes(redis, pattern)
+        until(lambda: name.encode() not in compacted(service), 30, "something is left on a topic")
+    assert other.encode() not in compacted(service)
     assert name.encode() not in stored
     assert other.encode() not in stored

@@ -16,7 +16,8 @@ from consumer.cli.console import out, plain
 from consumer.errors import Misconfigured
 from consumer.images.pdq import pdq_hash
 from consumer.moderation.banks import BankDefined, BankEntry, BankKey
-from consumer.moderation.matching import BankRequest, Banks
+from consumer.moderation.candidates import BankRequest
+from consumer.moderation.matching import Banks
 from consumer.moderation.store import BankStore
 from consumer.moderation.topic import read_banks
 from consumer.settings import Settings

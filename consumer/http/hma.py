@@ -7,7 +7,6 @@ import asyncio
 import re
 import secrets
 from collections import defaultdict
-from datetime import UTC, datetime
 from hashlib import sha256
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -24,7 +23,8 @@ from consumer.http.problems import Refused
 from consumer.http.signals import check_pdq, compare_pdq, decode_signal, encode_signal, pdq_distance
 from consumer.images.pdq import pdq_hash
 from consumer.moderation.banks import BankDefined, BankEntry, BankKey, EntryKey
-from consumer.moderation.matching import BankRequest, Banks
+from consumer.moderation.candidates import BankRequest
+from consumer.moderation.matching import Banks
 from consumer.moderation.store import BankRow
 from consumer.verdicts import BankHit
 from consumer.verification.pair import verify_pair
@@ -273,7 +273,7 @@ def _distance(banks: Banks, tenant: str, request: BankRequest, hit: BankHit) -> 
     if hit.l2 is not None or request.pdq is None:
         return f"{hit.l2 or 0.0:.4f}"
     for scope in (tenant, None):
-        found = banks.entry(EntryKey(scope, hit.bank, hit.entry_id), datetime.now(UTC))
+        found = banks.entry(EntryKey(scope, hit.bank, hit.entry_id))
         if found is not None and found[0].row.pdq is not None:
             return str(pdq_distance(request.pdq, found[0].row.pdq))
     return ""

@@ -9,7 +9,9 @@ from consumer.decide import decide
 from consumer.encoder.contract import ModelInfo, Strictness
 from consumer.encoder.views import EncodedViews
 from consumer.http.batching import Batcher
-from consumer.moderation.matching import NO_HITS, BankRequest, BankResult, Banks
+from consumer.moderation.candidates import BankRequest
+from consumer.moderation.hits import NO_HITS, BankResult
+from consumer.moderation.matching import Banks
 from consumer.moderation.rejections import Rejections
 from consumer.verdicts import Evidence
 from consumer.verification.rerank import VerificationOutcome, VerificationRequest, Verifier

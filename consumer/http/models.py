@@ -7,7 +7,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from consumer.encoder.contract import Strictness
 from consumer.http.matching import FoundMatch
 from consumer.moderation.banks import BankKey
-from consumer.moderation.replica import Entry
+from consumer.moderation.shelf import Entry
 from consumer.moderation.store import BankRow
 from consumer.verdicts import BankHit, BankKind, Campaign, Evidence, Model, SilencedBy
 from consumer.window.records import to_datetime

@@ -3,13 +3,17 @@
 from collections.abc import Iterable, Mapping
 from typing import Self
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from consumer.errors import Unavailable
 from consumer.events import Record
-from consumer.kafka.config import BROKER_TIMEOUT_S, FETCH_WAIT_MS, client_options
+from consumer.kafka.config import BROKER_TIMEOUT_S, client_options
 from consumer.kafka.messages import to_record
 from consumer.settings import KafkaSettings
+
+# Topics that are read like this change rarely, and are asked for news all the time.
+FETCH_WAIT_MS = 100
 
 
 class TopicReader:
@@ -84,6 +88,15 @@ def find_partitions(consumer: Consumer, topic: str) -> tuple[int, ...]:
     if found.error is not None:
         raise Unavailable("kafka", f"topic {topic!r}: {found.error.str()}")
     return tuple(found.partitions)
+
+
+def find_topic_id(admin: AdminClient, topic: str) -> str:
+    """Ask for the id of a topic, which another one of the same name will not have. Raises Unavailable."""
+    try:
+        found = admin.describe_topics(TopicCollection([topic]), request_timeout=BROKER_TIMEOUT_S)[topic].result()
+    except KafkaException as error:
+        raise Unavailable("kafka", f"topic {topic!r}: {error.args[0].str()}") from None
+    return str(found.topic_id)
 
 
 def find_ends(consumer: Consumer, topic: str, partitions: Iterable[int]) -> dict[int, int]:

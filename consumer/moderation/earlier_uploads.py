@@ -5,6 +5,7 @@ alone, so that uploads that come meanwhile are not held up.
 """
 
 import heapq
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.encoder.contract import ModelInfo, VerificationRule
-from consumer.encoder.views import Features, PackedFeatures
+from consumer.encoder.views import EncodedViews, Features, PackedFeatures
 from consumer.errors import Unavailable
-from consumer.moderation.replica import Entry
+from consumer.images.region import WHOLE_IMAGE
+from consumer.moderation.candidates import BankRequest
+from consumer.moderation.shelf import Entry
 from consumer.moderation.store import BankRow
 from consumer.settings import KafkaSettings
 from consumer.verdicts import Evidence
@@ -28,10 +31,12 @@ from consumer.window.replica import PAGE_ENTRIES, Page
 from consumer.window.store import WindowRecovering
 from consumer.window.window import RedisWindow
 
+log = logging.getLogger(__name__)
+
 # The share of its time that a search works; it rests for the rest of it.
 WORKING_SHARE = 0.2
-# Uploads near an entry that get a second look, beside all within the threshold: farther ones are nearly all strangers.
-MAX_FAR_LOOKS = 32
+# Uploads within the threshold of an entry that are told of, and farther ones, nearly all strangers, that get a look.
+MAX_WITHIN, MAX_FAR_LOOKS = 10_000, 32
 # Looks at once, and messages of the changelog.
 LOOKS_AT_ONCE, MESSAGES_AT_ONCE = 256, 500
 
@@ -47,19 +52,7 @@ class WantedEntry:
     lookback_s: float | None
 
 
-class EarlierUpload(NamedTuple):
-    """An upload from before an entry, that shows it."""
-
-    wanted: WantedEntry
-    tenant: str
-    image_id: str
-    digest: bytes
-    uploaded_at: datetime
-    l2: float
-    evidence: Evidence | None
-
-
-class _Found(NamedTuple):
+class StoredUpload(NamedTuple):
     """An upload that may show an entry; `patches` are its own where they are at hand."""
 
     l2: float
@@ -69,23 +62,45 @@ class _Found(NamedTuple):
     patches: bytes | None
 
 
+class EarlierUpload(NamedTuple):
+    """An upload from before an entry, that shows it."""
+
+    wanted: WantedEntry
+    upload: StoredUpload
+    evidence: Evidence | None
+
+    @property
+    def image_id(self) -> str:
+        return decode_name(self.upload.content.image_id)
+
+    @property
+    def digest(self) -> bytes:
+        return self.upload.content.digest
+
+    @property
+    def uploaded_at(self) -> datetime:
+        return to_datetime(self.upload.content.uploaded_us)
+
+
 @dataclass(slots=True)
 class _Candidates:
-    """Uploads near an entry: of the same bytes, within the threshold, and the nearest of those that are farther."""
+    """Uploads near an entry: within the threshold, the same bytes among them, and farther ones; the nearest of each."""
 
-    sure: list[_Found] = field(default_factory=list)
-    far: list[tuple[float, int, _Found]] = field(default_factory=list)  # a heap, the farthest first
+    within: list[tuple[float, int, StoredUpload]] = field(default_factory=list)  # heaps, the farthest first
+    far: list[tuple[float, int, StoredUpload]] = field(default_factory=list)
+    left_out: int = 0  # of those within the threshold
 
-    def add(self, found: _Found, threshold_l2: float) -> None:
-        if found.l2 <= threshold_l2:
-            self.sure.append(found)
-        else:
-            heapq.heappush(self.far, (-found.l2, -found.position.serial, found))
-            if len(self.far) > MAX_FAR_LOOKS:
-                heapq.heappop(self.far)
+    def add(self, found: StoredUpload, threshold_l2: float) -> None:
+        is_near = found.l2 <= threshold_l2
+        heap, limit = (self.within, MAX_WITHIN) if is_near else (self.far, MAX_FAR_LOOKS)
+        heapq.heappush(heap, (-found.l2, -found.position.serial, found))
+        if len(heap) > limit:
+            heapq.heappop(heap)
+            self.left_out += is_near
 
-    def all(self) -> list[_Found]:
-        return [*self.sure, *(found for *_, found in self.far)]
+    def all(self) -> list[StoredUpload]:
+        """All of them, in the order of arrival."""
+        return sorted((found for *_, found in (*self.within, *self.far)), key=lambda each: each.position)
 
 
 class EarlierUploads:
@@ -108,11 +123,28 @@ class EarlierUploads:
             self._look_back(wanted, candidates)
         found: dict[tuple[int, str, bytes, bytes], EarlierUpload] = {}
         for index, (each, near) in enumerate(zip(wanted, candidates, strict=True)):
-            for upload in self._verified(each, near.all()):
-                found.setdefault((index, upload.tenant, upload.image_id.encode(), upload.digest), upload)
+            if near.left_out:
+                log.warning("entry %s: %d near uploads are not told of", each.entry.name.decode(), near.left_out)
+            for one in self._verified(each, near.all()):
+                content = one.upload.content
+                found.setdefault((index, one.upload.tenant, content.image_id, content.digest), one)
         return list(found.values())
 
-    def _in_window(self, tenant: str) -> Iterator[list[_Found]]:
+    def requests(self, uploads: Sequence[EarlierUpload]) -> list[BankRequest]:
+        """What banks are asked about these uploads. Raises Unavailable."""
+        found = [each.upload for each in uploads]
+        stored = self._window.read_patches([(each.tenant, each.position) for each in found])
+        requests = []
+        for each, patches in zip(found, stored, strict=True):
+            vector = np.frombuffer(each.content.vector, "<f2").astype(np.float32)
+            shape, data = self._model.patches, each.patches or patches or b""
+            packed = None if shape is None else PackedFeatures.of(data, shape)
+            features = None if packed is None else [packed.unpacked()]
+            views = EncodedViews([WHOLE_IMAGE], vector[np.newaxis], features) if len(vector) else None
+            requests.append(BankRequest(each.tenant, each.content.digest, views))
+        return requests
+
+    def _in_window(self, tenant: str) -> Iterator[list[StoredUpload]]:
         """Read a tenant's window, a page at a time, up to where it ended at the first one."""
         store, cursor, end = self._window.store, b"-", -1
         while True:
@@ -123,7 +155,9 @@ class EarlierUploads:
             page = Page(*reply)
             end = page.newest_serial if end < 0 else end
             pairs = zip(page.records[::2], page.records[1::2], strict=True)
-            rows = [_Found(0.0, tenant, Position.parse(each), decode_record(record), None) for each, record in pairs]
+            rows = [
+                StoredUpload(0.0, tenant, Position.parse(each), decode_record(record), None) for each, record in pairs
+            ]
             yield [row for row in rows if row.position.serial <= end]
             if not page.more or (rows and rows[-1].position.serial > end):
                 return
@@ -138,14 +172,16 @@ class EarlierUploads:
         reader = ChangelogReader(self._settings, max(0, from_ms), MESSAGES_AT_ONCE)
         try:
             for messages in reader.read():
-                by_tenant: dict[str, list[_Found]] = {}
+                by_tenant: dict[str, list[StoredUpload]] = {}
                 for message in messages:
                     change = parse_change(self._model, message)
                     if isinstance(change, Tombstone):
                         deleted.append(change)
                     elif isinstance(change, Upsert):
                         stored = change.stored
-                        row = _Found(0.0, change.tenant, stored.position, decode_record(stored.record), stored.patches)
+                        row = StoredUpload(
+                            0.0, change.tenant, stored.position, decode_record(stored.record), stored.patches
+                        )
                         by_tenant.setdefault(change.tenant, []).append(row)
                 for tenant, rows in by_tenant.items():
                     self._collect(wanted, earlier, [rows], tenant)
@@ -162,7 +198,7 @@ class EarlierUploads:
         self,
         wanted: Sequence[WantedEntry],
         candidates: Sequence[_Candidates],
-        pages: Iterable[list[_Found]],
+        pages: Iterable[list[StoredUpload]],
         tenant: str,
     ) -> None:
         """Compare pages of a tenant's uploads with the entries that hold for it, and keep what is near each."""
@@ -186,14 +222,14 @@ class EarlierUploads:
             self._rest((time.monotonic() - began_s) * (1 / WORKING_SHARE - 1))
             began_s = time.monotonic()
 
-    def _verified(self, wanted: WantedEntry, near: Sequence[_Found]) -> Iterator[EarlierUpload]:
+    def _verified(self, wanted: WantedEntry, near: Sequence[StoredUpload]) -> Iterator[EarlierUpload]:
         """Take a second look at uploads near an entry; yield those that show it."""
         rule, shape = self._model.verification_rule, self._model.patches
         exact = [each for each in near if each.content.digest.hex() == wanted.entry.row.digest]
-        yield from (_upload(wanted, each, None) for each in exact)
+        yield from (EarlierUpload(wanted, each, None) for each in exact)
         others = [each for each in near if each.content.digest.hex() != wanted.entry.row.digest]
         if rule is None or shape is None:
-            yield from (_upload(wanted, each, None) for each in others if each.l2 <= self._model.threshold_l2)
+            yield from (EarlierUpload(wanted, each, None) for each in others if each.l2 <= self._model.threshold_l2)
             return
         for start in range(0, len(others), LOOKS_AT_ONCE):
             began_s = time.monotonic()
@@ -201,7 +237,7 @@ class EarlierUploads:
             self._rest((time.monotonic() - began_s) * (1 / WORKING_SHARE - 1))
 
     def _look(
-        self, wanted: WantedEntry, near: Sequence[_Found], rule: VerificationRule, shape: tuple[int, int]
+        self, wanted: WantedEntry, near: Sequence[StoredUpload], rule: VerificationRule, shape: tuple[int, int]
     ) -> list[EarlierUpload]:
         stored = self._window.read_patches([(each.tenant, each.position) for each in near])
         pairs = [
@@ -214,15 +250,15 @@ class EarlierUploads:
         l2 = np.array([each.l2 for each, _ in pairs], np.float32)
         looked = verify([features.unpacked() for _, features in pairs], [wanted.features] * len(pairs), l2, rule)
         return [
-            _upload(wanted, each, verification.to_evidence(True))
+            EarlierUpload(wanted, each, verification.to_evidence(True))
             for (each, _), verification in zip(pairs, looked, strict=True)
             if rule.accepts(each.l2, verification.score, wanted.bank.strictness)
         ]
 
 
 def _near(
-    vectors: NDArray[np.float32], rows: Sequence[_Found], radius_l2: float
-) -> Iterator[tuple[int, _Found, float]]:
+    vectors: NDArray[np.float32], rows: Sequence[StoredUpload], radius_l2: float
+) -> Iterator[tuple[int, StoredUpload, float]]:
     """Yield the pairs of a vector [N, D], by its number, and an upload that are within the radius."""
     others = np.stack([np.frombuffer(row.content.vector, "<f2") for row in rows]).astype(np.float32)
     squared = (vectors**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2 * vectors @ others.T
@@ -231,18 +267,10 @@ def _near(
         yield int(number), rows[row], float(l2[number, row])
 
 
-def _deletes(tombstone: Tombstone, row: _Found) -> bool:
+def _deletes(tombstone: Tombstone, row: StoredUpload) -> bool:
     """Whether a deletion is about an upload: of its image id or, of a version, of its object."""
     name, own = decode_name(tombstone.image_id), decode_name(row.content.image_id)
     if tombstone.tenant != row.tenant or not (own == name or own.startswith(f"{name}?versionId=")):
         return False
     _, _, deleted_us = (*tombstone.source.split(), "", "", "")[:3]
     return row.position <= tombstone.position and not (deleted_us and row.content.uploaded_us > int(deleted_us))
-
-
-def _upload(wanted: WantedEntry, found: _Found, evidence: Evidence | None) -> EarlierUpload:
-    content = found.content
-    uploaded_at = to_datetime(content.uploaded_us)
-    return EarlierUpload(
-        wanted, found.tenant, decode_name(content.image_id), content.digest, uploaded_at, found.l2, evidence
-    )

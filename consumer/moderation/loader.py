@@ -5,9 +5,12 @@ import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from confluent_kafka.admin import AdminClient
+
 from consumer.errors import Unavailable, Unprocessable
 from consumer.events import Record
-from consumer.kafka.topic_reader import TopicReader
+from consumer.kafka.config import client_options
+from consumer.kafka.topic_reader import TopicReader, find_topic_id
 from consumer.moderation.banks import BankDefined, BankEntry, encode_key, parse_change
 from consumer.moderation.entries import EntryEncoder, NewEntry
 from consumer.moderation.store import BankRow, BankStore, EntryRow, NewRow
@@ -22,6 +25,8 @@ BATCH_MESSAGES, WAIT_S = 32, 0.5
 TRY_LEASE_EVERY_S = 1.0
 # Without a message for so many reads, the children that decode entries are ended.
 IDLE_READS = 20
+# At every so many of these reads it is asked whether there is another topic of the same name.
+CHECK_READS = 4
 
 
 class BankLoader:
@@ -33,6 +38,7 @@ class BankLoader:
         self._window = window
         self._encoder = encoder
         self._lease = store.lease()
+        self._admin = AdminClient(client_options(settings))
 
     def run(self, stop: threading.Event) -> None:
         """Load while this process has the lease, until stopped; wait for what is away."""
@@ -56,11 +62,12 @@ class BankLoader:
 
     def _load(self, stop: threading.Event) -> None:
         """Read the topic from where the copy ends on, and write what it says, for as long as the lease holds."""
-        epoch, next_offsets = self._store.begin(self._lease)
+        topic_id = self._topic_id()
+        epoch, next_offsets = self._store.begin(self._lease, topic_id)
         idle_reads = 0
         with TopicReader(self._settings, self._settings.banks_topic, next_offsets) as reader:
-            # Also while nothing comes: a copy that Redis lost is begun anew, under another epoch.
-            while self._lease.hold() and self._store.begin(self._lease)[0] == epoch and not stop.is_set():
+            # Also while nothing comes: a copy that Redis lost, or whose topic is gone, is begun under another epoch.
+            while self._lease.hold() and self._store.begin(self._lease, topic_id)[0] == epoch and not stop.is_set():
                 rows = self._make_rows(reader.read(BATCH_MESSAGES, WAIT_S))
                 if rows or reader.next_offsets != next_offsets:
                     self._store.write(self._lease, epoch, rows, reader.next_offsets)
@@ -70,6 +77,11 @@ class BankLoader:
                 idle_reads += 1
                 if idle_reads == IDLE_READS:
                     self._encoder.rest()
+                if idle_reads % CHECK_READS == 0:
+                    topic_id = self._topic_id()
+
+    def _topic_id(self) -> str:
+        return find_topic_id(self._admin, self._settings.banks_topic)
 
     def _make_rows(self, records: Sequence[Record]) -> list[NewRow]:
         """Make the rows of some messages: of several about one key the last counts."""

@@ -30,8 +30,9 @@ from consumer.kafka.leases import Lease, Leased
 from consumer.kafka.messages import OutgoingMessage, event_message
 from consumer.kafka.publisher import Publisher
 from consumer.moderation.banks import BankEntry, EntryKey, encode_key, parse_change
-from consumer.moderation.earlier_uploads import EarlierUpload, EarlierUploads, WantedEntry
-from consumer.moderation.matching import Banks, bank_hit
+from consumer.moderation.earlier_uploads import LOOKS_AT_ONCE, EarlierUpload, EarlierUploads, WantedEntry
+from consumer.moderation.hits import bank_hit
+from consumer.moderation.matching import Banks
 from consumer.moderation.store import BankStore
 from consumer.settings import KafkaSettings
 from consumer.telemetry.metrics import Metrics
@@ -149,7 +150,7 @@ class Rematcher:
         self._metrics.rematches_under_way.set(sum(each.entry is not None for each in self._read))
         messages = [each.letter for each in self._read if each.letter is not None]
         wanted = self._wanted() if self._settings.rematches_topic else []
-        found = self._uploads.find(wanted)
+        found = self._unsilenced(self._uploads.find(wanted))
         messages += [_message(self._settings.rematches_topic, each) for each in found]
         with consumer.commit_lock:
             held = [each for each in self._read if consumer.holds(each.lease)]
@@ -169,14 +170,24 @@ class Rematcher:
         self._metrics.rematches.inc(len(found))
         self._metrics.rematches_under_way.set(0)
 
+    def _unsilenced(self, found: list[EarlierUpload]) -> list[EarlierUpload]:
+        """Leave out what allowed entries silence. Raises Unavailable."""
+        told = []
+        for start in range(0, len(found), LOOKS_AT_ONCE):
+            part = found[start : start + LOOKS_AT_ONCE]
+            silenced = self._banks.silenced(self._uploads.requests(part))
+            told += [
+                each for each, banks in zip(part, silenced, strict=True) if each.wanted.entry.key.bank not in banks
+            ]
+        return told
+
     def _wanted(self) -> list[WantedEntry]:
         """The entries to search for: those that still count, of banks that report hits.
 
         One that was sent again as it was is not searched for again, unless it asks to look back.
         """
-        now = datetime.now(UTC)
         lookbacks = dict(each.entry for each in self._read if each.entry is not None)
-        counting = [found for key in lookbacks if (found := self._banks.entry(key, now)) is not None]
+        counting = [found for key in lookbacks if (found := self._banks.entry(key)) is not None]
         counting = [(entry, bank) for entry, bank in counting if bank.kind != "allow"]
         searched = self._store.read_searched([entry.name for entry, _ in counting])
         counting = [
@@ -186,8 +197,9 @@ class Rematcher:
         ]
         names = [entry.name for entry, _ in counting]
         wanted = []
-        stored = zip(self._store.read_vectors(names), self._store.read_features(names), strict=True)
-        for (entry, bank), (vector, features) in zip(counting, stored, strict=True):
+        stored = zip(self._store.read_pictures(names), self._store.read_features(names), strict=True)
+        for (entry, bank), (picture, features) in zip(counting, stored, strict=True):
+            vector = b"" if picture is None else picture[1]
             values = np.frombuffer(vector, "<f2").astype(np.float32) if vector else None
             shape = self._model.patches
             packed = None if shape is None or features is None else PackedFeatures.of(features, shape)
@@ -211,11 +223,13 @@ class Rematcher:
 def _message(topic: str, found: EarlierUpload) -> OutgoingMessage:
     """Write the event of an upload that shows an entry; its id is always that of this pair."""
     entry, bank = found.wanted.entry, found.wanted.bank
-    pair = [*entry.key, entry.row.content, found.tenant, found.image_id, found.digest.hex()]
+    pair = [*entry.key, entry.row.content, found.upload.tenant, found.image_id, found.digest.hex()]
     event = ImageRematched(
-        **bank_hit(entry, bank, found.l2, found.evidence, exact=found.digest.hex() == entry.row.digest).model_dump(),
+        **bank_hit(
+            entry, bank, found.upload.l2, found.evidence, exact=found.digest.hex() == entry.row.digest
+        ).model_dump(),
         image_id=found.image_id,
-        tenant=found.tenant,
+        tenant=found.upload.tenant,
         uploaded_at=found.uploaded_at,
     )
     event_id = str(uuid.uuid5(_NAMESPACE, json.dumps(pair)))

@@ -1,87 +1,42 @@
-"""This process's copy of the banks: what each is, and the vectors, hashes and labels of its entries.
+"""This process's copy of the banks: what each is, and the entries, on shelves where they are searched.
 
 It is read from Redis page by page, before each batch is compared: an entry counts for every upload that is appended to
 the window after it was written there.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+import heapq
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 
 from consumer.errors import Unavailable
-from consumer.moderation.banks import AnyKey, BankKey, EntryKey, encode_key, read_own_key
-from consumer.moderation.store import BankRow, BankStore, ChangesPage, EntryRow, decode_row
-from consumer.window.index import VectorIndex
-from consumer.window.records import IndexRow, Position, to_us
-
-
-class Entry(NamedTuple):
-    """An entry as a process holds it; `name` is its key as it stands on the topic."""
-
-    name: bytes
-    key: EntryKey
-    serial: int
-    row: EntryRow
-
-    def counts(self, now: datetime) -> bool:
-        """Whether it has not expired."""
-        return self.row.expires_us is None or to_us(now) < self.row.expires_us
-
-
-@dataclass(slots=True)
-class Shelf:
-    """The entries of all banks of one tenant, or of those for all tenants."""
-
-    index: VectorIndex
-    entries: dict[int, Entry] = field(default_factory=dict)  # by serial
-    by_digest: dict[str, dict[int, Entry]] = field(default_factory=dict)
-    hashes: dict[int, str] = field(default_factory=dict)  # PDQ, by serial
-    _matrix: NDArray[np.uint64] | None = None  # of the hashes, [N, 4]
-
-    def set_hash(self, serial: int, pdq: str) -> None:
-        """Add a PDQ hash."""
-        self.hashes[serial], self._matrix = pdq, None
-
-    def remove_hash(self, serial: int) -> None:
-        """Remove a PDQ hash, if there is one."""
-        if self.hashes.pop(serial, None) is not None:
-            self._matrix = None
-
-    def near_hashes(self, pdq: str, max_distance: int) -> Iterator[tuple[Entry, int]]:
-        """Yield the entries whose PDQ hash differs in that many bits at most, and in how many."""
-        if not self.hashes:
-            return
-        if self._matrix is None:
-            self._matrix = np.frombuffer(bytes.fromhex("".join(self.hashes.values())), np.uint64).reshape(-1, 4)
-        asked = np.frombuffer(bytes.fromhex(pdq), np.uint64)
-        distances = np.bitwise_count(self._matrix ^ asked).sum(axis=1)
-        serials = list(self.hashes)
-        for number in np.flatnonzero(distances <= max_distance).tolist():
-            yield self.entries[serials[number]], int(distances[number])
+from consumer.moderation.banks import BankKey, EntryKey, encode_key, read_own_key
+from consumer.moderation.shelf import Entry, Shelf
+from consumer.moderation.store import PAGE_ROWS, BankRow, BankStore, ChangesPage, EntryRow, decode_row
+from consumer.window.records import to_us
 
 
 class BankReplica:
     """All banks and entries in this process. Not thread-safe."""
 
-    def __init__(self, store: BankStore, new_index: Callable[[], VectorIndex]) -> None:
-        self.banks: dict[BankKey, BankRow] = {}
-        self.shelves: dict[str | None, Shelf] = {}
+    def __init__(self, store: BankStore, new_shelf: Callable[[], Shelf]) -> None:
+        self.banks: Mapping[BankKey, BankRow] = {}  # another one after each change
         self.offsets: Mapping[int, int] = {}  # how far the topic is read, by partition
         self._required: dict[int, int] = {}  # and how far it has to be
+        self._has_read = False  # all that was required, once
         self._store = store
-        self._new_index = new_index
+        self._new_shelf = new_shelf
+        self._shelves: dict[str | None, Shelf] = {}
         self._forget()
 
     def _forget(self) -> None:
         self._epoch, self._serial, self._floor = b"", 0, 0
         self._entries: dict[bytes, Entry] = {}
+        self._of_bank: dict[BankKey, dict[bytes, Entry]] = {}
         self._of_image: dict[tuple[str, str], set[EntryKey]] = {}
-        self.banks.clear()
-        self.shelves.clear()
+        self._expiring: list[tuple[int, bytes]] = []  # a heap of the times when entries expire, and their names
+        self._now = datetime.min.replace(tzinfo=UTC)
+        self.banks = {}
+        self._shelves.clear()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -96,6 +51,7 @@ class BankReplica:
         if any(self.offsets.get(partition, 0) < offset for partition, offset in self._required.items()):
             done, required = (sum(offsets.values()) for offsets in (self.offsets, self._required))
             raise Unavailable("redis", f"the banks are being read: {done} of {required} messages")
+        self._has_read = True
         self.require(self.offsets)
 
     def require(self, offsets: Mapping[int, int]) -> None:
@@ -103,14 +59,14 @@ class BankReplica:
         for partition, offset in offsets.items():
             self._required[partition] = max(offset, self._required.get(partition, 0))
 
-    def bank_of(self, entry: Entry, now: datetime) -> BankRow | None:
-        """The bank of an entry that counts: it has not expired, and the bank is there and enabled."""
-        bank = self.banks.get(entry.key.of_bank)
-        return bank if bank is not None and bank.enabled and entry.counts(now) else None
+    def counting(self, key: EntryKey) -> tuple[Entry, BankRow] | None:
+        """The entry under a key and its bank, if there is one that has not expired, of a bank that is enabled."""
+        entry = self._entries.get(encode_key(key))
+        return None if entry is None or not self._counts(entry, datetime.now(UTC)) else (entry, self.banks[key.of_bank])
 
-    def entry(self, key: EntryKey) -> Entry | None:
-        """The entry under a key, if there is one."""
-        return self._entries.get(encode_key(key))
+    def of_bank(self, key: BankKey) -> Collection[Entry]:
+        """All entries of a bank."""
+        return self._of_bank.get(key, {}).values()
 
     def of_image(self, tenant: str, image_id: str) -> list[EntryKey]:
         """The entries that are of an upload, or of a version of it if it is an object of a store."""
@@ -125,70 +81,106 @@ class BankReplica:
     def shelves_for(self, tenant: str) -> Iterator[Shelf]:
         """The entries that uploads of a tenant are compared with."""
         for scope in (tenant, None):
-            shelf = self.shelves.get(scope)
+            shelf = self._shelves.get(scope)
             if shelf is not None:
                 yield shelf
 
+    def drop_expired(self, now: datetime) -> None:
+        """Take what has expired off the shelves; put back what has not, where the clock was set back."""
+        due: list[Entry] = []
+        if now < self._now:
+            due += self._entries.values()
+            self._expiring = [(each.row.expires_us, each.name) for each in due if each.row.expires_us is not None]
+            heapq.heapify(self._expiring)
+        self._now = now
+        while self._expiring and self._expiring[0][0] <= to_us(now):
+            entry = self._entries.get(heapq.heappop(self._expiring)[1])
+            if entry is not None:
+                due.append(entry)
+        self._review(due, now, {})
+
     def _apply(self, page: ChangesPage) -> None:
         if page.anew:
+            if page.is_remade and self._has_read:
+                self._required.clear()
             self._forget()
             self._floor = page.floor
-        new_rows: dict[str | None, list[IndexRow]] = {}
+        turned: set[BankKey] = set()  # on or off
+        vectors: dict[bytes, bytes] = {}
         for name, serial, data in zip(page.changes[::3], page.changes[1::3], page.changes[2::3], strict=True):
-            key = read_own_key(name)
-            if name in self._entries:
-                self._remove_entry(name)
-            if data:
-                self._add(name, key, serial, data, new_rows)
-            elif isinstance(key, BankKey):
-                self.banks.pop(key, None)
-        for scope, rows in new_rows.items():
-            self.shelves[scope].index.extend(rows)
+            key, (text, vector) = read_own_key(name), decode_row(data) if data else (b"", b"")
+            if isinstance(key, BankKey):
+                if self._set_bank(key, text):
+                    turned.add(key)
+                continue
+            self._remove(name)
+            if text:
+                self._add(Entry(name, key, serial, EntryRow.model_validate_json(text)))
+                vectors[name] = vector
+        now = datetime.now(UTC)
+        self._review([self._entries[name] for name in vectors], now, vectors)
+        for bank in turned:
+            self._review(self.of_bank(bank), now, {})
+        for shelf in self._shelves.values():
+            shelf.tidy()
         self._epoch, self._serial, self.offsets = page.epoch, page.serial, page.offsets
 
-    def _add(
-        self, name: bytes, key: AnyKey, serial: int, data: bytes, new_rows: dict[str | None, list[IndexRow]]
-    ) -> None:
-        """Add a bank or an entry, whose vector, if it has one, is added to `new_rows`."""
-        text, vector = decode_row(data)
-        if isinstance(key, BankKey):
-            self.banks[key] = BankRow.model_validate_json(text)
-            return
-        entry = self._entries[name] = Entry(name, key, serial, EntryRow.model_validate_json(text))
-        shelf = self.shelves.get(key.tenant)
-        if shelf is None:
-            shelf = self.shelves[key.tenant] = Shelf(self._new_index())
-        shelf.entries[serial] = entry
-        if entry.row.digest is not None:
-            shelf.by_digest.setdefault(entry.row.digest, {})[serial] = entry
-        if entry.row.pdq is not None:
-            shelf.set_hash(serial, entry.row.pdq)
-        if entry.row.of_image is not None:
-            self._of_image.setdefault(entry.row.of_image, set()).add(key)
-        if vector:
-            values = np.frombuffer(vector, "<f2")
-            new_rows.setdefault(key.tenant, []).append(IndexRow(_position(serial), b"", 0, values))
+    def _set_bank(self, key: BankKey, text: bytes) -> bool:
+        """Follow a change of a bank. Returns whether it was turned on or off."""
+        before = self.banks.get(key)
+        others = {other: row for other, row in self.banks.items() if other != key}
+        self.banks = {**others, key: BankRow.model_validate_json(text)} if text else others
+        return self._is_on(key) != (before is not None and before.enabled)
 
-    def _remove_entry(self, name: bytes) -> None:
-        entry = self._entries.pop(name)
-        shelf = self.shelves[entry.key.tenant]
-        shelf.index.remove(_position(entry.serial))
-        del shelf.entries[entry.serial]
-        shelf.remove_hash(entry.serial)
-        if entry.row.digest is not None:
-            _discard(shelf.by_digest, entry.row.digest, entry.serial)
+    def _is_on(self, key: BankKey) -> bool:
+        bank = self.banks.get(key)
+        return bank is not None and bank.enabled
+
+    def _counts(self, entry: Entry, now: datetime) -> bool:
+        """Whether an entry has not expired, and its bank is there and enabled."""
+        return entry.counts(now) and self._is_on(entry.key.of_bank)
+
+    def _review(self, entries: Iterable[Entry], now: datetime, vectors: Mapping[bytes, bytes]) -> None:
+        """Put entries on the shelves or take them off, by whether they count; other vectors are read from Redis."""
+        by_scope: dict[str | None, list[Entry]] = {}
+        for entry in entries:
+            by_scope.setdefault(entry.key.tenant, []).append(entry)
+        for scope, of_scope in by_scope.items():
+            shelf = self._shelves.get(scope)
+            if shelf is None:
+                shelf = self._shelves[scope] = self._new_shelf()
+            for each in of_scope:
+                if not self._counts(each, now):
+                    shelf.remove(each.name)
+            new = [each for each in of_scope if each.name not in shelf.entries and self._counts(each, now)]
+            for start in range(0, len(new), PAGE_ROWS):
+                shelf.add(self._with_vectors(new[start : start + PAGE_ROWS], vectors))
+
+    def _with_vectors(self, entries: Collection[Entry], vectors: Mapping[bytes, bytes]) -> list[tuple[Entry, bytes]]:
+        unread = [each for each in entries if each.name not in vectors]
+        pictures = zip(unread, self._store.read_pictures([each.name for each in unread]), strict=True)
+        # What is another picture by now will be told of by the next page.
+        read = {each.name: picture[1] for each, picture in pictures if picture and picture[0] == each.row.digest}
+        return [(each, vectors.get(each.name) or read.get(each.name, b"")) for each in entries]
+
+    def _add(self, entry: Entry) -> None:
+        self._entries[entry.name] = entry
+        self._of_bank.setdefault(entry.key.of_bank, {})[entry.name] = entry
+        if entry.row.of_image is not None:
+            self._of_image.setdefault(entry.row.of_image, set()).add(entry.key)
+        if entry.row.expires_us is not None:
+            heapq.heappush(self._expiring, (entry.row.expires_us, entry.name))
+
+    def _remove(self, name: bytes) -> None:
+        entry = self._entries.pop(name, None)
+        if entry is None:
+            return
+        self._shelves[entry.key.tenant].remove(name)
+        of_bank = self._of_bank[entry.key.of_bank]
+        del of_bank[name]
+        if not of_bank:
+            del self._of_bank[entry.key.of_bank]
         if entry.row.of_image is not None:
             self._of_image[entry.row.of_image].discard(entry.key)
             if not self._of_image[entry.row.of_image]:
                 del self._of_image[entry.row.of_image]
-
-
-def _discard(groups: dict[str, dict[int, Entry]], group: str, serial: int) -> None:
-    del groups[group][serial]
-    if not groups[group]:
-        del groups[group]
-
-
-def _position(serial: int) -> Position:
-    """The position of an entry in an index, in which no time passes."""
-    return Position(0, serial)

@@ -94,8 +94,16 @@ class ChangesPage(NamedTuple):
     @property
     def floor(self) -> int:
         """The serial of the last removal that is forgotten."""
-        fields = dict(zip(self.meta[::2], self.meta[1::2], strict=True))
-        return int(fields.get(b"floor", 0))
+        return int(self._by_name.get(b"floor", 0))
+
+    @property
+    def is_remade(self) -> bool:
+        """Whether the topic was made anew before this copy was begun: offsets of copies before mean nothing."""
+        return self._by_name.get(b"remade") == b"1"
+
+    @property
+    def _by_name(self) -> dict[bytes, bytes]:
+        return dict(zip(self.meta[::2], self.meta[1::2], strict=True))
 
     @property
     def offsets(self) -> dict[int, int]:
@@ -122,12 +130,14 @@ class BankStore:
         """Make a claim, not yet held, to write this copy."""
         return Lease(self._store, self._store.key(_TAG, "bank-lease"))
 
-    def begin(self, lease: "Lease") -> tuple[str, dict[int, int]]:
-        """Begin the copy if there is none. Returns its epoch, and the next offset of each partition that was read.
+    def begin(self, lease: "Lease", topic_id: str) -> tuple[str, dict[int, int]]:
+        """Begin the copy if there is none of this topic.
 
-        Raises Unavailable when the lease is not held any more.
+        Returns its epoch, and the next offset of each partition that was read. Raises Unavailable when the lease is not
+        held any more.
         """
-        reply = self._store.evaluate(self._begin_script, [*self._keys, lease.key], lease.holder, uuid.uuid4().hex)
+        keys, epoch = [*self._keys, lease.key], uuid.uuid4().hex
+        reply = self._store.evaluate(self._begin_script, keys, lease.holder, epoch, topic_id)
         meta = dict(zip(reply[::2], reply[1::2], strict=True))
         if not meta:
             raise Unavailable("redis", "another process fills the banks by now")
@@ -155,10 +165,11 @@ class BankStore:
         features: list[bytes | None] = self._store.command("HMGET", self._keys[2], *names) if names else []
         return features
 
-    def read_vectors(self, names: Sequence[bytes]) -> list[bytes]:
-        """Read the vector stored under each name, as bytes; b"" where there is none."""
+    def read_pictures(self, names: Sequence[bytes]) -> list[tuple[str | None, bytes] | None]:
+        """Read digest and vector, as bytes, stored under the name of each entry; None for one that is gone."""
         rows = self._store.command("HMGET", self._keys[1], *names) if names else []
-        return [b"" if row is None else decode_row(row)[1] for row in rows]
+        read = [None if row is None else decode_row(row) for row in rows]
+        return [None if row is None else (json.loads(row[0]).get("digest"), row[1]) for row in read]
 
     def note_failure(self, at: tuple[int, int], failure: Unprocessable) -> None:
         """Note why no entry could be made of a message, for whoever answers it."""

@@ -6,7 +6,9 @@ from contextlib import suppress
 from consumer.errors import Unprocessable
 from consumer.kafka.messages import OutgoingMessage
 from consumer.moderation.banks import removal_message
-from consumer.moderation.matching import NO_HITS, BankRequest, BankResult, Banks
+from consumer.moderation.candidates import BankRequest
+from consumer.moderation.hits import NO_HITS, BankResult
+from consumer.moderation.matching import Banks
 from consumer.pipeline.batch import Item
 from consumer.pipeline.remembered import RecentViews, RememberedViews
 from consumer.window.contract import Window

@@ -16,7 +16,7 @@ from consumer.images.thumbnail import Thumbnail
 from consumer.kafka.leases import Lease
 from consumer.kafka.messages import OutgoingMessage
 from consumer.moderation.campaigns import NOT_JOINED, Joined
-from consumer.moderation.matching import NO_HITS, BankResult
+from consumer.moderation.hits import NO_HITS, BankResult
 from consumer.pipeline.remembered import RememberedViews
 from consumer.telemetry.tracing import NO_TRACE, Trace
 from consumer.verdicts import Evidence

@@ -13,7 +13,7 @@ from consumer.kafka.consumer import UploadsConsumer
 from consumer.kafka.dead_letters import dead_letter
 from consumer.kafka.messages import OutgoingMessage, event_message, record_header, verdict_message
 from consumer.kafka.publisher import Publisher
-from consumer.moderation.matching import NO_HITS
+from consumer.moderation.hits import NO_HITS
 from consumer.pipeline.batch import Batch, Item
 from consumer.settings import KafkaSettings
 from consumer.telemetry.metrics import Metrics
@@ -164,7 +164,7 @@ class Publish:
     def _count_banks(self, item: Item) -> None:
         banks = NO_HITS if item.outcome is None else item.outcome.banks
         for hit in banks.hits:
-            self._metrics.bank_hits.labels(hit.kind).inc()
+            self._metrics.count_bank_hit(hit.kind, hit.bank)
         self._metrics.silenced.inc(bool(banks.silenced_by))
 
 

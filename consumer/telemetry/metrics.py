@@ -24,6 +24,8 @@ _L2 = tuple(step / 20 for step in range(1, 29))
 # Tenants with a series of their own, the largest first; the rest share one. Their names come from strangers.
 MAX_TENANTS = 20
 OTHER_TENANTS = "(others)"
+# Banks with a series of their own, the first that have hits.
+MAX_BANKS, OTHER_BANKS = 50, "(others)"
 # An image id may have 2,048 letters.
 MAX_LABEL_LENGTH = 256
 
@@ -79,7 +81,7 @@ class Metrics(Collector):
         self.feedback = counter("seenit_feedback", "Decisions of people taken in, and feedback refused", ["decision"])
         self.match_l2 = histogram("seenit_match_l2", "Distance of near matches", buckets=_L2)
         self.window_resets = gauge("seenit_window_resets", "Times Redis came back without what it had")
-        self.bank_hits = counter("seenit_bank_hits", "Entries of banks that uploads show", ["kind"])
+        self.bank_hits = counter("seenit_bank_hits", "Entries of banks that uploads show", ["kind", "bank"])
         self.silenced = counter("seenit_silenced", "Uploads that show an allowed picture")
         self.refused_entries = counter("seenit_refused_entries", "Entries of banks dead-lettered", ["reason"])
         self.rematches = counter("seenit_rematches", "Earlier uploads found that show a new entry of a bank")
@@ -88,6 +90,7 @@ class Metrics(Collector):
         self.model_threshold_l2 = gauge("seenit_model_threshold_l2", "Distance up to which two pictures are duplicates")
         build = gauge("seenit_build_info", "This program", ["version", "python"])
         build.labels(version("seenit"), platform.python_version()).set(1)
+        self._banks: set[str] = set()  # that are counted by name
         self._begin_series()
         registry.register(self)
 
@@ -102,7 +105,7 @@ class Metrics(Collector):
             self.unprocessable.labels(reason)
             self.refused_entries.labels(reason)
         for kind in get_args(BankKind):
-            self.bank_hits.labels(kind)
+            self.bank_hits.labels(kind, OTHER_BANKS)
         for change in ("assigned", "revoked", "lost"):
             self.rebalances.labels(change)
         for state in ("began", "ended"):
@@ -111,6 +114,12 @@ class Metrics(Collector):
             self.feedback.labels(decision)
         for verdict, kind in (("unique", ""), ("duplicate", "exact"), ("duplicate", "near"), ("unprocessable", "")):
             self.verdicts.labels(verdict, kind)
+
+    def count_bank_hit(self, kind: str, bank: str) -> None:
+        """Count an entry of a bank that an upload shows, of the first MAX_BANKS by the bank's name."""
+        if len(self._banks) < MAX_BANKS:
+            self._banks.add(bank)
+        self.bank_hits.labels(kind, bank if bank in self._banks else OTHER_BANKS).inc()
 
     def count_feedback(self, decision: str) -> None:
         """Count feedback that was answered: confirm, reject or refused."""

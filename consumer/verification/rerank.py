@@ -1,12 +1,10 @@
 """Choose which candidates near an upload, or near a region of it, get a second look, and collect the evidence.
 
-Every near match is verified. Looks cost time, and each one at a stranger is a chance of an error, so one is taken at
-the candidate that promises most; only where that turns out to be an original, the others that are near are looked at.
+Every near match is verified: the candidate that promises most, and where that is an original, the others that are near.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -14,15 +12,13 @@ import numpy as np
 from consumer.encoder.contract import ModelInfo, Strictness, VerificationRule
 from consumer.encoder.views import EncodedViews, Features, PackedFeatures
 from consumer.verdicts import Evidence
-from consumer.verification.features import candidate_scores
-from consumer.verification.look import verify
+from consumer.verification.looks import MAX_CANDIDATES, Candidate, Comparison, Looked, look_at, look_at_best
 from consumer.verification.measures import columns_of
-from consumer.verification.result import Verification
 from consumer.window.contract import Window
 from consumer.window.records import AppendResult, NearMatch, Position, decode_record
 
-MAX_CANDIDATES = 8  # nearest ones of a view that are considered
-MAX_LOOKS = 1  # at those of a view that promise most: two or three find no more copies for as many strangers
+_Candidate = Candidate[NearMatch]
+_Comparison = Comparison[NearMatch]
 
 
 class VerificationRequest(NamedTuple):
@@ -42,22 +38,6 @@ class VerificationOutcome(NamedTuple):
 
     evidence: dict[Position, Evidence]
     near: tuple[NearMatch, ...]
-
-
-class _Candidate(NamedTuple):
-    """A near match of one view of an upload: `request` and `view` are indexes, and view 0 is the whole upload."""
-
-    request: int
-    view: int
-    match: NearMatch
-
-
-class _Comparison(NamedTuple):
-    """A candidate with what is compared of both pictures."""
-
-    candidate: _Candidate
-    upload: Features | PackedFeatures
-    match: PackedFeatures
 
 
 class Verifier:
@@ -82,22 +62,10 @@ class Verifier:
         if rule is None or shape is None:
             return [VerificationOutcome({}, request.appended.near) for request in requests]
         comparisons = self._comparisons(requests, shape)
-        first, rest = _most_promising(comparisons)
-        verified = self._look(first, rule)
-        originals = {
-            candidate.request
-            for candidate, verification in verified
-            if candidate.view == 0 and self._accepts(rule, candidate, verification)
-        }
         # Copies of copies: each of them is a match.
-        others = [
-            each
-            for each in rest
-            if each.candidate.view == 0
-            and each.candidate.request in originals
-            and each.candidate.match.l2 <= self._model.threshold_l2
-        ]
-        verified += self._look(others, rule)
+        verified = look_at_best(
+            comparisons, rule, self._strictness, lambda each: each.view == 0 and each.l2 <= self._model.threshold_l2
+        )
         return self._outcomes(requests, verified, rule)
 
     def confirm(self, pairs: Sequence[tuple[str, Position | None, Position]]) -> list[bool]:
@@ -116,8 +84,8 @@ class Verifier:
         comparisons = self._comparisons(requests, shape)
         verified = {
             candidate.request
-            for candidate, verification in self._look(comparisons, rule)
-            if self._accepts(rule, candidate, verification)
+            for candidate, verification in look_at(comparisons, rule)
+            if rule.accepts(candidate.l2, verification.score, self._strictness)
         }
         return [index in verified for index in range(len(pairs))]
 
@@ -132,23 +100,10 @@ class Verifier:
         l2 = float(np.linalg.norm(np.frombuffer(one, "<f2").astype(np.float32) - np.frombuffer(other, "<f2")))
         return l2 if l2 <= self._model.match_radius_l2 else None
 
-    def _look(
-        self, comparisons: Sequence[_Comparison], rule: VerificationRule
-    ) -> list[tuple[_Candidate, Verification]]:
-        if not comparisons:
-            return []
-        l2 = np.array([each.candidate.match.l2 for each in comparisons], np.float32)
-        uploads = [each.upload.unpacked() for each in comparisons]
-        verifications = verify(uploads, [each.match.unpacked() for each in comparisons], l2, rule)
-        return list(zip([each.candidate for each in comparisons], verifications, strict=True))
-
-    def _accepts(self, rule: VerificationRule, candidate: _Candidate, verification: Verification) -> bool:
-        return rule.accepts(candidate.match.l2, verification.score, self._strictness)
-
     def _comparisons(self, requests: Sequence[VerificationRequest], shape: tuple[int, int]) -> list[_Comparison]:
         """List the candidates of all requests, in order, whose features, of local ones `shape` (P, C), are known."""
         candidates = [
-            _Candidate(index, view, match)
+            _Candidate(index, view, match.l2, match)
             for index, request in enumerate(requests)
             for view, match in _candidates(request.appended, self._model.threshold_l2)
         ]
@@ -160,7 +115,7 @@ class Verifier:
                 upload: Features | PackedFeatures | None = stored.get((tenant, appended.position))
             else:
                 upload = None if views is None or views.features is None else views.features[candidate.view]
-            match = stored.get((tenant, candidate.match.position))
+            match = stored.get((tenant, candidate.picture.position))
             if upload is not None and match is not None:
                 comparisons.append(_Comparison(candidate, upload, match))
         return comparisons
@@ -170,7 +125,7 @@ class Verifier:
     ) -> dict[tuple[str, Position | None], PackedFeatures]:
         """Read the features of uploads and candidates from the window, by tenant and position."""
         wanted: dict[tuple[str, Position], None] = {}
-        for index, view, match in candidates:
+        for index, view, _, match in candidates:
             tenant, appended, _ = requests[index]
             if view == 0 and appended.position is not None:
                 wanted[tenant, appended.position] = None
@@ -184,21 +139,21 @@ class Verifier:
     def _outcomes(
         self,
         requests: Sequence[VerificationRequest],
-        verified: Sequence[tuple[_Candidate, Verification]],
+        verified: Looked[NearMatch],
         rule: VerificationRule,
     ) -> list[VerificationOutcome]:
         """Collect for each request its evidence and its near matches, those of its regions among them."""
         evidence: list[dict[Position, Evidence]] = [{} for _ in requests]
         near = [{match.position: match for match in request.appended.near} for request in requests]
         for candidate, verification in sorted(verified, key=lambda each: each[0].view):  # what the whole shows first
-            index, view, match = candidate
+            index, view, l2, match = candidate
             position, previous = match.position, evidence[index].get(match.position)
-            accepted = self._accepts(rule, candidate, verification)
+            accepted = rule.accepts(l2, verification.score, self._strictness)
             views = requests[index].views
             if view == 0:
                 evidence[index][position] = verification.to_evidence(accepted)
                 continue
-            is_better = previous is None or not previous.verified or match.l2 < near[index][position].l2
+            is_better = previous is None or not previous.verified or l2 < near[index][position].l2
             if accepted and is_better and views is not None:
                 whole = verification.in_whole_image(views.regions[view])
                 evidence[index][position] = whole.to_evidence(True)
@@ -224,25 +179,6 @@ def _candidates(appended: AppendResult, threshold_l2: float) -> list[tuple[int, 
     for view, matches in enumerate(appended.region_matches, 1):
         candidates += [(view, match) for match in sorted(matches, key=_nearness)[:MAX_CANDIDATES]]
     return candidates
-
-
-def _most_promising(comparisons: list[_Comparison]) -> tuple[list[_Comparison], list[_Comparison]]:
-    """Divide the candidates of each view into those of the highest candidate scores and the others."""
-    if not comparisons:
-        return [], []
-    scores = candidate_scores(
-        np.stack([each.upload.patches for each in comparisons]),
-        np.stack([each.match.patches for each in comparisons]),
-        np.array([each.candidate.match.l2 for each in comparisons], np.float32),
-    )
-    scored = zip(comparisons, scores.tolist(), strict=True)
-    first, rest = [], []
-    for _, group in groupby(scored, lambda each: (each[0].candidate.request, each[0].candidate.view)):
-        # Of two with the same score the nearer.
-        ranked = [comparison for comparison, _ in sorted(group, key=lambda each: -each[1])]
-        first += ranked[:MAX_LOOKS]
-        rest += ranked[MAX_LOOKS:]
-    return first, rest
 
 
 def _nearness(match: NearMatch) -> tuple[float, Position]:

@@ -72,7 +72,8 @@ class InvertedLists:
         parameters = self._faiss.SearchParametersIVF(
             sel=self._faiss.IDSelectorRange(start, stop), nprobe=max(1, round(effort.share * self._index.nlist))
         )
-        products, numbers = self._index.search(codes.astype(np.float32), min(best, len(self)), params=parameters)
+        count = max(1, min(best, len(self)))  # where all rows were removed, one that is no row is found
+        products, numbers = self._index.search(codes.astype(np.float32), count, params=parameters)
         eligible = (numbers >= first[:, np.newaxis]) & (numbers < end[:, np.newaxis])
         products = np.where(eligible, products, -np.inf)
         if products.shape[1] >= effort.candidates:

@@ -25,7 +25,7 @@ Indexes = NDArray[np.intp]
 # Reads the rows at positions; None for one that is not in the window any more.
 ReadRows = Callable[[Sequence[Position]], Sequence[IndexRow | None]]
 
-# Windows, and searches, of up to so many rows are exact.
+# Windows of up to so many rows are exact.
 EXACT_ROWS = 100_000
 # Expired rows whose codes are removed at once: each time all lists are gone through.
 EXPIRED_ROWS = 4096
@@ -69,8 +69,17 @@ class _Search(NamedTuple):
 class LargeIndex:
     """The living rows of one large window, in order of arrival. Not thread-safe, as `VectorIndex` is not."""
 
-    def __init__(self, codebooks: Codebooks, params: SearchParams, retention_ms: int, effort: Effort) -> None:
+    def __init__(
+        self,
+        codebooks: Codebooks,
+        params: SearchParams,
+        retention_ms: int,
+        effort: Effort,
+        exact_rows: int | None = None,
+    ) -> None:
+        """Searches among up to `exact_rows` rows, by default EXACT_ROWS, are exact."""
         self._params = params
+        self._exact_rows = EXACT_ROWS if exact_rows is None else exact_rows
         self._retention_ms = retention_ms
         self._effort = effort
         self._dim = codebooks.centres.shape[1]
@@ -156,9 +165,9 @@ class LargeIndex:
         if 4 * near >= 3 * len(found.l2) or 2 * len(found.l2) < self._effort.candidates:
             return True
         rows = end - first
-        if rows > EXACT_ROWS:
+        if rows > self._exact_rows:
             rows = sum(segment.count_living(start, stop) for segment, start, stop, _ in self._rows.parts(first, end))
-        return rows <= EXACT_ROWS
+        return rows <= self._exact_rows
 
     def _likely(self, codes: Codes, error: NDArray[np.float16], first: Numbers, end: Numbers) -> list[_Candidates]:
         """Find candidates of each query by the lists."""

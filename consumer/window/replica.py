@@ -90,7 +90,7 @@ class Replica:
         rows = [decode_index_row(*pair) for pair in zip(page.records[::2], page.records[1::2], strict=True)]
         self.index.extend([row for row in rows if len(row.vector) == self._dim])
         if self._new_large_index is not None and isinstance(self.index, VectorIndex) and len(self.index) > EXACT_ROWS:
-            self.index = _moved(self.index, self._new_large_index())
+            self.index = moved(self.index, self._new_large_index())
         for position in page.deleted:
             self.index.remove(Position.parse(position))
         if page.oldest:
@@ -106,7 +106,7 @@ class Replica:
         return self.index.search(queries, read)
 
 
-def _moved(small: VectorIndex, large: LargeIndex) -> LargeIndex:
+def moved(small: VectorIndex, large: LargeIndex) -> LargeIndex:
     """Fill a large index with the rows of a small one."""
     for rows in small.rows():
         large.extend(rows)

@@ -170,6 +170,12 @@ MODERATION = [
             },
         ),
         Panel(
+            "Known pictures, by bank",
+            "ops",
+            {"{{bank}}": f"topk(10, sum by (bank) (rate(seenit_bank_hits_total{RATE})))"},
+            "The ten banks with most hits. Each process counts the first 50 by name, and the others as one.",
+        ),
+        Panel(
             "Entries refused by reason, an hour",
             "short",
             {"{{reason}}": "sum by (reason) (increase(seenit_refused_entries_total[1h]))"},

@@ -11,9 +11,11 @@ import argparse
 import statistics
 
 import numpy as np
+from confluent_kafka.admin import AdminClient
 from redis import Redis
 
 from consumer.encoder.image_encoder import ImageEncoder
+from consumer.kafka.topic_reader import find_topic_id
 from consumer.moderation.banks import BankKey, EntryKey, encode_key
 from consumer.moderation.store import BankRow, BankStore, EntryRow, NewRow
 from consumer.settings import DecodeSettings, WindowSettings
@@ -38,7 +40,8 @@ def fill(service: Service, redis_url: str, triton: str, images: list[bytes], ent
         store = BankStore(WindowStore(redis, model, WindowSettings(), service.environment["SEENIT_REDIS_KEY_PREFIX"]))
         lease = store.lease()
         assert lease.hold()
-        epoch, _ = store.begin(lease)
+        admin = AdminClient({"bootstrap.servers": service.kafka.bootstrap_servers})
+        epoch, _ = store.begin(lease, find_topic_id(admin, service.kafka.banks_topic))
         bank = BankRow(at=(0, 0), kind="block", enabled=True, strictness="balanced")
         store.write(lease, epoch, [NewRow(encode_key(BankKey(None, "many")), bank)], {})
         near = 0.0

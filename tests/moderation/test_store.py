@@ -1,6 +1,5 @@
 """The copy of the banks in Redis: who may write it, what follows it, and what is noticed when a part of it is lost."""
 
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,36 +13,12 @@ from consumer.errors import Unavailable
 from consumer.moderation import store as store_module
 from consumer.moderation.banks import BankKey, EntryKey, encode_key
 from consumer.moderation.replica import BankReplica
-from consumer.moderation.store import BankRow, BankStore, EntryRow, Lease, NewRow
-from consumer.settings import WindowSettings
-from consumer.window.index import SearchParams, VectorIndex
-from consumer.window.store import WindowStore
+from consumer.moderation.store import BankRow, EntryRow, Lease, NewRow
 from tests.fakes.encoder import FakeEncoder
+from tests.moderation.copies import TOPIC, Copy
 
-MODEL = FakeEncoder.info
-SEARCH = SearchParams(2.0, 0.5, 32)
+KEY = BankKey(None, "b")
 BANK = BankRow(at=(0, 0), kind="block", enabled=True, strictness="balanced")
-
-
-class Copy:
-    """A copy of its own, with a lease that is held."""
-
-    def __init__(self, redis: Redis) -> None:
-        self.redis = redis
-        self.windows = WindowStore(redis, MODEL, WindowSettings(), uuid.uuid4().hex)
-        self.store = BankStore(self.windows)
-        self.lease = self.store.lease()
-        assert self.lease.hold()
-        self.epoch, self.offsets = self.store.begin(self.lease)
-
-    def write(self, *rows: NewRow, offset: int = 1) -> None:
-        self.store.write(self.lease, self.epoch, rows, {0: offset})
-
-    def replica(self) -> BankReplica:
-        return BankReplica(self.store, lambda: VectorIndex(MODEL.dim, SEARCH, 1))
-
-    def key(self, kind: str) -> str:
-        return self.windows.key("", f"bank-{kind}")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +30,7 @@ def redis(redis_server: str) -> Iterator[Redis]:
 
 @pytest.fixture
 def copy(redis: Redis) -> Copy:
-    return Copy(redis)
+    return Copy(redis, FakeEncoder.info)
 
 
 def entry(name: str, number: int = 0) -> NewRow:
@@ -69,17 +44,31 @@ def removal(name: str) -> NewRow:
     return NewRow(encode_key(EntryKey(None, "b", name)), None)
 
 
+def bank(*, enabled: bool = True) -> NewRow:
+    return NewRow(encode_key(KEY), BANK.model_copy(update={"enabled": enabled}))
+
+
 def contents(replica: BankReplica) -> dict[str, str | None]:
-    """The digests of all entries by name, as every part of the replica has them."""
-    if None not in replica.shelves:
-        return {}
-    shelf = replica.shelves[None]
-    assert len(shelf.index) == len(shelf.entries) == len(replica) == sum(map(len, shelf.by_digest.values()))
-    return {each.key.entry_id: each.row.digest for each in shelf.entries.values()}
+    """The digests of all entries of the bank by name, which are on its shelf where they count."""
+    entries = replica.of_bank(KEY)
+    assert len(entries) == len(replica)
+    on = KEY in replica.banks and replica.banks[KEY].enabled
+    for shelf in replica.shelves_for("t"):
+        assert sorted(shelf.entries) == (sorted(each.name for each in entries) if on else [])
+        digests = {each.row.digest for each in entries} if on else set()
+        assert len(shelf) == len(digests)
+        assert all(shelf.exact(digest or "") for digest in digests)
+    return {each.key.entry_id: each.row.digest for each in entries}
 
 
 names = st.sampled_from("abcdef")
-changes = st.lists(st.one_of(st.tuples(st.just("put"), names, st.integers(0, 99)), st.tuples(st.just("drop"), names)))
+changes = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), names, st.integers(0, 9)),
+        st.tuples(st.just("drop"), names),
+        st.tuples(st.sampled_from(("on", "off", "gone"))),
+    )
+)
 
 
 @settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -90,7 +79,7 @@ def test_replicas_follow_however_often_they_read(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store_module, "PAGE_ROWS", page_rows)
         patch.setattr(store_module, "MAX_REMOVALS", removals)
-        copy = Copy(redis)
+        copy = Copy(redis, FakeEncoder.info)
         replica, expected = copy.replica(), dict[str, str]()
         for number, (round_changes, read) in enumerate(rounds):
             rows = []
@@ -98,6 +87,10 @@ def test_replicas_follow_however_often_they_read(
                 if change[0] == "put":
                     rows.append(entry(change[1], change[2]))
                     expected[change[1]] = f"{change[2]:064x}"
+                elif change[0] == "gone":
+                    rows.append(NewRow(encode_key(KEY), None))
+                elif change[0] in ("on", "off"):
+                    rows.append(bank(enabled=change[0] == "on"))
                 else:
                     rows.append(removal(change[1]))
                     expected.pop(change[1], None)
@@ -120,10 +113,10 @@ def test_only_who_has_the_lease_writes(copy: Copy) -> None:
     with pytest.raises(Unavailable, match="another process"):
         copy.write(entry("a"))
     with pytest.raises(Unavailable, match="another process"):
-        copy.store.begin(copy.lease)
+        copy.store.begin(copy.lease, TOPIC)
     copy.lease.release()  # which is no longer its own
     assert not copy.lease.hold()
-    assert copy.store.begin(other)[0] == copy.epoch
+    assert copy.store.begin(other, TOPIC)[0] == copy.epoch
 
 
 def test_it_goes_on_where_another_process_ended(copy: Copy) -> None:
@@ -131,18 +124,18 @@ def test_it_goes_on_where_another_process_ended(copy: Copy) -> None:
     copy.lease.release()
     successor = copy.store.lease()
     assert successor.hold()
-    assert copy.store.begin(successor) == (copy.epoch, {0: 7})
+    assert copy.store.begin(successor, TOPIC) == (copy.epoch, {0: 7})
 
 
 @pytest.mark.parametrize("lost", ["log", "rows", "features", "meta"])
 def test_a_copy_that_lost_a_part_is_no_copy(copy: Copy, lost: str) -> None:
     replica = copy.replica()
-    copy.write(NewRow(encode_key(BankKey(None, "b")), BANK), entry("a"), offset=3)
+    copy.write(bank(), entry("a"), offset=3)
     replica.sync()
     copy.redis.delete(copy.key(lost))
     with pytest.raises(Unavailable, match="the banks are being read: 0 of 3"):
         replica.sync()
-    epoch, offsets = copy.store.begin(copy.lease)
+    epoch, offsets = copy.store.begin(copy.lease, TOPIC)
     assert epoch != copy.epoch
     assert offsets == {}
     copy.epoch = epoch
@@ -152,7 +145,7 @@ def test_a_copy_that_lost_a_part_is_no_copy(copy: Copy, lost: str) -> None:
     copy.write(offset=3)
     replica.sync()
     assert contents(replica) == {"b": f"{0:064x}"}
-    assert replica.banks == {}
+    assert dict(replica.banks) == {}
 
 
 def test_a_process_waits_for_what_was_there_at_its_start(copy: Copy) -> None:
@@ -164,6 +157,26 @@ def test_a_process_waits_for_what_was_there_at_its_start(copy: Copy) -> None:
     copy.write(offset=5)
     replica.sync()
     assert contents(replica) == {"a": f"{0:064x}"}
+
+
+def test_a_topic_that_was_made_anew_is_another_copy(copy: Copy) -> None:
+    """Its offsets are lower than those that processes have read to."""
+    replica = copy.replica()
+    copy.write(bank(), entry("a"), offset=9)
+    replica.sync()
+    copy.epoch, offsets = copy.store.begin(copy.lease, "another topic")
+    assert offsets == {}
+    copy.write(bank(), entry("b"), offset=2)
+    replica.sync()
+    assert contents(replica) == {"b": f"{0:064x}"}
+    started = copy.replica()
+    started.require({0: 3})
+    with pytest.raises(Unavailable, match="2 of 3"):
+        started.sync()
+    copy.redis.delete(copy.key("log"))
+    copy.epoch, _ = copy.store.begin(copy.lease, "another topic")
+    with pytest.raises(Unavailable, match="0 of 2"):
+        replica.sync()
 
 
 def test_entries_of_an_object_are_those_of_its_versions_too(copy: Copy) -> None:

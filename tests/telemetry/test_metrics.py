@@ -11,7 +11,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from consumer.settings import LogSettings
 from consumer.telemetry import logs
-from consumer.telemetry.metrics import MAX_TENANTS, OTHER_TENANTS, Metrics, TenantWindow, largest_tenants
+from consumer.telemetry.metrics import (
+    MAX_BANKS,
+    MAX_TENANTS,
+    OTHER_BANKS,
+    OTHER_TENANTS,
+    Metrics,
+    TenantWindow,
+    largest_tenants,
+)
 
 
 def window(tenant: str, records: int, age_s: int = 10) -> TenantWindow:
@@ -65,6 +73,17 @@ def test_series_stay_few_whatever_strangers_call_their_tenants(registry: Collect
     assert len(embeddings) == MAX_TENANTS + 1
     assert sum(embeddings.values()) == sum(2000 - n for n in range(len(names)))
     assert samples["seenit_window_age_seconds", OTHER_TENANTS] == pytest.approx(len(names) - 1, abs=5)
+
+
+def test_series_stay_few_however_many_banks_have_hits(registry: CollectorRegistry) -> None:
+    metrics = Metrics(registry)
+    for number in range(3 * MAX_BANKS):
+        metrics.count_bank_hit("block", f"bank {number}")
+    metrics.count_bank_hit("block", "bank 0")
+    [family] = [each for each in metrics.bank_hits.collect() if each.name == "seenit_bank_hits"]
+    counts = {each.labels["bank"]: each.value for each in family.samples if each.labels["kind"] == "block"}
+    assert len(counts) == MAX_BANKS + 1
+    assert (counts["bank 0"], counts["bank 1"], counts[OTHER_BANKS]) == (2, 1, 2 * MAX_BANKS)
 
 
 def test_an_empty_window_has_no_age() -> None:

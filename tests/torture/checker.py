@@ -17,7 +17,7 @@ import redis
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from tests.torture.nemesis import Harm
-from tests.torture.workload import Planted, Workload
+from tests.torture.workload import BANKS, Destination, Planted, PlantedEntry, Workload
 
 READ_TIMEOUT_S = 60.0
 FLOOD_BOUND = 3  # uploads an hour
@@ -86,6 +86,11 @@ class Topics(NamedTuple):
     rematches: str = ""  # these three where there is feedback
     feedback: str = ""
     decisions: str = ""
+    banks: str = ""  # where there are banks
+
+    def destinations(self) -> dict[Destination, str]:
+        """Where the messages of a workload go."""
+        return {"uploads": self.uploads, "feedback": self.feedback, "banks": self.banks}
 
 
 class Checker:
@@ -98,6 +103,7 @@ class Checker:
         self._topics = topics
         self._group = group
         self._planted = workload.planted
+        self._entries = workload.entries
         self._sent_at_s = workload.sent_at_s
         self._harm = harm
         self._report = Report()
@@ -111,6 +117,8 @@ class Checker:
         topics = {self._topics.uploads: self._group}
         if self._topics.feedback:
             topics[self._topics.feedback] = f"{self._group}-feedback"
+        if self._topics.banks:
+            topics[self._topics.banks] = f"{self._group}-rematches"
         lag = 0
         for topic, group in topics.items():
             offsets = self._committed_offsets(topic, group)
@@ -145,14 +153,19 @@ class Checker:
         self._check_transactions()
         self._check_replays()
         self._check_matches()
-        feedback_topic = self._topics.feedback.encode()
-        about_feedback = [letter for letter in letters if letter.headers["seenit-topic"] == feedback_topic]
-        self._check_dead_letters([letter for letter in letters if letter not in about_feedback])
+        about: dict[str, list[StoredMessage]] = defaultdict(list)
+        for letter in letters:
+            about[letter.headers["seenit-topic"].decode()].append(letter)
+        self._check_dead_letters(about[self._topics.uploads])
         if self._topics.feedback:
-            self._check_feedback(about_feedback)
+            self._check_feedback(about[self._topics.feedback])
         self._check_copies(_positions(window, key_prefix))
+        told = self._read(self._topics.rematches, "read_committed") if self._topics.rematches else []
         if self._topics.feedback:
-            self._check_floods()
+            self._check_floods([each for each in told if each.headers["ce_type"] == b"image.flood"])
+        if self._topics.banks:
+            rematches = [each for each in told if each.headers["ce_type"] == b"image.rematched"]
+            self._check_banks(rematches, about[self._topics.banks])
         return self._report
 
     def verdicts(self) -> list[Verdict]:
@@ -365,10 +378,10 @@ class Checker:
         elif self._topics.feedback:
             self._floods_expected[duplicates[0].data["tenant"], first] = len(campaigns) + 1 > FLOOD_BOUND
 
-    def _check_floods(self) -> None:
+    def _check_floods(self, messages: Sequence[StoredMessage]) -> None:
         """Check that each campaign beyond the bound told so once, and no other."""
         told: dict[tuple[str, str], set[bytes]] = defaultdict(set)
-        for message in self._read(self._topics.rematches, "read_committed"):
+        for message in messages:
             flood = json.loads(message.value or b"")
             told[flood["tenant"], flood["campaign"]].add(message.headers["ce_id"])
             if flood["state"] != "began" or flood["uploads_per_hour"] <= FLOOD_BOUND:
@@ -377,6 +390,64 @@ class Checker:
             self._report.counts["floods told"] += expected
             if len(told[campaign]) != expected:
                 self._report.fail(campaign[1], f"told of {len(told[campaign])} floods, not of {int(expected)}")
+
+    def _check_banks(self, rematches: Sequence[StoredMessage], letters: Sequence[StoredMessage]) -> None:
+        """Check that uploads are told what they show, in their verdicts or as rematches, and of no more.
+
+        An entry may be refused where what it takes to make one is away for too long.
+        """
+        refused = {_text(letter.key) for letter in letters}
+        entries = [
+            each for each in self._entries if json.dumps(["entry", None, each.bank, each.entry_id]) not in refused
+        ]
+        self._report.counts["entries"] += len(entries)
+        self._report.counts["entries refused"] += len(letters)
+        for reason in {letter.headers["seenit-reason"] for letter in letters} - {b"unreachable"}:
+            self._report.fail("", f"an entry was refused for {reason!r}")
+        told: dict[tuple[str, str, str], list[bytes]] = defaultdict(list)
+        for message in rematches:
+            hit = json.loads(message.value or b"")
+            told[hit["image_id"], hit["bank"], hit["entry_id"]].append(message.headers["ce_id"])
+        self._report.counts["rematches"] += len(rematches)
+        for (name, bank, entry_id), ids in told.items():
+            if len(ids) > 1:
+                self._report.fail(
+                    name, f"was told {len(ids)} times that it shows {entry_id} of {bank}, before that came"
+                )
+        by_picture: dict[int, list[PlantedEntry]] = defaultdict(list)
+        for entry in entries:
+            by_picture[entry.picture].append(entry)
+        for name, verdicts in self._verdicts.items():
+            committed = sorted((v for v in verdicts if v.committed), key=lambda v: v.message.timestamp_ms)
+            planted, of_picture = self._planted[name], by_picture[self._planted[name].picture]
+            shown = [{(hit["bank"], hit["entry_id"]) for hit in v.data["banks"]} for v in committed]
+            shown.append({(bank, entry_id) for image_id, bank, entry_id in told if image_id == name})
+            for bank, entry_id in set().union(*shown) - {(each.bank, each.entry_id) for each in of_picture}:
+                self._report.fail(name, f"shows {entry_id} of {bank}, which is no copy of it")
+            if committed and planted.outcome == "decided" and planted.banked:
+                self._check_entries(name, of_picture, shown, committed[-1])
+
+    def _check_entries(
+        self, name: str, entries: Sequence[PlantedEntry], shown: Sequence[set[tuple[str, str]]], last: Verdict
+    ) -> None:
+        """Check what an upload was told: `shown` in each verdict, of which the last is late, then after these."""
+        counting = [each for each in entries if not each.removed and BANKS[each.bank].get("enabled", True)]
+        allowed = any(each.bank == "allowed" for each in counting)
+        expected = {
+            (each.bank, each.entry_id)
+            for each in counting
+            if each.bank != "allowed" and not (allowed and each.bank == "banned")
+        }
+        self._report.counts["uploads that show entries"] += bool(expected)
+        if shown[-2] != expected:
+            self._report.fail(name, f"shows {sorted(shown[-2])} at last, not {sorted(expected)}")
+        if [each["bank"] for each in last.data["silenced_by"]] != ["allowed"] * allowed:
+            self._report.fail(name, f"is silenced by {last.data['silenced_by']} at last")
+        # An exact copy does not stand in the window, where earlier uploads are looked for.
+        if last.data["kind"] != "exact" and not self._wiped_since([name]):
+            silenced = {("banned", each.entry_id) for each in entries if each.bank == "allowed"}  # for a while
+            for bank, entry_id in expected - silenced - set().union(*shown[:-2], shown[-1]):
+                self._report.fail(name, f"was told that it shows {entry_id} of {bank} only when it was sent again")
 
     def _check_feedback(self, letters: Sequence[StoredMessage]) -> None:
         """Check that feedback was taken in or refused, once, and that rejected pairs do not match at last."""

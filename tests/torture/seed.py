@@ -17,6 +17,7 @@ TOPIC_CONFIG = {"message.timestamp.type": "LogAppendTime"}  # as `seenit topics`
 SESSION_S = 6
 DRAIN_TIMEOUT_S = 180.0  # until all is decided, once every fault is over; the longest of 200 seeds took 38 s
 KNOWN_AFTER_S = 2.0  # what was decided about a match, to every process
+WITHOUT_BANKS = 0.25  # of the seeds
 STANDSTILL_S = 90.0  # without any verdict, once every fault is over: twice what brokers wait for a member that hangs
 
 
@@ -45,9 +46,11 @@ def run_seed(world: World, seed: int, uploads: int, rate: float, logs: Path | No
     started = time.monotonic()
     dice = random.Random(f"seed {seed}")
     topics = Topics(*(f"{kind}-{seed}" for kind in Topics._fields))
+    if random.Random(f"banks {seed}").random() < WITHOUT_BANKS:
+        topics = topics._replace(banks="")
     embeddings = f"embeddings-{seed}"
-    for topic in (*topics, embeddings):
-        partitions = 1 if topic in (topics.feedback, topics.decisions) else PARTITIONS
+    for topic in filter(None, (*topics, embeddings)):
+        partitions = 1 if topic in (topics.feedback, topics.decisions, topics.banks) else PARTITIONS
         world.kafka.create_topic(topic, partitions, TOPIC_CONFIG)
     workload = plan(seed, uploads, PARTITIONS, world.store)
     size, static, protocol = (
@@ -68,7 +71,7 @@ def run_seed(world: World, seed: int, uploads: int, rate: float, logs: Path | No
     drained_s = 0.0
     try:
         fleet.start()
-        uploader = Uploader(workload, world.kafka.bootstrap_servers, topics.uploads, rate, topics.feedback)
+        uploader = Uploader(workload, world.kafka.bootstrap_servers, topics.destinations(), rate)
         uploader.start()
         nemesis.start()
         uploader.join()
@@ -85,7 +88,7 @@ def run_seed(world: World, seed: int, uploads: int, rate: float, logs: Path | No
             drain(checker)
             # Now that every process knows what was decided, it has to count.
             time.sleep(KNOWN_AFTER_S)
-            again = Uploader(workload.judged_again(), world.kafka.bootstrap_servers, topics.uploads, rate)
+            again = Uploader(workload.once_more(), world.kafka.bootstrap_servers, topics.destinations(), rate)
             again.start()
             again.join()
             drain(checker)
@@ -103,12 +106,15 @@ def run_seed(world: World, seed: int, uploads: int, rate: float, logs: Path | No
     finally:
         fleet.kill_all()
         world.store.clear()
-        world.kafka.delete_topics(*topics, embeddings)  # thousands of replicas would slow down later seeds
+        world.kafka.delete_topics(
+            *filter(None, topics), embeddings
+        )  # thousands of replicas would slow down later seeds
     with world.redis_client() as window:
         window.flushall()
     harm = Counter(harm.name for harm in nemesis.history)
     report.counts.update({f"harm: {name}": count for name, count in harm.items()})
     report.counts["seeds whose window is rebuilt"] = int(recovered)
+    report.counts["seeds without banks"] = int(not topics.banks)
     report.counts["violations"] = len(violations)
     return Result(
         seed,
@@ -168,6 +174,7 @@ def environment(topics: Topics, seed: int, number: int, *, static: bool, protoco
             if topics.feedback
             else {}
         ),
+        **({"SEENIT_KAFKA_BANKS_TOPIC": topics.banks} if topics.banks else {}),
         **({"SEENIT_KAFKA_INSTANCE_ID": f"{seed}-{number}"} if static else {}),
         "SEENIT_REDIS_KEY_PREFIX": f"s{seed}",
         "SEENIT_REDIS_TIMEOUT_S": "2",

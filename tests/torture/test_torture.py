@@ -46,10 +46,10 @@ def test_kill_in_mid_flow_gives_each_upload_one_verdict_and_the_checker_sees_wha
     for topic in filter(None, topics):
         world.kafka.create_topic(topic, PARTITIONS)
     workload = plan(1000, UPLOADS, PARTITIONS, world.store)
-    uploads = sum(not message.is_feedback for message in workload.messages)
+    uploads = sum(message.to == "uploads" for message in workload.messages)
     fleet = Fleet(world, 1, lambda number: environment(topics, 1000, number, static=False))
     checker = Checker(world.kafka.bootstrap_servers, topics, topics.uploads, workload, [])
-    uploader = Uploader(workload, world.kafka.bootstrap_servers, topics.uploads, per_second=1000)
+    uploader = Uploader(workload, world.kafka.bootstrap_servers, topics.destinations(), per_second=1000)
     uploader.start()
     uploader.join()
     try:
@@ -118,7 +118,7 @@ def _tamper(world: World, topics: Topics, checker: Checker) -> Iterator[str]:
 def test_a_clock_that_jumps_excuses_nothing_and_accuses_nobody(wiped_s: float, excused: bool) -> None:
     """An upload is sent at 100 s, its first verdict aborted at 103 s, the next one written at 105 s."""
     wipe = nemesis.Harm("redis is flushed", wiped_s, wiped_s + 0.5)
-    checker = Checker("", Topics("", "", ""), "", Workload([], {}, {"a": 100.0}), [wipe])
+    checker = Checker("", Topics("", "", ""), "", Workload([], {}, [], {"a": 100.0}), [wipe])
     data = {"image_id": "a", "verdict": "unique", "kind": None, "match": None, "others": []}
     verdicts = [
         Verdict(StoredMessage(0, 0, at_s * 1000, b"a", b"", {}), "a", {**data, "decided_at": decided_at}, at_s == 105)

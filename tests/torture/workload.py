@@ -6,7 +6,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
@@ -23,6 +23,15 @@ SOURCE = "/torture"
 FLUSH_TIMEOUT_S = 120.0
 
 Outcome = Literal["decided", "unprocessable", "none"]
+Destination = Literal["uploads", "feedback", "banks"]
+
+# Banks of all tenants, by kind; what is in `allowed` silences `banned`, and the last one is off.
+BANKS: dict[str, dict[str, object]] = {
+    "banned": {"kind": "block"},
+    "watched": {"kind": "review"},
+    "allowed": {"kind": "allow", "silences": ["banned"]},
+    "off": {"kind": "block", "enabled": False},
+}
 
 
 @dataclass(frozen=True)
@@ -41,18 +50,29 @@ class Planted:
     uploaded_at: datetime | None = None
     deleted: bool = False  # by a later message of the same partition
     judged: bool = False  # people decide about it and its only copy, so that what it matches may change
+    banked: bool = False  # entries of banks are of its picture
+
+
+@dataclass(frozen=True)
+class PlantedEntry:
+    """An entry of a bank: a copy of a picture of the workload, which is `removed` after a while or stays."""
+
+    bank: str
+    entry_id: str
+    picture: int
+    removed: bool
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message to be sent to the input topic."""
+    """A message to be sent to the input topic, or to another one."""
 
     image_id: str
     partition: int
     key: bytes
-    value: bytes
+    value: bytes | None
     headers: list[tuple[str, str | bytes | None]] = field(default_factory=list)
-    is_feedback: bool = False  # goes to the feedback topic
+    to: Destination = "uploads"
 
 
 @dataclass
@@ -61,13 +81,14 @@ class Workload:
 
     messages: list[Message]
     planted: dict[str, Planted]
+    entries: list[PlantedEntry] = field(default_factory=list)
     sent_at_s: dict[str, float] = field(default_factory=dict)
 
-    def judged_again(self) -> "Workload":
-        """The uploads that people decided about, to be sent once more when nothing is on its way."""
-        judged = {name for name, planted in self.planted.items() if planted.judged}
-        messages = [each for each in self.messages if each.image_id in judged and not each.is_feedback]
-        return Workload(messages, self.planted, self.sent_at_s)
+    def once_more(self) -> "Workload":
+        """The uploads that people decided about or that banks have, to be sent again when nothing is on its way."""
+        chosen = {name for name, planted in self.planted.items() if planted.judged or planted.banked}
+        messages = [each for each in self.messages if each.image_id in chosen and each.to == "uploads"]
+        return Workload(messages, self.planted, self.entries, self.sent_at_s)
 
 
 def plan(seed: int, uploads: int, partitions: int, store: ObjectStore) -> Workload:
@@ -86,21 +107,32 @@ class _Planner:
         self.partitions = partitions
         self.store = store
         self.planted: dict[str, Planted] = {}
+        self.entries: list[PlantedEntry] = []
         self.scheduled: list[tuple[float, Message]] = []
         self.vectors: list[tuple[int, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]] = []
         self.picture_count = 0
 
     def plan(self) -> Workload:
+        for bank, definition in BANKS.items():
+            self._change_bank(-1, ["bank", None, bank], "bank.defined", {"bank": bank, **definition})
         while len(self.scheduled) < self.uploads:
             due = self.random.uniform(0, self.uploads)
             add = self.random.choices(
-                (self._single, self._copies, self._across_tenants, self._deletion, self._broken, self._judged),
-                (50, 40, 3, 2, 5, 2),
+                (
+                    self._single,
+                    self._copies,
+                    self._across_tenants,
+                    self._deletion,
+                    self._broken,
+                    self._judged,
+                    self._banked,
+                ),
+                (50, 40, 3, 2, 5, 2, 4),
             )[0]
             add(due)
         self._check_distances()
         messages = [message for _, message in sorted(self.scheduled, key=lambda pair: pair[0])]
-        return Workload(messages, self.planted)
+        return Workload(messages, self.planted, self.entries)
 
     def _single(self, due: float) -> None:
         """Add a picture without copies."""
@@ -152,8 +184,34 @@ class _Planner:
             data = {"image_id": first, "match_id": second, "tenant": tenant, "decision": decision, "by": "torture"}
             identity = f"feedback-{pair[0]}-{index}"
             event = {**_event(identity, data), "type": "match.feedback"}
-            message = Message(identity, 0, identity.encode(), json.dumps(event).encode(), is_feedback=True)
+            message = Message(identity, 0, identity.encode(), json.dumps(event).encode(), to="feedback")
             self._schedule(due + 400 + 100 * index, message)
+
+    def _banked(self, due: float) -> None:
+        """Add entries of a picture, which may go again, and copies of it before, meanwhile and after."""
+        number, pixels = self._new_picture()
+        files = [pictures.jpeg(pixels), *(pictures.jpeg(pictures.variant(pixels, self.noise)) for _ in range(3))]
+        for bank in self.random.sample(list(BANKS), self.random.choice((1, 1, 2, 3))):
+            entry = PlantedEntry(bank, f"entry-{self.seed}-{number}", number, self.random.random() < 0.3)
+            self.entries.append(entry)
+            key = ["entry", None, bank, entry.entry_id]
+            data = {"data_base64": base64.b64encode(self.random.choice(files)).decode()}
+            at = due + self.random.uniform(0, 30)
+            for repeat in range(self.random.choice((1, 1, 2))):
+                body = {"bank": bank, "entry_id": entry.entry_id, **data}
+                self._change_bank(at + 40 * repeat, key, "bank.entry", body)
+            if entry.removed:
+                self._change_bank(at + 150, key, "bank.entry", None)
+        tenant = self.random.choice(TENANTS)
+        for data in files:
+            later = self.random.uniform(-250, 250)
+            self._upload(due + later, self._partition(), number, pixels, tenant, data, banked=True)
+
+    def _change_bank(self, due: float, key: list[str | None], kind: str, data: dict[str, object] | None) -> None:
+        """Define a bank or an entry, or remove it."""
+        name = json.dumps(key)
+        event = json.dumps({**_event(f"bank-{len(self.scheduled)}", data or {}), "type": kind}).encode()
+        self._schedule(due, Message(name, 0, name.encode(), None if data is None else event, to="banks"))
 
     def _broken(self, due: float) -> None:
         """Add an upload that cannot be processed."""
@@ -183,6 +241,7 @@ class _Planner:
         deleted: bool = False,
         once: bool = False,
         judged: bool = False,
+        banked: bool = False,
     ) -> str:
         """Add an upload of a picture in one of the forms of the input topic; return its image id."""
         tenant = tenant or self.random.choice(TENANTS)
@@ -190,7 +249,9 @@ class _Planner:
         self.vectors.append((number, pictures.vector(data)))
         image_id = self._name("image")
         body: dict[str, object] = {"image_id": image_id, "tenant": tenant}
-        form = self.random.choice(("inline", "inline", "binary", "store", "raw" if tenant == "default" else "inline"))
+        form = self.random.choice(
+            ("inline", "inline", "binary", "store", "raw" if tenant == "default" and not banked else "inline")
+        )
         uploaded_at = None
         if form == "store":
             body["url"] = self.store.put(f"{self.seed}/{image_id}.jpg", data)
@@ -207,7 +268,9 @@ class _Planner:
         else:
             message = Message(image_id, partition, image_id.encode(), json.dumps(_event(image_id, body)).encode())
         content = hashlib.sha256(data).hexdigest()
-        self.planted[image_id] = Planted(image_id, tenant, number, content, "decided", uploaded_at, deleted, judged)
+        self.planted[image_id] = Planted(
+            image_id, tenant, number, content, "decided", uploaded_at, deleted, judged, banked
+        )
         self._schedule(due, message)
         sent_twice = self.random.random() < 0.03  # by its producer
         if sent_twice and form != "raw" and not (deleted or once or judged):
@@ -269,11 +332,12 @@ class Uploader(threading.Thread):
     """Sends a workload at a steady rate; whatever the brokers do, each message arrives once."""
 
     def __init__(
-        self, workload: Workload, bootstrap_servers: str, topic: str, per_second: float, feedback_topic: str = ""
+        self, workload: Workload, bootstrap_servers: str, topics: Mapping[Destination, str], per_second: float
     ) -> None:
+        """Messages to a destination without a topic are left out."""
         super().__init__(name="uploader", daemon=True)
         self._workload = workload
-        self._topics = {False: topic, True: feedback_topic}
+        self._topics = topics
         self._per_second = per_second
         self._refused: list[str] = []
         self._sent = 0
@@ -309,7 +373,7 @@ class Uploader(threading.Thread):
         for count, message in enumerate(self._workload.messages):
             if self._stopping.wait(max(0.0, started + count / self._per_second - time.monotonic())):
                 break
-            topic = self._topics[message.is_feedback]
+            topic = self._topics.get(message.to)
             if not topic:
                 continue
             self._workload.sent_at_s.setdefault(message.image_id, time.time())

@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from consumer.encoder.model_config import STRICTNESSES
-from consumer.verification.rerank import MAX_LOOKS
+from consumer.verification.looks import MAX_LOOKS
 from triton_models.training import boosting, second_look
 from triton_models.training.parameters import CONFIGS, MODEL_FOLDER, model_of, rule_parameters
 from triton_models.training.second_look import STREAM_SHARES, Examples, choose, least_scores

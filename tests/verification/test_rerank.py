@@ -14,9 +14,10 @@ from consumer.encoder.contract import ModelInfo, Strictness, VerificationRule
 from consumer.encoder.views import EncodedViews, Features
 from consumer.images.region import WHOLE_IMAGE, Region
 from consumer.settings import WindowSettings
-from consumer.verification import rerank
+from consumer.verification import looks as looks_module
 from consumer.verification.look import verify
-from consumer.verification.rerank import MAX_CANDIDATES, VerificationOutcome, VerificationRequest, Verifier
+from consumer.verification.looks import MAX_CANDIDATES
+from consumer.verification.rerank import VerificationOutcome, VerificationRequest, Verifier
 from consumer.verification.result import Verification
 from consumer.window.records import AppendResult, NewRecord, Position
 from consumer.window.window import RedisWindow
@@ -48,7 +49,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts.append(len(uploads))
         return verify(uploads, candidates, l2, rule)
 
-    monkeypatch.setattr(rerank, "verify", counted)
+    monkeypatch.setattr(looks_module, "verify", counted)
     return counts
 
 

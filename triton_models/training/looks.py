@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from consumer.verification.features import PAIRS_AT_ONCE, candidate_scores
 from consumer.verification.look import look
+from consumer.verification.looks import MAX_CANDIDATES, MAX_LOOKS
 from consumer.verification.measures import MEASURES
-from consumer.verification.rerank import MAX_CANDIDATES, MAX_LOOKS
 from triton_models.training.measure import distance
 from triton_models.training.uploads import Floats, Indexes, Stored, with_progress
 

@@ -8,8 +8,8 @@
 --   log       sorted set: name -> the serial of its last change, also of names that were removed
 --   rows      hash: name -> row, see consumer/moderation/store.py
 --   features  hash: name -> local features and thumbnail
---   meta      hash: epoch, serial, floor; featured, how many have features; for each partition of the topic
---             `at:<partition>`, the next offset to be read
+--   meta      hash: epoch, serial, floor; featured, how many have features; topic, its id, and remade, 1 if another
+--             topic had its name before; for each partition of it `at:<partition>`, the next offset to be read
 --   gone      sorted set: names that were removed, by serial; the oldest are forgotten, and `floor` is the serial of
 --             the last one forgotten: whoever has read less far begins anew
 
