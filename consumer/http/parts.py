@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Query
 from fastapi.security import HTTPBearer
@@ -16,7 +16,8 @@ from consumer.encoder.contract import ModelInfo, Strictness
 from consumer.encoder.views import EncodedViews
 from consumer.errors import Unavailable
 from consumer.http.access import Access
-from consumer.http.bodies import PictureFile
+from consumer.http.addresses import check_address, public_only
+from consumer.http.bodies import PictureAddress, PictureFile
 from consumer.http.changes import Changes
 from consumer.http.encoding import PictureEncoder, hash_content
 from consumer.http.matching import Found, MatchRequest, PictureMatcher
@@ -61,6 +62,7 @@ class Parts:
     problems: Callable[[], dict[str, str]]  # what is away, by part
     backends: Backends | None = None
     waiting_for: Unavailable = field(default_factory=lambda: Unavailable("triton", "it has not answered yet"))
+    _public_fetcher: Fetcher | None = None
     _fetchers: ThreadPoolExecutor | None = None
     _busy: int = 0
 
@@ -69,6 +71,10 @@ class Parts:
         if self.backends is None:
             raise Unavailable(self.waiting_for.dependency, self.waiting_for.detail)
         return self.backends
+
+    def redis_command(self, *words: str | int) -> Any:
+        """Run a command of Redis beside the window. Raises Unavailable."""
+        return self.ready().window.store.command(*words)
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
@@ -81,12 +87,25 @@ class Parts:
         finally:
             self._busy -= 1
 
+    async def picture(self, named: PictureFile | PictureAddress, caller: Caller) -> PictureFile:
+        """The picture that a request brings, fetched if it names an address. Raises as `fetch`, and Refused."""
+        if isinstance(named, PictureFile):
+            return named
+        check_address(caller, named.url)
+        if caller.tenants is None:
+            return await self.fetch(named.url)
+        self._public_fetcher = self._public_fetcher or Fetcher(public_only(self.settings.fetch))
+        return await self._fetch(self._public_fetcher, named.url, None)
+
     async def fetch(self, url: str, version: str | None = None) -> PictureFile:
-        """Fetch a picture by its address, of an object a version of it. Raises Unprocessable or Unavailable."""
+        """Fetch an upload's picture, of an object a version of it. Raises Unprocessable or Unavailable."""
+        return await self._fetch(self.fetcher, url, version)
+
+    async def _fetch(self, fetcher: Fetcher, url: str, version: str | None) -> PictureFile:
         if self._fetchers is None:
             self._fetchers = ThreadPoolExecutor(self.settings.fetch.concurrency, "fetch")
         with self.observer.step("fetch"):
-            data = await asyncio.get_running_loop().run_in_executor(self._fetchers, self.fetcher.fetch, url, version)
+            data = await asyncio.get_running_loop().run_in_executor(self._fetchers, fetcher.fetch, url, version)
         return PictureFile(data, None)
 
     async def encode(self, file: PictureFile) -> EncodedViews | None:
@@ -103,7 +122,7 @@ class Parts:
         if backends.banks is not None and backends.banks.compares_pdq(tenant):
             pdq = await asyncio.to_thread(pdq_hash, file.data)
         chosen = strictness or self.settings.match.strictness
-        asked = MatchRequest(tenant, hash_content(file.data), views, chosen, pdq)
+        asked = MatchRequest(tenant, await asyncio.to_thread(hash_content, file.data), views, chosen, pdq)
         with self.observer.step("match"):
             return await asyncio.wrap_future(backends.matcher.match(asked))
 
@@ -111,6 +130,8 @@ class Parts:
         """Fetch nothing more."""
         if self._fetchers is not None:
             self._fetchers.shutdown(wait=False, cancel_futures=True)
+        if self._public_fetcher is not None:
+            self._public_fetcher.close()
 
 
 def parts_of(connection: HTTPConnection) -> Parts:

@@ -68,10 +68,10 @@ class HttpService:
         self._metrics = HttpMetrics()
         self._stop = threading.Event()
         self._redis: AnyRedis | None = None
-        self._failure: Misconfigured | None = None
+        self._failure: Exception | None = None
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Raises Misconfigured when an operator has to act."""
+        """Serve until SIGTERM or SIGINT. Raises Misconfigured when an operator has to act; else what ended a thread."""
         settings = self._settings
         with ExitStack() as stack:
             health = HealthServer(settings.http.host, settings.http.port, dict, self._ready)
@@ -81,7 +81,7 @@ class HttpService:
             stack.callback(app.state.desk.close)
             self._server = _Server(self._config(app), app.state.desk.end_streams)
             for work in (self._connect, self._observe):
-                threading.Thread(target=work, name=work.__name__, daemon=True).start()
+                threading.Thread(target=self._run_or_end, args=(work,), name=work.__name__, daemon=True).start()
             self._server.run()
         if self._failure is not None:
             raise self._failure
@@ -125,8 +125,16 @@ class HttpService:
             timeout_graceful_shutdown=STOP_TIMEOUT_S,
         )
 
+    def _run_or_end(self, work: Callable[[], None]) -> None:
+        """Do the work of a thread. The process ends with what it raises: without that work it is of no use."""
+        try:
+            work()
+        except Exception as error:
+            self._failure = error
+            self._server.should_exit = True
+
     def _connect(self) -> None:
-        """Ask the encoder and Redis until they have answered; then look-ups are answered."""
+        """Ask the encoder and Redis until they have answered; then look-ups are answered. Raises Misconfigured."""
         while not self._stop.is_set():
             try:
                 model = self._triton.info
@@ -137,10 +145,6 @@ class HttpService:
                 self._decisions.catch_up()
                 matcher = PictureMatcher(window, model, banks, Rejections(self._decisions, window))
                 self._parts.backends = Backends(model, window, matcher, banks)
-                return
-            except Misconfigured as error:
-                self._failure = error
-                self._server.should_exit = True
                 return
             except Unavailable as error:
                 self._wait_for(error)

@@ -18,6 +18,7 @@ from consumer.http.page.originals import Originals
 from consumer.http.page.sessions import ID_COOKIE, SESSION_COOKIE, TOKEN_FIELD, TOKEN_HEADER, Sessions, Visitor
 from consumer.http.parts import Parts, ThePart
 from consumer.http.problems import Refused
+from consumer.http.scopes import Caller
 from consumer.kafka.topic_replica import TopicReplica
 from consumer.verdicts import Verdict
 
@@ -51,7 +52,8 @@ class Desk:
         applied = (kafka.banks_topic, banks.apply), (kafka.feedback_topic, decisions.apply)
         replicas = tuple(TopicReplica(kafka, topic, apply) for topic, apply in applied if topic)
         known = Activity(), CampaignLog(), decisions, Originals(parts), Monitor(parts), banks, replicas
-        desk = cls(Sessions(secret), *known)
+        sessions = Sessions(secret, parts.redis_command, parts.settings.redis.key_prefix)
+        desk = cls(sessions, *known)
         for replica in replicas:
             replica.start()
         parts.verdicts.listen(desk.follow)
@@ -84,9 +86,9 @@ async def visit(request: Request, parts: ThePart, tenant: str | None = None) -> 
     """Tell who visits. Raises SignInNeeded, or Refused for a tenant that is not the visitor's or without `read`."""
     sessions = desk_of(request).sessions
     known_id, is_new = visitor_id(request)
-    caller = (
-        ANYBODY if parts.access.is_open else sessions.recognise(request.cookies.get(SESSION_COOKIE, ""), parts.access)
-    )
+    caller: Caller | None = ANYBODY
+    if not parts.access.is_open:
+        caller = await sessions.recognise(request.cookies.get(SESSION_COOKIE, ""), parts.access)
     if caller is None:
         raise SignInNeeded
     parts.access.count(caller)

@@ -51,13 +51,14 @@ async def sign_in(
         return await ask(request, desk, next, wrong=True)
     is_local = next.startswith("/") and not next.startswith(("//", "/\\"))
     response = RedirectResponse(next if is_local else "/", 303)
-    set_cookie(response, SESSION_COOKIE, desk.sessions.open(key.strip(), caller), secure=True)
+    set_cookie(response, SESSION_COOKIE, await desk.sessions.open(key.strip(), caller), secure=True)
     return response
 
 
 @router.post("/sign-out", dependencies=[Depends(check_form)])
-async def sign_out() -> Response:
-    """End the session in this browser."""
+async def sign_out(request: Request, desk: TheDesk) -> Response:
+    """End the session, in this browser and wherever its cookie was copied to."""
+    await desk.sessions.close(request.cookies.get(SESSION_COOKIE, ""))
     response = RedirectResponse("/sign-in", 303)
     response.delete_cookie(SESSION_COOKIE, path="/", secure=True, httponly=True, samesite="strict")
     return response

@@ -54,7 +54,8 @@ async def picture(
     desk: TheDesk, visitor: TheVisitor, image_id: Annotated[str, Query(min_length=1, max_length=NAME_LENGTH)]
 ) -> Response:
     """Show the picture of an upload, fetched once more."""
-    headers = {"Cache-Control": "private, max-age=300", "Cross-Origin-Resource-Policy": "same-origin"}
+    # Kept by no browser: a picture that is deleted meanwhile is shown no more.
+    headers = {"Cache-Control": "no-store", "Cross-Origin-Resource-Policy": "same-origin"}
     return Response(await desk.originals.jpeg(visitor.tenant, image_id), media_type="image/jpeg", headers=headers)
 
 

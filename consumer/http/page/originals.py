@@ -18,9 +18,9 @@ from consumer.events import ImageUpload
 from consumer.http.bodies import PictureFile
 from consumer.http.parts import Parts
 from consumer.http.problems import Refused
+from consumer.http.verdicts import is_gone
 from consumer.images.decode import decode
 from consumer.kafka.clients import RecordReader
-from consumer.moderation.pictures import KnownPictures
 from consumer.parse import parse
 
 # Longest side of a picture that is shown.
@@ -59,8 +59,9 @@ class Originals:
 
         Raises Refused for a picture that was deleted, and Unavailable, also while Redis cannot tell that.
         """
-        if KnownPictures(self._parts.ready().window).find(tenant, image_id).is_deleted:
-            raise _gone("It was deleted.")
+        verdict = self._parts.verdicts.find(tenant, image_id)
+        if verdict is not None and is_gone(self._parts.ready().window, verdict):
+            raise _gone("It was deleted, or uploaded longer ago than the window reaches.")
         event_id, address = self._parts.verdicts.upload_of(tenant, image_id) or ("", None)
         if address is None:
             return None

@@ -1,13 +1,18 @@
 """Who visits the page: signed in with a key or a token, in a signed cookie; and a proof that the page sent a request.
 
-Every visitor has a random session id. Forms carry a token made of it, which no other web site can know.
+Every visitor has a random id. Forms carry a token made of it, which no other web site can know.
+
+Redis knows which sessions are open: one that was signed out opens nothing more, in whichever browser its cookie is. Nor
+does one that Redis has lost; the cookie alone would outlive what was said about it.
 """
 
+import asyncio
 import hmac
 import json
 import secrets
 import time
 from base64 import urlsafe_b64decode
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -48,14 +53,19 @@ class Visitor:
 
 
 class Sessions:
-    """Opens sessions and recognises them, by cookies that this process and others with the same secret have signed."""
+    """Opens sessions and recognises them, by cookies that this process and others with the same secret have signed.
 
-    def __init__(self, secret: str) -> None:
+    What asks Redis raises Unavailable where it cannot be asked.
+    """
+
+    def __init__(self, secret: str, redis_command: Callable[..., Any], prefix: str) -> None:
         """Without a secret, a random one: then sessions are known to this process alone."""
+        self._command = redis_command
+        self._prefix = prefix
         self._secret = secret.encode() or secrets.token_bytes(32)
         self._key = OctKey.import_key(sha256(b"session" + self._secret).digest())
 
-    def open(self, credential: str, caller: Caller) -> str:
+    async def open(self, credential: str, caller: Caller) -> str:
         """Make the cookie of somebody who has shown a key, or a token, which the session does not outlive."""
         if credential.startswith(KEY_PREFIX):
             claims: dict[str, Any] = {"key": hash_key(credential), "exp": int(time.time()) + SESSION_S}
@@ -63,23 +73,40 @@ class Sessions:
             tenants = None if caller.tenants is None else sorted(caller.tenants)
             claims = {"sub": caller.name, "scopes": sorted(caller.scopes), "tenants": tenants}
             claims["exp"] = min(int(time.time()) + SESSION_S, _expiry(credential))
+        claims["jti"] = secrets.token_urlsafe()
+        left_s = max(1, claims["exp"] - int(time.time()))
+        await asyncio.to_thread(self._command, "SET", self._name(claims), "", "EX", left_s)
         return jwt.encode({"alg": "HS256"}, claims, self._key)
 
-    def recognise(self, cookie: str, access: Access) -> Caller | None:
-        """Tell whose cookie this is; None if it is not ours or too old, or its key has been taken away."""
-        try:
-            claims = jwt.decode(cookie, self._key, algorithms=["HS256"]).claims
-            jwt.JWTClaimsRegistry(exp={"essential": True}).validate(claims)
-        except (JoseError, ValueError):
+    async def recognise(self, cookie: str, access: Access) -> Caller | None:
+        """Tell whose cookie this is; None if it is not ours, too old or signed out, or its key has been taken away."""
+        claims = self._read(cookie)
+        if claims is None or await asyncio.to_thread(self._command, "GET", self._name(claims)) is None:
             return None
         if "key" in claims:
             return access.holder(claims["key"])
         tenants = claims["tenants"]
         return Caller(claims["sub"], frozenset(claims["scopes"]), None if tenants is None else frozenset(tenants))
 
+    async def close(self, cookie: str) -> None:
+        """End the session of a cookie, wherever it was copied to."""
+        if claims := self._read(cookie):
+            await asyncio.to_thread(self._command, "DEL", self._name(claims))
+
     def token(self, visitor_id: str) -> str:
         """Make the token that proves that the page of this visitor sent a form."""
         return hmac.new(self._secret, visitor_id.encode(), sha256).hexdigest()
+
+    def _read(self, cookie: str) -> dict[str, Any] | None:
+        try:
+            claims = jwt.decode(cookie, self._key, algorithms=["HS256"]).claims
+            jwt.JWTClaimsRegistry(exp={"essential": True}, jti={"essential": True}).validate(claims)
+        except (JoseError, ValueError):
+            return None
+        return claims
+
+    def _name(self, claims: dict[str, Any]) -> str:
+        return f"{self._prefix}:session:{claims['jti']}"
 
 
 def set_cookie(response: Response, name: str, value: str, *, secure: bool) -> None:
