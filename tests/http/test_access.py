@@ -18,7 +18,7 @@ from consumer.errors import Misconfigured
 from consumer.http.access import Access
 from consumer.http.keys import new_key
 from consumer.local.process import Server
-from consumer.settings import ServeSettings
+from consumer.sections import ServeSettings
 from tests.http.conftest import serve
 from tests.http.keys import entry
 from tests.http.pictures import PHOTO, jpeg

@@ -14,7 +14,7 @@ from consumer.http.verdicts import is_gone
 from consumer.settings import Settings, WindowSettings
 from consumer.telemetry.metrics import HttpMetrics
 from consumer.window.window import RedisWindow
-from tests.http.page.test_activity import verdict
+from tests.http.pictures import PHOTO, jpeg
 from tests.service_fixtures import Service
 
 
@@ -33,10 +33,11 @@ def test_a_thread_that_fails_ends_the_process(uploads: Service, monkeypatch: pyt
         HttpService(Settings.load()).run()
 
 
-def test_what_nobody_can_tell_to_be_deleted_is_gone(redis_server: str, tmp_path: Path) -> None:
+def test_what_nobody_can_tell_to_be_deleted_is_gone(uploads: Service, redis_server: str, tmp_path: Path) -> None:
     """The window remembers deletions for as long as it reaches."""
-    old = verdict("a").model_copy(update={"decided_at": datetime.now(UTC) - timedelta(seconds=3601)})
-    new = verdict("a").model_copy(update={"decided_at": datetime.now(UTC)})
+    uploads.picture("kept", jpeg(PHOTO))
+    new = uploads.await_verdict("kept")
+    old = new.model_copy(update={"decided_at": datetime.now(UTC) - timedelta(seconds=3601)})
     with Redis.from_url(redis_server) as client:
         window = RedisWindow(client, TRIAL_MODEL, WindowSettings(retention_s=3600), tmp_path.name)
         assert is_gone(window, old)

@@ -18,15 +18,13 @@ from hashlib import sha256
 from typing import Any
 
 from fastapi import Response
-from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import OctKey
 
 from consumer.http.access import Access
 from consumer.http.keys import KEY_PREFIX, hash_key
+from consumer.http.page.signed import Signer
 from consumer.http.scopes import Caller, Scope
 
-SESSION_COOKIE, ID_COOKIE = "seenit-session", "seenit-id"
+SESSION_COOKIE, ID_COOKIE, FLOW_COOKIE = "seenit-session", "seenit-id", "seenit-sign-in"
 TOKEN_HEADER, TOKEN_FIELD = "X-Seenit-Token", "token"
 SESSION_S = 8 * 3600
 
@@ -58,29 +56,29 @@ class Sessions:
     What asks Redis raises Unavailable where it cannot be asked.
     """
 
-    def __init__(self, secret: str, redis_command: Callable[..., Any], prefix: str) -> None:
-        """Without a secret, a random one: then sessions are known to this process alone."""
+    def __init__(self, secret: bytes, redis_command: Callable[..., Any], prefix: str) -> None:
+        self._secret = secret
+        self._signer = Signer(secret, "session")
         self._command = redis_command
         self._prefix = prefix
-        self._secret = secret.encode() or secrets.token_bytes(32)
-        self._key = OctKey.import_key(sha256(b"session" + self._secret).digest())
 
-    async def open(self, credential: str, caller: Caller) -> str:
-        """Make the cookie of somebody who has shown a key, or a token, which the session does not outlive."""
+    async def open(self, caller: Caller, credential: str = "") -> str:
+        """Make the cookie of somebody who signed in; a session by a key or a token does not outlive that."""
+        seconds = SESSION_S
         if credential.startswith(KEY_PREFIX):
-            claims: dict[str, Any] = {"key": hash_key(credential), "exp": int(time.time()) + SESSION_S}
+            claims: dict[str, Any] = {"key": hash_key(credential)}
         else:
             tenants = None if caller.tenants is None else sorted(caller.tenants)
             claims = {"sub": caller.name, "scopes": sorted(caller.scopes), "tenants": tenants}
-            claims["exp"] = min(int(time.time()) + SESSION_S, _expiry(credential))
+            if credential:
+                seconds = max(1, min(seconds, _expiry(credential) - int(time.time())))
         claims["jti"] = secrets.token_urlsafe()
-        left_s = max(1, claims["exp"] - int(time.time()))
-        await asyncio.to_thread(self._command, "SET", self._name(claims), "", "EX", left_s)
-        return jwt.encode({"alg": "HS256"}, claims, self._key)
+        await asyncio.to_thread(self._command, "SET", self._name(claims), "", "EX", seconds)
+        return self._signer.sign(claims, seconds)
 
     async def recognise(self, cookie: str, access: Access) -> Caller | None:
         """Tell whose cookie this is; None if it is not ours, too old or signed out, or its key has been taken away."""
-        claims = self._read(cookie)
+        claims = self._signer.read(cookie)
         if claims is None or await asyncio.to_thread(self._command, "GET", self._name(claims)) is None:
             return None
         if "key" in claims:
@@ -90,28 +88,23 @@ class Sessions:
 
     async def close(self, cookie: str) -> None:
         """End the session of a cookie, wherever it was copied to."""
-        if claims := self._read(cookie):
+        if claims := self._signer.read(cookie):
             await asyncio.to_thread(self._command, "DEL", self._name(claims))
 
     def token(self, visitor_id: str) -> str:
         """Make the token that proves that the page of this visitor sent a form."""
         return hmac.new(self._secret, visitor_id.encode(), sha256).hexdigest()
 
-    def _read(self, cookie: str) -> dict[str, Any] | None:
-        try:
-            claims = jwt.decode(cookie, self._key, algorithms=["HS256"]).claims
-            jwt.JWTClaimsRegistry(exp={"essential": True}, jti={"essential": True}).validate(claims)
-        except (JoseError, ValueError):
-            return None
-        return claims
-
     def _name(self, claims: dict[str, Any]) -> str:
         return f"{self._prefix}:session:{claims['jti']}"
 
 
-def set_cookie(response: Response, name: str, value: str, *, secure: bool) -> None:
-    """Set a cookie that scripts cannot read and other sites cannot send; it ends with the browser."""
-    response.set_cookie(name, value, path="/", httponly=True, samesite="strict", secure=secure)
+def set_cookie(response: Response, name: str, value: str, *, secure: bool, lax: bool = False) -> None:
+    """Set a cookie that scripts cannot read and other sites cannot send; it ends with the browser.
+
+    A lax one is sent as well where another site leads here.
+    """
+    response.set_cookie(name, value, path="/", httponly=True, samesite="lax" if lax else "strict", secure=secure)
 
 
 def _expiry(token: str) -> int:
