@@ -28,6 +28,11 @@ class ServeSettings(Section):
         description="Signs the sessions of people who look at the page; the same for all `seenit serve` behind one "
         "address. Empty: a random one for each process.",
     )
+    thumbnails: str = Field(
+        default="",
+        description="Where small copies of all uploads are kept for the page, `s3://BUCKET/FOLDER`, so that pictures "
+        "are seen whose address has expired. Empty: nowhere. A rule of the bucket has to expire them.",
+    )
     keys_file: Path | None = Field(
         default=None,
         description="TOML file with the hashes of keys, their scopes and tenants, as `seenit key` writes "

@@ -24,6 +24,8 @@ from consumer.http.matching import Found, MatchRequest, PictureMatcher
 from consumer.http.observing import Observer
 from consumer.http.problems import Refused
 from consumer.http.scopes import Caller, Scope
+from consumer.http.shown import ShownPictures
+from consumer.http.thumbnails import ThumbnailStore
 from consumer.http.verdicts import VerdictLog
 from consumer.images.fetch import Fetcher
 from consumer.images.pdq import pdq_hash
@@ -56,6 +58,8 @@ class Parts:
     access: Access
     fetcher: Fetcher
     encoder: PictureEncoder
+    shown: ShownPictures
+    thumbnails: ThumbnailStore | None
     changes: Changes
     verdicts: VerdictLog
     observer: Observer
@@ -88,24 +92,20 @@ class Parts:
             self._busy -= 1
 
     async def picture(self, named: PictureFile | PictureAddress, caller: Caller) -> PictureFile:
-        """The picture that a request brings, fetched if it names an address. Raises as `fetch`, and Refused."""
+        """The picture that a request brings, fetched if it names an address.
+
+        Raises Refused, Unprocessable or Unavailable.
+        """
         if isinstance(named, PictureFile):
             return named
         check_address(caller, named.url)
-        if caller.tenants is None:
-            return await self.fetch(named.url)
-        self._public_fetcher = self._public_fetcher or Fetcher(public_only(self.settings.fetch))
-        return await self._fetch(self._public_fetcher, named.url, None)
-
-    async def fetch(self, url: str, version: str | None = None) -> PictureFile:
-        """Fetch an upload's picture, of an object a version of it. Raises Unprocessable or Unavailable."""
-        return await self._fetch(self.fetcher, url, version)
-
-    async def _fetch(self, fetcher: Fetcher, url: str, version: str | None) -> PictureFile:
+        fetcher = self.fetcher
+        if caller.tenants is not None:
+            fetcher = self._public_fetcher = self._public_fetcher or Fetcher(public_only(self.settings.fetch))
         if self._fetchers is None:
             self._fetchers = ThreadPoolExecutor(self.settings.fetch.concurrency, "fetch")
         with self.observer.step("fetch"):
-            data = await asyncio.get_running_loop().run_in_executor(self._fetchers, fetcher.fetch, url, version)
+            data = await asyncio.get_running_loop().run_in_executor(self._fetchers, fetcher.fetch, named.url)
         return PictureFile(data, None)
 
     async def encode(self, file: PictureFile) -> EncodedViews | None:

@@ -346,7 +346,7 @@ def test_the_kafka_user_may_do_all_it_has_to_and_the_topics_are_as_wanted(kafka_
     # Who answers over HTTP may ask for changes and tell of them, and not answer uploads.
     assert "failed" in {each.outcome for each in check_serving(as_user(kafka_secured, "seenit-http"))}
     grant(kafka_secured, users["seenit-http"]["spec"]["authorization"]["acls"], "seenit-http")
-    findings = list(check_serving(as_user(kafka_secured, "seenit-http")))
+    findings = list(check_serving(as_user(kafka_secured, "seenit-http"), thumbnails=True))
     assert {finding.outcome for finding in findings} == {"ok"}
     assert "kafka: write image-audit" in {finding.what for finding in findings}
     sender = Sender(as_user(kafka_secured, "seenit-http"))

@@ -19,10 +19,12 @@ def check_all(settings: Settings) -> Iterator[Finding]:
 
 def check_serving(settings: Settings) -> Iterator[Finding]:
     """Try the same for `seenit serve`, which needs fewer rights, and who may ask it."""
-    from consumer.cli.preflight.access import check_access  # noqa: PLC0415 (needs what only `serve` installs)
+    # They need what only the extra `serve` installs.
+    from consumer.cli.preflight.access import check_access, check_thumbnails  # noqa: PLC0415
 
-    yield from kafka.check_serving(settings.kafka)
+    yield from kafka.check_serving(settings.kafka, thumbnails=bool(settings.serve.thumbnails))
     yield from redis.check_serving(settings.redis)
     yield from check_triton(settings)
     yield from check_fetch(settings.fetch)
     yield from check_access(settings.serve)
+    yield from check_thumbnails(settings)

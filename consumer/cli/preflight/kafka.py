@@ -31,7 +31,7 @@ def check_kafka(settings: KafkaSettings, window_s: float = 0.0) -> Iterator[Find
         yield _transactions(settings)
 
 
-def check_serving(settings: KafkaSettings) -> Iterator[Finding]:
+def check_serving(settings: KafkaSettings, *, thumbnails: bool = False) -> Iterator[Finding]:
     """Try the rights that `seenit serve` needs: it reads verdicts, sends events, and tells the audit topic of them."""
     topics = TopicAdmin(settings)
     existing = yield from _brokers(topics, settings)
@@ -50,6 +50,8 @@ def check_serving(settings: KafkaSettings) -> Iterator[Finding]:
             yield Finding(f"kafka: {right.lower()} {topic}", "failed", "is missing, or unknown to this user", remedy)
     yield from _rights(topics, existing, rights)
     yield _group(topics, settings.group_id, "DESCRIBE")
+    if thumbnails:
+        yield _group(topics, f"{settings.group_id}-thumbnails")
 
 
 def _brokers(topics: TopicAdmin, settings: KafkaSettings) -> Generator[Finding, None, Collection[str] | None]:
