@@ -12,7 +12,7 @@ from hashlib import sha256
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import PlainTextResponse
 from starlette.datastructures import UploadFile
 
@@ -52,6 +52,12 @@ def bad(detail: str) -> Refused:
 async def status(parts: ThePart) -> str:
     """Say that it is alive, as HMA does, once look-ups can be answered."""
     parts.ready()
+    return "I-AM-ALIVE"
+
+
+@router.get("/status/live", operation_id="hmaLive", summary="Whether it runs", response_class=PlainTextResponse)
+async def live() -> str:
+    """Say that it runs, whatever it waits for."""
     return "I-AM-ALIVE"
 
 
@@ -99,9 +105,11 @@ async def look_up_post(
 
 
 @router.post("/m/compare", operation_id="hmaCompare", summary="Compare two signals")
-async def compare(body: dict[str, Any], parts: ThePart, _: Reader) -> dict[str, Any]:
+async def compare(body: Annotated[Any, Body()], parts: ThePart, _: Reader) -> dict[str, Any]:
     """Tell of each pair of signals, given by type, whether they match, and how far they are apart."""
     backends = parts.ready()
+    if not isinstance(body, dict):
+        raise bad("Give signals by type, as an object.")
     answers: dict[str, Any] = {}
     for name, pair in body.items():
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(each, str) for each in pair):
@@ -166,7 +174,7 @@ async def delete_bank(name: str, parts: ThePart, caller: Admin) -> dict[str, str
     return {"message": "Done"}
 
 
-@router.post("/c/bank/{name}/content", status_code=201, operation_id="hmaAddContent", summary="Add a picture to a bank")
+@router.post("/c/bank/{name}/content", operation_id="hmaAddContent", summary="Add a picture to a bank")
 async def add_content(name: str, request: Request, parts: ThePart, caller: Reviewer, url: Url = None) -> dict[str, Any]:
     """Add the picture at `url`, or in the form field `photo`, to a bank."""
     key, banks = bank_key(caller, None, name), await read_banks(parts)
@@ -181,7 +189,7 @@ async def add_content(name: str, request: Request, parts: ThePart, caller: Revie
     return {"id": content_id, "signals": signals}
 
 
-@router.post("/c/bank/{name}/signal", status_code=201, operation_id="hmaAddSignal", summary="Add a hash to a bank")
+@router.post("/c/bank/{name}/signal", operation_id="hmaAddSignal", summary="Add a hash to a bank")
 async def add_signal(name: str, body: dict[str, Any], parts: ThePart, caller: Reviewer) -> dict[str, Any]:
     """Add a PDQ hash to a bank."""
     key, banks = bank_key(caller, None, name), await read_banks(parts)

@@ -118,12 +118,15 @@ def main() -> None:
         service = stack.enter_context(new_service(broker, redis, triton, folder))
         client = stack.enter_context(Redis.from_url(redis))
         prefix = service.environment["SEENIT_REDIS_KEY_PREFIX"]
+        began_s = time.perf_counter()
         fill(client, prefix, encoder, images[: arguments.images], arguments.rows)
+        print(f"filled in {time.perf_counter() - began_s:.0f} s", flush=True)
         consumer = service.consumer()
         server = http_server({**service.environment, **SETTINGS}, folder)
         stack.enter_context(serving(server))
         clients = Client(server)
-        clients.look_up(images[0])  # reads the window
+        first_ms = clients.look_up(images[0])  # reads the window
+        print(f"the first look-up took {first_ms / 1000:.1f} s", flush=True)
         service_rate(service, consumer, images[:BATCH])
         for number in range(1, arguments.rounds + 1):
             new = images[number * arguments.images : (number + 1) * arguments.images]
