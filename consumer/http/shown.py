@@ -21,6 +21,8 @@ SIDE_PX = 640
 QUALITY = 80
 # Child processes, each with some 90 MB once it has been needed.
 CHILDREN = 2
+# Larger pictures are not shown: children do not know of each other, and the worst picture takes 16 bytes a pixel.
+MAX_PIXELS = 25_000_000
 
 
 class ShownPictures:
@@ -28,9 +30,11 @@ class ShownPictures:
 
     def __init__(self, settings: Settings) -> None:
         """Starts no child before it is needed."""
+        bounded = settings.decode.model_copy(update={"max_pixels": min(MAX_PIXELS, settings.decode.max_pixels)})
+        own = settings.model_copy(update={"decode": bounded})
         self._idle: SimpleQueue[DecodeSandbox] = SimpleQueue()
         for _ in range(CHILDREN):
-            self._idle.put(DecodeSandbox(SIDE_PX, settings))
+            self._idle.put(DecodeSandbox(SIDE_PX, own))
 
     def jpeg(self, upload: ImageUpload) -> bytes:
         """Fetch an upload's picture, and make it small. Raises Unprocessable or Unavailable."""
