@@ -16,8 +16,8 @@ from consumer.http.problems import Refused
 router = APIRouter(include_in_schema=False)
 
 EVERY_S = 1.0
-# A visitor is asked again who it is after this long: the browser connects again by itself.
-STREAM_S = 300.0
+# A visitor is asked again who it is after this long, and may have signed out: the browser connects again by itself.
+STREAM_S = 60.0
 # Visitors who are sent events at once; each takes a connection. Others see the page as it was when they opened it.
 MAX_STREAMS = 200
 
