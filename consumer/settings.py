@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -20,15 +20,12 @@ from pydantic_settings import (
 )
 
 from consumer.errors import Misconfigured
+from consumer.sections import Section, ServeSettings
 
 # Rows stay in Redis for this share of the retention after they are compared for the last time, so that an upload
 # repeated within that time gets the same verdict. An exact copy is stored again only when the newest row of its bytes
 # is older than this.
 GRACE_SHARE = 1 / 24
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class KafkaSettings(Section):
@@ -223,44 +220,6 @@ class PipelineSettings(Section):
 class HttpSettings(Section):
     host: str = Field(default="127.0.0.1", description="Address that `/livez`, `/readyz` and `/metrics` listen on.")
     port: int = Field(default=9464, ge=0, le=65_535, description="Their port. 0: any free one.")
-
-
-class ServeSettings(Section):
-    host: str = Field(
-        default="127.0.0.1", description="Address that `seenit serve` listens on. Beyond loopback it needs keys."
-    )
-    port: int = Field(default=8080, ge=0, le=65_535, description="Its port. 0: any free one.")
-    max_look_ups: int = Field(
-        default=64, ge=1, description="Pictures that are looked up at once; whoever asks for more is told to wait."
-    )
-    requests_per_s: float = Field(
-        default=50.0,
-        gt=0,
-        description="Requests a second of one key, beyond which it is told to wait, unless its own "
-        "line in the file of keys says otherwise.",
-    )
-    session_secret: SecretStr = Field(
-        default=SecretStr(""),
-        description="Signs the sessions of people who look at the page; the same for all `seenit serve` behind one "
-        "address. Empty: a random one for each process.",
-    )
-    keys_file: Path | None = Field(
-        default=None,
-        description="TOML file with the hashes of keys, their scopes and tenants, as `seenit key` writes "
-        "them. Without it and without a provider, whoever is on this machine may do everything.",
-    )
-    oidc_issuer: str = Field(
-        default="", description="OpenID provider whose access tokens are taken as keys are, `https://...`. Empty: none."
-    )
-    oidc_audience: str = Field(default="", description="Whom these tokens have to be meant for: their claim `aud`.")
-    oidc_scopes_claim: str = Field(
-        default="scope",
-        description="Their claim with the scopes `read`, `review` and `admin`, or `seenit:read` and so "
-        "on: a list, or words with spaces between.",
-    )
-    oidc_tenants_claim: str = Field(
-        default="tenants", description="Their claim with the tenants, in the same form; `*` for all."
-    )
 
 
 class LogSettings(Section):

@@ -20,6 +20,7 @@ def http_server(environment: Mapping[str, str], folder: Path) -> Server:
             **os.environ,
             **environment,
             "SEENIT_SERVE_PORT": str(ports[0]),
+            "SEENIT_SERVE_PUBLIC_URL": f"http://127.0.0.1:{ports[0]}",
             "SEENIT_HTTP_PORT": str(ports[1]),
         },
     )

@@ -2,15 +2,12 @@
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
-from consumer.cli.console import err
+from consumer.cli.console import err, optional_dependencies
 from consumer.cli.service import EXIT_TIMEOUT_S, begin, exit_within
-from consumer.errors import Misconfigured
 
 
 def serve() -> None:
@@ -18,7 +15,7 @@ def serve() -> None:
 
     SIGTERM stops it gracefully; SIGUSR1 switches the log to debug, and back.
     """
-    with _optional_dependencies():
+    with optional_dependencies():
         from consumer.http.server import HttpService  # noqa: PLC0415
     service = HttpService(begin())
     try:
@@ -36,7 +33,7 @@ def key(
 
     The key itself goes to standard error: it is shown once, and is in no file.
     """
-    with _optional_dependencies():
+    with optional_dependencies():
         from consumer.http.keys import hash_key, new_key  # noqa: PLC0415
         from consumer.http.scopes import SCOPES  # noqa: PLC0415
     unknown = sorted(set(scopes) - set(SCOPES))
@@ -46,14 +43,3 @@ def key(
     lines = (f"[keys.{json.dumps(name)}]", f'sha256 = "{hash_key(made)}"', f"scopes = {json.dumps(scopes)}")
     sys.stdout.write("\n".join((*lines, f"tenants = {json.dumps(tenants)}", "")) + "\n")
     err.print(f"key of {name}: {made}", markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _optional_dependencies() -> Iterator[None]:
-    """Say what to install where the block imports what is not there."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "consumer":
-            raise
-        raise Misconfigured(f"this command needs {error.name}: pip install '.[serve]'") from None

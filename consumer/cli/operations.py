@@ -11,8 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from consumer.cli.common import kafka_settings
-from consumer.cli.console import err, out, plain
-from consumer.cli.preflight.check import check_all
+from consumer.cli.console import err, optional_dependencies, out, plain
+from consumer.cli.preflight.check import check_all, check_serving
 from consumer.cli.preflight.finding import Finding
 from consumer.encoder.triton import TritonEncoder
 from consumer.errors import Misconfigured
@@ -32,12 +32,15 @@ _TOPIC_CONFIG = (
 )
 
 
-def check() -> None:
+def check(
+    serve: Annotated[bool, typer.Option("--serve", help="Try what `seenit serve` needs, which is less.")] = False,
+) -> None:
     """Try Kafka, Redis, Triton and object stores as SEENIT_* and SEENIT_CONFIG name them; say how to mend what fails.
 
     Harmless to a service that runs. Exits with 1 when something failed; warnings do not count.
     """
-    findings = [*_with_status(check_all(Settings.load()))]
+    with optional_dependencies():
+        findings = [*_with_status(check_serving(Settings.load()) if serve else check_all(Settings.load()))]
     table = Table("what", "", "found")
     for finding in findings:
         table.add_row(escape(finding.what), _OUTCOMES[finding.outcome], escape(finding.detail))

@@ -9,9 +9,10 @@ from consumer.errors import Misconfigured
 from consumer.http.keys import KeyRing
 from consumer.http.oidc import TokenVerifier
 from consumer.http.problems import Refused
+from consumer.http.provider import Provider
 from consumer.http.rates import RateLimiter
 from consumer.http.scopes import SCOPES, Caller
-from consumer.settings import ServeSettings
+from consumer.sections import ServeSettings
 
 ANYBODY = Caller("anybody", frozenset(SCOPES), None)
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -22,7 +23,8 @@ class Access:
 
     def __init__(self, settings: ServeSettings) -> None:
         self._keys = KeyRing(settings.keys_file) if settings.keys_file else None
-        self._tokens = TokenVerifier(settings) if settings.oidc_issuer else None
+        self.provider = Provider(settings.oidc_issuer) if settings.oidc_issuer else None
+        self._tokens = TokenVerifier(settings, self.provider) if self.provider else None
         self._rates = RateLimiter(settings.requests_per_s)
         self.is_open = self._keys is None and self._tokens is None
         if self.is_open and not is_loopback(settings.host):
@@ -59,6 +61,12 @@ class Access:
         if self._tokens is not None:
             return await self._tokens.verify(token)
         raise unauthorized("This key is not known here, or not any more.")
+
+    async def identity(self, token: str, nonce: str) -> Caller:
+        """Tell who signed in at the provider, by an ID token. Raises Refused or Unavailable."""
+        if self._tokens is None:
+            raise unauthorized("There is no provider.")
+        return await self._tokens.verify_identity(token, nonce)
 
 
 def unauthorized(detail: str) -> Refused:

@@ -3,11 +3,12 @@
 import asyncio
 import time
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
 
 from consumer.errors import Unavailable
+from consumer.http.addresses import check_address
 from consumer.http.bodies import FILE_SCHEMA, content_type_of, parse, request_body, valid
 from consumer.http.changes import Asked, not_set_up
 from consumer.http.models import Accepted, BankAnswer, BankBody, EntryAnswer, EntryBody
@@ -166,9 +167,10 @@ async def put_entry(
     """Add an entry: JSON as of the event `bank.entry`, or the picture itself; earlier uploads are looked for too."""
     key = bank_key(caller, tenant, bank, changes=True)
     if content_type_of(request).startswith("image/"):
-        fields: dict[str, object] = {"data_base64": await request.body()}
+        fields: dict[str, Any] = {"data_base64": await request.body()}
     else:
         fields = parse(EntryBody, await request.body()).model_dump()
+    check_address(caller, fields.get("url"), parts.settings.fetch.networks)
     entry = valid(BankEntry, bank=bank, entry_id=entry_id, tenant=key.tenant, **fields)
     find_bank(await read_banks(parts), key)
     return await change(parts, caller, entry)

@@ -6,6 +6,8 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
+from consumer.errors import Unavailable
+
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
@@ -13,7 +15,8 @@ Answer = TypeVar("Answer")
 class Batcher(Generic[Question, Answer]):
     """Answers questions in batches of those that came while its threads were busy. Thread-safe.
 
-    `work` answers a batch, in order; what it raises is raised to all who asked.
+    `work` answers a batch, in order. Where it fails, each question of the batch is asked alone, and fails alone; only
+    Unavailable is raised to all who asked at once, since it is nobody's question that is at fault.
     """
 
     def __init__(
@@ -63,12 +66,15 @@ class Batcher(Generic[Question, Answer]):
         return batch
 
     def _answer(self, batch: Sequence[tuple[Question, Future[Answer]]]) -> None:
-        futures = [future for _, future in batch]
         try:
-            answers = self._work([question for question, _ in batch])
+            answers = list(zip(batch, self._work([question for question, _ in batch]), strict=True))
         except Exception as error:
-            for future in futures:
+            if len(batch) > 1 and not isinstance(error, Unavailable):
+                for each in batch:
+                    self._answer([each])
+                return
+            for _, future in batch:
                 future.set_exception(error)
         else:
-            for future, answer in zip(futures, answers, strict=True):
+            for (_, future), answer in answers:
                 future.set_result(answer)

@@ -1,7 +1,10 @@
-"""The pictures of a request: as the body, as fields of a form, or by their addresses in JSON."""
+"""The pictures of a request: as the body, as fields of a form, or by their addresses in JSON.
+
+Nothing here holds a place of the service: a client may take its time to send a body.
+"""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any, NamedTuple, TypeVar
@@ -34,8 +37,6 @@ class PictureFile(NamedTuple):
     content_type: str | None
 
 
-Fetch = Callable[[str], Awaitable[PictureFile]]
-
 FILE_SCHEMA: Mapping[str, Any] = {"type": "string", "format": "binary"}
 
 
@@ -63,11 +64,11 @@ def content_type_of(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def read_picture(request: Request, fetch: Fetch) -> PictureFile:
-    """Read the picture of a request. Raises Refused, Unprocessable or Unavailable."""
+async def read_picture(request: Request) -> PictureFile | PictureAddress:
+    """Read the picture of a request, or its address. Raises Refused."""
     kind = content_type_of(request)
     if kind == "application/json":
-        return await fetch(parse(PictureAddress, await request.body()).url)
+        return parse(PictureAddress, await request.body())
     if kind == "multipart/form-data":
         return (await read_form(request, IMAGE_FIELD))[IMAGE_FIELD]
     if kind.startswith("image/") or kind == "application/octet-stream":

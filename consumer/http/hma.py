@@ -11,15 +11,17 @@ from hashlib import sha256
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import PlainTextResponse
 from starlette.datastructures import UploadFile
 
+from consumer.http.addresses import check_address
 from consumer.http.banks import bank_key, change, known_banks, read_banks, remove
-from consumer.http.bodies import PictureFile, read_parts
+from consumer.http.bodies import PictureAddress, PictureFile, read_parts
 from consumer.http.encoding import hash_content
 from consumer.http.parts import Admin, Backends, Parts, Reader, Reviewer, ThePart
 from consumer.http.problems import Refused
+from consumer.http.scopes import Caller
 from consumer.http.signals import check_pdq, compare_pdq, decode_signal, encode_signal, pdq_distance
 from consumer.images.pdq import pdq_hash
 from consumer.moderation.banks import BankDefined, BankEntry, BankKey, EntryKey
@@ -53,18 +55,22 @@ async def status(parts: ThePart) -> str:
     return "I-AM-ALIVE"
 
 
+@router.get("/status/live", operation_id="hmaLive", summary="Whether it runs", response_class=PlainTextResponse)
+async def live() -> str:
+    """Say that it runs, whatever it waits for."""
+    return "I-AM-ALIVE"
+
+
 @router.get("/h/hash", operation_id="hmaHashUrl", summary="Hash a picture by its address")
-async def hash_url(parts: ThePart, _: Reader, url: Url = None, types: Types = None) -> dict[str, str]:
+async def hash_url(parts: ThePart, caller: Reader, url: Url = None, types: Types = None) -> dict[str, str]:
     """Fetch a picture, and return its signals by type."""
-    async with parts.slot():
-        return await _hash(parts, await _picture(parts, None, url), types)
+    return await _hash(parts, caller, await _named(None, url), types)
 
 
 @router.post("/h/hash", operation_id="hmaHash", summary="Hash a picture")
-async def hash_form(request: Request, parts: ThePart, _: Reader, types: Types = None) -> dict[str, str]:
+async def hash_form(request: Request, parts: ThePart, caller: Reader, types: Types = None) -> dict[str, str]:
     """Return the signals, by type, of the picture in the form field `photo`."""
-    async with parts.slot():
-        return await _hash(parts, await _picture(parts, request, None), types)
+    return await _hash(parts, caller, await _named(request, None), types)
 
 
 @router.get("/m/lookup", operation_id="hmaLookUpSignal", summary="Look up a signal, or a picture by its address")
@@ -80,8 +86,7 @@ async def look_up_get(
     """Return the entries that a signal matches by bank; for a picture, these by type of its signals."""
     tenant = caller.tenant(None)
     if url:
-        async with parts.slot():
-            signals = await _hash(parts, await _picture(parts, None, url), types)
+        signals = await _hash(parts, caller, await _named(None, url), types)
         by_type = {name: await _look_up(parts, tenant, name, each, banks) for name, each in signals.items()}
         return by_type if signal_type is None else by_type.get(signal_type, {})
     if not signal or not signal_type:
@@ -95,15 +100,16 @@ async def look_up_post(
 ) -> dict[str, Matches]:
     """Return the entries that the picture in the form field `photo` matches, by type of signal and by bank."""
     tenant = caller.tenant(None)
-    async with parts.slot():
-        signals = await _hash(parts, await _picture(parts, request, None), None)
+    signals = await _hash(parts, caller, await _named(request, None), None)
     return {name: await _look_up(parts, tenant, name, each, banks) for name, each in signals.items()}
 
 
 @router.post("/m/compare", operation_id="hmaCompare", summary="Compare two signals")
-async def compare(body: dict[str, Any], parts: ThePart, _: Reader) -> dict[str, Any]:
+async def compare(body: Annotated[Any, Body()], parts: ThePart, _: Reader) -> dict[str, Any]:
     """Tell of each pair of signals, given by type, whether they match, and how far they are apart."""
     backends = parts.ready()
+    if not isinstance(body, dict):
+        raise bad("Give signals by type, as an object.")
     answers: dict[str, Any] = {}
     for name, pair in body.items():
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(each, str) for each in pair):
@@ -168,22 +174,22 @@ async def delete_bank(name: str, parts: ThePart, caller: Admin) -> dict[str, str
     return {"message": "Done"}
 
 
-@router.post("/c/bank/{name}/content", status_code=201, operation_id="hmaAddContent", summary="Add a picture to a bank")
+@router.post("/c/bank/{name}/content", operation_id="hmaAddContent", summary="Add a picture to a bank")
 async def add_content(name: str, request: Request, parts: ThePart, caller: Reviewer, url: Url = None) -> dict[str, Any]:
     """Add the picture at `url`, or in the form field `photo`, to a bank."""
     key, banks = bank_key(caller, None, name), await read_banks(parts)
     _known(banks, key)
-    async with parts.slot():
-        file = await _picture(parts, None if url else request, url)
-        signals = await _hash(parts, file, None)
+    named = await _named(None if url else request, url)
+    check_address(caller, url, parts.settings.fetch.networks)
+    signals = await _hash(parts, caller, named, None)
     content_id = _new_id()
-    picture = {"url": url} if url else {"data_base64": file.data}
+    picture = {"url": named.url} if isinstance(named, PictureAddress) else {"data_base64": named.data}
     entry = BankEntry.model_validate({"bank": name, "entry_id": str(content_id), "tenant": key.tenant, **picture})
     await change(parts, caller, entry)
     return {"id": content_id, "signals": signals}
 
 
-@router.post("/c/bank/{name}/signal", status_code=201, operation_id="hmaAddSignal", summary="Add a hash to a bank")
+@router.post("/c/bank/{name}/signal", operation_id="hmaAddSignal", summary="Add a hash to a bank")
 async def add_signal(name: str, body: dict[str, Any], parts: ThePart, caller: Reviewer) -> dict[str, Any]:
     """Add a PDQ hash to a bank."""
     key, banks = bank_key(caller, None, name), await read_banks(parts)
@@ -221,9 +227,10 @@ async def delete_content(name: str, content_id: int, parts: ThePart, caller: Rev
     return {"deleted": int(entry is not None)}
 
 
-async def _picture(parts: Parts, request: Request | None, url: str | None) -> PictureFile:
+async def _named(request: Request | None, url: str | None) -> PictureFile | PictureAddress:
+    """The picture of a request, or its address. Raises Refused."""
     if url:
-        return await parts.fetch(url)
+        return PictureAddress(url=url)
     if request is None or "multipart/form-data" not in request.headers.get("content-type", ""):
         raise bad(f"Send the picture as the form field {PHOTO!r}, or its address as url.")
     async with read_parts(request, 1) as form:
@@ -233,12 +240,15 @@ async def _picture(parts: Parts, request: Request | None, url: str | None) -> Pi
         return PictureFile(await part.read(), None)
 
 
-async def _hash(parts: Parts, file: PictureFile, types: str | None) -> dict[str, str]:
+async def _hash(parts: Parts, caller: Caller, named: PictureFile | PictureAddress, types: str | None) -> dict[str, str]:
     backends, wanted = parts.ready(), None if types is None else types.split(",")
-    views = await parts.encode(file)
-    signals = {"seenit": encode_signal(backends.model, hash_content(file.data), views)}
-    if pdq := await asyncio.to_thread(pdq_hash, file.data):
-        signals["pdq"] = pdq
+    async with parts.slot():
+        file = await parts.picture(named, caller)
+        views = await parts.encode(file)
+        digest = await asyncio.to_thread(hash_content, file.data)
+        signals = {"seenit": encode_signal(backends.model, digest, views)}
+        if pdq := await asyncio.to_thread(pdq_hash, file.data):
+            signals["pdq"] = pdq
     return {name: signal for name, signal in signals.items() if wanted is None or name in wanted}
 
 

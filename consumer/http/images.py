@@ -1,5 +1,6 @@
 """`/v1/images` and `/v1/uploads`: what was decided on an image, and events that process or forget one."""
 
+import asyncio
 from http import HTTPStatus
 from typing import Annotated
 
@@ -7,11 +8,13 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import ValidationError
 
 from consumer.events import NAME_LENGTH, ImageDeleted, ImageUpload
+from consumer.http.addresses import check_address
 from consumer.http.bodies import FILE_SCHEMA, content_type_of, parse, request_body
 from consumer.http.changes import SOURCE
 from consumer.http.models import Accepted
 from consumer.http.parts import Admin, Reader, Tenant, ThePart
 from consumer.http.problems import Refused
+from consumer.http.verdicts import is_gone
 from consumer.kafka.messages import incoming_message
 from consumer.verdicts import Verdict
 
@@ -29,10 +32,10 @@ _UPLOAD_BODY = request_body(
 
 @router.get("/images/{image_id:path}", operation_id="getImage", summary="What was decided on an image")
 async def get_image(image_id: ImageId, parts: ThePart, caller: Reader, tenant: Tenant = None) -> Verdict:
-    """Return the last verdict on an image, with its matches, if it is among the latest verdicts."""
+    """Return the last verdict on an image, with its matches, if it is among the latest verdicts and not deleted."""
     verdict = parts.verdicts.find(caller.tenant(tenant), image_id)
-    if verdict is None:
-        detail = "There is no verdict on this image, or it is too long ago, or it is still to come."
+    if verdict is None or await asyncio.to_thread(is_gone, parts.ready().window, verdict):
+        detail = "There is no verdict on this image, or it is too long ago, or still to come, or the image was deleted."
         raise Refused(HTTPStatus.NOT_FOUND, "unknown-image", detail)
     return verdict
 
@@ -62,7 +65,8 @@ async def upload(
     body = await _read_upload(request, image_id)
     named = body.tenant if "tenant" in body.model_fields_set else None
     body = body.model_copy(update={"tenant": caller.tenant(tenant or named)})
-    message = incoming_message(parts.settings.kafka.input_topic, body, SOURCE)
+    check_address(caller, body.url, parts.settings.fetch.networks)
+    message = await asyncio.to_thread(incoming_message, parts.settings.kafka.input_topic, body, SOURCE)
     asked = await parts.changes.ask(caller, "image.uploaded", body.tenant, body.image_id, message)
     return Accepted(id=asked.id)
 

@@ -1,6 +1,7 @@
 """`/v1/lookup` and `/v1/compare`: what is known of a picture, and whether it is a copy of another."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
@@ -65,9 +66,9 @@ async def look_up(
 
     Of the near ones the best comes first, and is the one that a verdict would name; then the others, nearest first.
     """
-    tenant, backends = caller.tenant(tenant), parts.ready()
+    tenant, backends, named = caller.tenant(tenant), parts.ready(), await read_picture(request)
     async with parts.slot():
-        found = await parts.match(await read_picture(request, parts.fetch), tenant, strictness)
+        found = await parts.match(await parts.picture(named, caller), tenant, strictness)
     wanted = None if banks is None else banks.split(",")
     return LookupAnswer(
         matches=[LookupMatch.of(each) for each in found.matches[:limit]],
@@ -79,11 +80,12 @@ async def look_up(
 
 
 @router.post("/compare", openapi_extra=_PAIR_BODY, operation_id="compare", summary="Compare two pictures")
-async def compare(request: Request, parts: ThePart, _: Reader, strictness: Chosen = None) -> Comparison:
+async def compare(request: Request, parts: ThePart, caller: Reader, strictness: Chosen = None) -> Comparison:
     """Tell whether one picture is a copy of another, and by which edit; neither has to be known."""
     parts.ready()
+    named = await _read_pair(request)
     async with parts.slot():
-        original, upload = await _read_pair(request, parts)
+        original, upload = await asyncio.gather(*(parts.picture(each, caller) for each in named))
         return await compare_files(parts, original, upload, strictness or parts.settings.match.strictness)
 
 
@@ -93,13 +95,12 @@ async def compare_files(parts: Parts, original: PictureFile, upload: PictureFile
     return await asyncio.to_thread(_compare, parts.ready(), original.data == upload.data, *views, strictness)
 
 
-async def _read_pair(request: Request, parts: Parts) -> tuple[PictureFile, PictureFile]:
+async def _read_pair(request: Request) -> Sequence[PictureFile | PictureAddress]:
     if content_type_of(request) == "multipart/form-data":
         files = await read_form(request, "original", "upload")
         return files["original"], files["upload"]
     pair = parse(_Pair, await request.body())
-    original, upload = await asyncio.gather(parts.fetch(pair.original.url), parts.fetch(pair.upload.url))
-    return original, upload
+    return pair.original, pair.upload
 
 
 def _compare(

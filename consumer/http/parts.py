@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Query
 from fastapi.security import HTTPBearer
@@ -16,13 +16,16 @@ from consumer.encoder.contract import ModelInfo, Strictness
 from consumer.encoder.views import EncodedViews
 from consumer.errors import Unavailable
 from consumer.http.access import Access
-from consumer.http.bodies import PictureFile
+from consumer.http.addresses import check_address, public_only
+from consumer.http.bodies import PictureAddress, PictureFile
 from consumer.http.changes import Changes
 from consumer.http.encoding import PictureEncoder, hash_content
 from consumer.http.matching import Found, MatchRequest, PictureMatcher
 from consumer.http.observing import Observer
 from consumer.http.problems import Refused
 from consumer.http.scopes import Caller, Scope
+from consumer.http.shown import ShownPictures
+from consumer.http.thumbnails import ThumbnailStore
 from consumer.http.verdicts import VerdictLog
 from consumer.images.fetch import Fetcher
 from consumer.images.pdq import pdq_hash
@@ -55,12 +58,15 @@ class Parts:
     access: Access
     fetcher: Fetcher
     encoder: PictureEncoder
+    shown: ShownPictures
+    thumbnails: ThumbnailStore | None
     changes: Changes
     verdicts: VerdictLog
     observer: Observer
     problems: Callable[[], dict[str, str]]  # what is away, by part
     backends: Backends | None = None
     waiting_for: Unavailable = field(default_factory=lambda: Unavailable("triton", "it has not answered yet"))
+    _public_fetcher: Fetcher | None = None
     _fetchers: ThreadPoolExecutor | None = None
     _busy: int = 0
 
@@ -69,6 +75,10 @@ class Parts:
         if self.backends is None:
             raise Unavailable(self.waiting_for.dependency, self.waiting_for.detail)
         return self.backends
+
+    def redis_command(self, *words: str | int) -> Any:
+        """Run a command of Redis beside the window. Raises Unavailable."""
+        return self.ready().window.store.command(*words)
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
@@ -81,12 +91,21 @@ class Parts:
         finally:
             self._busy -= 1
 
-    async def fetch(self, url: str, version: str | None = None) -> PictureFile:
-        """Fetch a picture by its address, of an object a version of it. Raises Unprocessable or Unavailable."""
+    async def picture(self, named: PictureFile | PictureAddress, caller: Caller) -> PictureFile:
+        """The picture that a request brings, fetched if it names an address.
+
+        Raises Refused, Unprocessable or Unavailable.
+        """
+        if isinstance(named, PictureFile):
+            return named
+        check_address(caller, named.url)
+        fetcher = self.fetcher
+        if caller.tenants is not None:
+            fetcher = self._public_fetcher = self._public_fetcher or Fetcher(public_only(self.settings.fetch))
         if self._fetchers is None:
             self._fetchers = ThreadPoolExecutor(self.settings.fetch.concurrency, "fetch")
         with self.observer.step("fetch"):
-            data = await asyncio.get_running_loop().run_in_executor(self._fetchers, self.fetcher.fetch, url, version)
+            data = await asyncio.get_running_loop().run_in_executor(self._fetchers, fetcher.fetch, named.url)
         return PictureFile(data, None)
 
     async def encode(self, file: PictureFile) -> EncodedViews | None:
@@ -103,7 +122,7 @@ class Parts:
         if backends.banks is not None and backends.banks.compares_pdq(tenant):
             pdq = await asyncio.to_thread(pdq_hash, file.data)
         chosen = strictness or self.settings.match.strictness
-        asked = MatchRequest(tenant, hash_content(file.data), views, chosen, pdq)
+        asked = MatchRequest(tenant, await asyncio.to_thread(hash_content, file.data), views, chosen, pdq)
         with self.observer.step("match"):
             return await asyncio.wrap_future(backends.matcher.match(asked))
 
@@ -111,6 +130,8 @@ class Parts:
         """Fetch nothing more."""
         if self._fetchers is not None:
             self._fetchers.shutdown(wait=False, cancel_futures=True)
+        if self._public_fetcher is not None:
+            self._public_fetcher.close()
 
 
 def parts_of(connection: HTTPConnection) -> Parts:

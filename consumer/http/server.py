@@ -20,6 +20,8 @@ from consumer.http.matching import PictureMatcher
 from consumer.http.observing import Observer
 from consumer.http.parts import Backends, Parts
 from consumer.http.protocol import GuardedProtocol
+from consumer.http.shown import ShownPictures
+from consumer.http.thumbnails import ThumbnailStore, ThumbnailWriter
 from consumer.http.verdicts import VerdictLog
 from consumer.images.fetch import Fetcher
 from consumer.kafka.sender import Sender
@@ -44,6 +46,8 @@ OBSERVE_EVERY_S = 5.0
 # Connections at once; each takes a few KiB while it sends nothing.
 MAX_CONNECTIONS = 2000
 STOP_TIMEOUT_S = 10
+# How long a stop waits for a thread that is asking something; for a picture, say.
+THREAD_STOP_S = 2.0
 
 
 class _Server(uvicorn.Server):
@@ -68,10 +72,10 @@ class HttpService:
         self._metrics = HttpMetrics()
         self._stop = threading.Event()
         self._redis: AnyRedis | None = None
-        self._failure: Misconfigured | None = None
+        self._failure: Exception | None = None
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Raises Misconfigured when an operator has to act."""
+        """Serve until SIGTERM or SIGINT. Raises Misconfigured when an operator has to act; else what ended a thread."""
         settings = self._settings
         with ExitStack() as stack:
             health = HealthServer(settings.http.host, settings.http.port, dict, self._ready)
@@ -80,8 +84,12 @@ class HttpService:
             app = make_app(self._parts)
             stack.callback(app.state.desk.close)
             self._server = _Server(self._config(app), app.state.desk.end_streams)
-            for work in (self._connect, self._observe):
-                threading.Thread(target=work, name=work.__name__, daemon=True).start()
+            works = [self._connect, self._observe, *([self._write_thumbnails] if self._parts.thumbnails else [])]
+            for work in works:
+                thread = threading.Thread(target=self._run_or_end, args=(work,), name=work.__name__, daemon=True)
+                stack.callback(thread.join, THREAD_STOP_S)
+                thread.start()
+            stack.callback(self._stop.set)
             self._server.run()
         if self._failure is not None:
             raise self._failure
@@ -103,7 +111,11 @@ class HttpService:
         tracing = start_tracing(settings)
         stack.callback(tracing.close)
         observer, changes = Observer(self._metrics, tracing), Changes(settings.kafka, sender)
-        parts = Parts(settings, self._access, fetcher, encoder, changes, verdicts, observer, self._ready)
+        shown = ShownPictures(settings)
+        stack.callback(shown.close)
+        thumbnails = ThumbnailStore(settings) if settings.serve.thumbnails else None
+        backing = fetcher, encoder, shown, thumbnails, changes, verdicts, observer
+        parts = Parts(settings, self._access, *backing, self._ready)
         stack.callback(parts.close)
         stack.callback(self._close)
         return parts
@@ -125,8 +137,16 @@ class HttpService:
             timeout_graceful_shutdown=STOP_TIMEOUT_S,
         )
 
+    def _run_or_end(self, work: Callable[[], None]) -> None:
+        """Do the work of a thread. The process ends with what it raises: without that work it is of no use."""
+        try:
+            work()
+        except Exception as error:
+            self._failure = error
+            self._server.should_exit = True
+
     def _connect(self) -> None:
-        """Ask the encoder and Redis until they have answered; then look-ups are answered."""
+        """Ask the encoder and Redis until they have answered; then look-ups are answered. Raises Misconfigured."""
         while not self._stop.is_set():
             try:
                 model = self._triton.info
@@ -138,14 +158,15 @@ class HttpService:
                 matcher = PictureMatcher(window, model, banks, Rejections(self._decisions, window))
                 self._parts.backends = Backends(model, window, matcher, banks)
                 return
-            except Misconfigured as error:
-                self._failure = error
-                self._server.should_exit = True
-                return
             except Unavailable as error:
                 self._wait_for(error)
             except REDIS_FAILURES as error:
                 self._wait_for(Unavailable("redis", str(error) or type(error).__name__))
+
+    def _write_thumbnails(self) -> None:
+        """Fill the store of thumbnails. Raises Misconfigured."""
+        assert self._parts.thumbnails is not None  # noqa: S101 (narrows the type)
+        ThumbnailWriter(self._settings, self._parts.thumbnails, self._parts.shown).run(self._stop)
 
     def _open_banks(self, window: RedisWindow, model: ModelInfo) -> Banks | None:
         """Open the banks, if there are any; nothing is looked up before they are read to where their topic ends now."""

@@ -4,13 +4,16 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from consumer.errors import Unavailable
 from consumer.kafka.clients import PublishedVerdict, VerdictsReader
 from consumer.kafka.messages import RecordAddress
+from consumer.moderation.pictures import KnownPictures
 from consumer.settings import KafkaSettings
 from consumer.verdicts import Campaign, Verdict
+from consumer.window.window import RedisWindow
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +29,16 @@ class _Kept(NamedTuple):
     value: bytes
     id: str
     source: RecordAddress | None
+
+
+def is_gone(window: RedisWindow, verdict: Verdict) -> bool:
+    """Whether a verdict's picture was deleted, or may have been, longer ago than the window remembers deletions.
+
+    Raises Unavailable while Redis cannot tell that.
+    """
+    if datetime.now(UTC) - verdict.decided_at > timedelta(milliseconds=window.store.retention_ms):
+        return True
+    return KnownPictures(window).find(verdict.tenant, verdict.image_id).is_deleted
 
 
 class VerdictLog:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from redis import AuthenticationError, Redis
 
-from consumer.cli.preflight.redis import TRIAL_MODEL, check_redis
+from consumer.cli.preflight.redis import TRIAL_MODEL, check_redis, check_serving
 from consumer.errors import Unavailable
 from consumer.events import Record
 from consumer.kafka.leases import Lease
@@ -95,6 +95,10 @@ def test_the_redis_user_may_do_all_it_has_to(binaries: Binaries, tmp_path: Path)
             assert window.look_up([Lookup("t", b"digest", ())])[0].exact is not None
             with pytest.raises(Unavailable):
                 window.delete("t", "a")
+            with pytest.raises(Unavailable):
+                window.store.command("SET", "seenit:starts:seenit", "")
+            url = SecretStr(f"redis://seenit-http:A-THIRD@127.0.0.1:{server.ports[0]}/0")
+            assert {each.outcome for each in check_serving(RedisSettings(url=url))} == {"ok"}
         with client_of(server, username="operator", password="ANOTHER") as client:
             assert client.hgetall("seenit:starts:seenit") == {b"in/0": b"7 1"}
             assert client.pttl("seenit:starts:seenit") > 0

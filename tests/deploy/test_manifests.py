@@ -19,7 +19,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 from pydantic import SecretStr
 
-from consumer.cli.preflight.kafka import check_kafka
+from consumer.cli.preflight.kafka import check_kafka, check_serving
 from consumer.errors import Unavailable
 from consumer.events import ImageUpload
 from consumer.kafka.clients import EventsProducer, VerdictsReader
@@ -332,8 +332,6 @@ def test_the_kafka_user_may_do_all_it_has_to_and_the_topics_are_as_wanted(kafka_
     assert [finding for finding in findings if finding.outcome == "failed"] == []
     outcomes = {finding.what: finding.outcome for finding in findings}
     assert outcomes["kafka: transactions"] == "ok"
-    # Only who answers over HTTP tells of changes.
-    assert outcomes["kafka: write image-audit"] == "warning"
     assert LagReader(settings).ask(range(12)) == dict.fromkeys(range(12), 0)
     # As `seenit topics` wants them, except for the number of replicas: this cluster has one broker.
     specs = required_topics(
@@ -346,7 +344,11 @@ def test_the_kafka_user_may_do_all_it_has_to_and_the_topics_are_as_wanted(kafka_
     assert LagReader(scaler).ask(range(12)) == dict.fromkeys(range(12), 0)
     assert len([finding for finding in check_kafka(scaler) if finding.outcome == "failed"]) >= 4
     # Who answers over HTTP may ask for changes and tell of them, and not answer uploads.
+    assert "failed" in {each.outcome for each in check_serving(as_user(kafka_secured, "seenit-http"))}
     grant(kafka_secured, users["seenit-http"]["spec"]["authorization"]["acls"], "seenit-http")
+    findings = list(check_serving(as_user(kafka_secured, "seenit-http"), thumbnails=True))
+    assert {finding.outcome for finding in findings} == {"ok"}
+    assert "kafka: write image-audit" in {finding.what for finding in findings}
     sender = Sender(as_user(kafka_secured, "seenit-http"))
     assert LagReader(as_user(kafka_secured, "seenit-http")).total() == 0
     for topic in ("image-uploads", "image-audit"):

@@ -45,15 +45,19 @@ def supply() -> Path:
 
 def custom_resources() -> Path:
     """Return the folder with the Node packages that know the schemas of Strimzi, KEDA and the Prometheus operator."""
-    lock = HERE / "package-lock.json"
+    return node_packages("crds", HERE)
+
+
+def node_packages(name: str, described: Path) -> Path:
+    """Return a folder with the Node packages of the lock in the folder that describes them."""
 
     def install(fresh: Path) -> None:
         npm = needed("npm", "npm")
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(HERE / name, fresh)
-        _run([npm, "ci", "--silent", "--ignore-scripts", "--prefix", str(fresh)])
+        for file in ("package.json", "package-lock.json"):
+            shutil.copy(described / file, fresh)
+        _run([npm, "ci", "--silent", "--ignore-scripts", "--prefix", str(fresh.resolve())])  # npm follows no links
 
-    return _fetched(_name("crds", lock), install)
+    return _fetched(_name(name, described / "package-lock.json"), install)
 
 
 def kustomize() -> str:

@@ -18,14 +18,16 @@ from consumer.errors import Misconfigured
 from consumer.http.access import Access
 from consumer.http.keys import new_key
 from consumer.local.process import Server
-from consumer.settings import ServeSettings
+from consumer.sections import ServeSettings
 from tests.http.conftest import serve
 from tests.http.keys import entry
 from tests.http.pictures import PHOTO, jpeg
 from tests.service_fixtures import Service
 from tests.stack_fixtures import serving
+from tests.web import answer
+from tests.web import serve as serve_pictures
 
-READER, REVIEWER, ADMIN, SLOW = (new_key() for _ in range(4))
+READER, REVIEWER, ADMIN, SLOW, OWNER = (new_key() for _ in range(5))
 PICTURE = jpeg(PHOTO)
 AUDIENCE = "seenit"
 
@@ -37,6 +39,7 @@ def keys_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         entry("reader", READER, ["read"], ["shop"]),
         entry("reviewer", REVIEWER, ["read", "review"], ["shop", "blog"]),
         entry("admin", ADMIN, ["read", "review", "admin"], ["*"]),
+        entry("owner", OWNER, ["read", "review", "admin"], ["shop"]),
         entry("slow", SLOW, ["read"], ["shop"], "requests_per_s = 0.5"),
     )
     file.write_text("".join(entries))
@@ -75,6 +78,8 @@ def guarded(
         "SEENIT_SERVE_KEYS_FILE": str(keys_file),
         "SEENIT_SERVE_OIDC_ISSUER": issuer,
         "SEENIT_SERVE_OIDC_AUDIENCE": AUDIENCE,
+        "SEENIT_FETCH_SCHEMES": '["https", "http", "s3"]',
+        "SEENIT_FETCH_NETWORKS": '["127.0.0.0/8"]',
     }
     with serve(uploads.environment, tmp_path_factory.mktemp("guarded"), **settings) as client:
         yield client
@@ -116,6 +121,27 @@ def test_another_tenants_image_is_not_read_forgotten_or_made(guarded: httpx.Clie
     )
     assert refusal(guarded.post("/v1/uploads", json=upload, headers=as_reviewer)) == (403, "missing-scope")
     assert guarded.post("/v1/uploads", json=upload, headers=as_admin).status_code == 202
+
+
+def test_a_tenants_key_names_no_address_that_leads_to_others_pictures(uploads: Service, guarded: httpx.Client) -> None:
+    as_admin, as_owner = ({"authorization": f"Bearer {key}"} for key in (ADMIN, OWNER))
+    with serve_pictures(lambda _, connection: answer(connection, PICTURE)) as inside:
+        own, stored = inside.url(), "s3://bucket/of another tenant.jpg"
+        assert guarded.post("/v1/lookup", json={"url": own}, headers=as_admin).status_code == 200
+        before = inside.connections
+        for url, status, reason in ((own, 400, "forbidden-address"), (stored, 403, "other-tenant")):
+            pair = {"original": {"url": url}, "upload": {"url": url}}
+            for path, body in (("/v1/lookup", {"url": url}), ("/v1/compare", pair)):
+                assert refusal(guarded.post(path, json=body, headers=as_owner)) == (status, reason)
+            for path in ("/h/hash", "/m/lookup"):
+                assert refusal(guarded.get(path, params={"url": url}, headers=as_owner)) == (status, reason)
+            # Consumers fetch what events name, with all the rights of the service.
+            upload = {"image_id": "a", "url": url}
+            assert refusal(guarded.post("/v1/uploads", json=upload, headers=as_owner)) == (403, "other-tenant")
+            entry_path = "/v1/banks/bank/entries/a"
+            assert refusal(guarded.put(entry_path, json={"url": url}, headers=as_owner)) == (403, "other-tenant")
+        assert inside.connections == before
+    assert guarded.post("/v1/uploads", json={"image_id": "a", "url": stored}, headers=as_admin).status_code == 202
 
 
 def test_too_many_requests_are_told_when_to_come_back(guarded: httpx.Client) -> None:

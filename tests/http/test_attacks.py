@@ -29,7 +29,8 @@ HEAD = b"POST /v1/lookup HTTP/1.1\r\nhost: localhost\r\ncontent-type: image/jpeg
 @pytest.fixture(scope="module")
 def hurt(uploads: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A client of a `seenit serve` that is attacked."""
-    with serve(uploads.environment, tmp_path_factory.mktemp("hurt"), SEENIT_SERVE_REQUESTS_PER_S="10000") as client:
+    settings = {"SEENIT_SERVE_REQUESTS_PER_S": "10000", "SEENIT_SERVE_MAX_LOOK_UPS": "2"}
+    with serve(uploads.environment, tmp_path_factory.mktemp("hurt"), **settings) as client:
         yield client
 
 
@@ -86,6 +87,7 @@ def test_slow_requests_are_given_up(hurt: httpx.Client) -> None:
         while time.monotonic() - began_s < 8:
             slow.sendall(b"\xff")
             time.sleep(1)
+            assert works(hurt)  # there are no more places than slow bodies
         assert received(silent) == b""
         assert received(half) == b""
         for each in (slow, stalled):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from consumer.errors import Unavailable
 from consumer.http.batching import Batcher
 
 TIMEOUT_S = 10
@@ -16,11 +17,14 @@ class Worker:
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
         self.begun, self.may = threading.Event(), threading.Event()
+        self.away = False
 
     def work(self, questions: Sequence[int]) -> list[int]:
         self.batches.append(list(questions))
         self.begun.set()
         assert self.may.wait(TIMEOUT_S)
+        if self.away:
+            raise Unavailable("triton", "it is away")
         if 13 in questions:
             raise ValueError("not this one")
         return [2 * each for each in questions]
@@ -38,19 +42,34 @@ def test_what_waits_is_answered_together_and_in_order() -> None:
     batcher.close()
 
 
-def test_an_error_goes_to_all_who_asked_and_the_next_are_answered() -> None:
+def test_a_question_that_fails_fails_alone_and_the_next_are_answered() -> None:
     worker = Worker()
     batcher = Batcher("test", worker.work, 4)
     first = batcher.ask(1)
     assert worker.begun.wait(TIMEOUT_S)
-    failing = [batcher.ask(12), batcher.ask(13)]
+    good, bad = batcher.ask(12), batcher.ask(13)
     worker.may.set()
-    assert first.result(TIMEOUT_S) == 2
-    for each in failing:
-        with pytest.raises(ValueError, match="not this one"):
-            each.result(TIMEOUT_S)
+    assert [each.result(TIMEOUT_S) for each in (first, good)] == [2, 24]
+    with pytest.raises(ValueError, match="not this one"):
+        bad.result(TIMEOUT_S)
     assert batcher.ask(14).result(TIMEOUT_S) == 28
     batcher.close()
+    assert worker.batches == [[1], [12, 13], [12], [13], [14]]
+
+
+def test_what_is_away_is_not_asked_again_for_each_question() -> None:
+    worker = Worker()
+    batcher = Batcher("test", worker.work, 4)
+    first = batcher.ask(1)
+    assert worker.begun.wait(TIMEOUT_S)
+    worker.away = True
+    answers = [batcher.ask(number) for number in (2, 3)]
+    worker.may.set()
+    for each in (first, *answers):
+        with pytest.raises(Unavailable):
+            each.result(TIMEOUT_S)
+    batcher.close()
+    assert worker.batches == [[1], [2, 3]]
 
 
 def test_nobody_works_for_whoever_has_gone() -> None:

@@ -30,7 +30,7 @@ def bank(http: httpx.Client) -> str:
 
 
 def test_it_says_that_it_is_alive(http: httpx.Client) -> None:
-    assert http.get("/status").text == "I-AM-ALIVE"
+    assert http.get("/status").text == http.get("/status/live").text == "I-AM-ALIVE"
 
 
 def test_a_picture_is_hashed(http: httpx.Client) -> None:
@@ -67,7 +67,7 @@ def test_signals_are_compared(http: httpx.Client) -> None:
     ids=str,
 )
 def test_what_cannot_be_compared_is_a_bad_request(http: httpx.Client, body: object) -> None:
-    assert http.post("/m/compare", json=body).status_code in {400, 422}
+    assert http.post("/m/compare", json=body).status_code == 400
 
 
 def test_banks_are_created_listed_turned_off_and_deleted(http: httpx.Client, bank: str) -> None:
@@ -90,7 +90,7 @@ def test_banks_are_created_listed_turned_off_and_deleted(http: httpx.Client, ban
 
 def test_a_banked_picture_is_found_by_each_way_to_look_up(http: httpx.Client, bank: str) -> None:
     added = http.post(f"/c/bank/{bank}/content", files=photo(jpeg(PHOTO)), data={"content_id": "x", "metadata": "{}"})
-    assert added.status_code == 201, added.text
+    assert added.status_code == 200, added.text
     content_id = added.json()["id"]
     assert set(added.json()["signals"]) == {"seenit", "pdq"}
     signals = http.post("/h/hash", files=photo(COPY)).json()
@@ -112,7 +112,7 @@ def test_a_banked_picture_is_found_by_each_way_to_look_up(http: httpx.Client, ba
 
 def test_a_banked_pdq_hash_is_found(http: httpx.Client, bank: str) -> None:
     added = http.post(f"/c/bank/{bank}/signal", json={"pdq": ONE})
-    assert added.status_code == 201, added.text
+    assert added.status_code == 200, added.text
     found = http.get("/m/lookup", params={"signal": OTHER, "signal_type": "pdq"}).json()
     assert found[bank] == [{"bank_content_id": added.json()["id"], "distance": "9"}]
     assert http.post(f"/c/bank/{bank}/signal", json={"pdq": "banana"}).status_code == 400

@@ -37,8 +37,14 @@ def test_a_picture_is_uploaded_as_the_body_and_forgotten(http: httpx.Client, upl
     assert reply.status_code == 202, reply.text
     assert uploads.await_verdict(image_id).tenant == tenant
     assert found(http, tenant) == [image_id]
+
+    def status() -> int:
+        return http.get(f"/v1/images/{image_id}", params={"tenant": tenant}).status_code
+
+    until(lambda: status() == 200, 30, "no verdict can be read")
     assert http.delete(f"/v1/images/{image_id}", params={"tenant": tenant}).status_code == 202
     until(lambda: found(http, tenant) == [], 30, "the picture is still found")
+    until(lambda: status() == 404, 30, "the verdict on a deleted picture is still told")
     audited = [
         AuditedChange.model_validate_json(message.value() or b"")
         for message in uploads.messages(uploads.kafka.audit_topic, 3)

@@ -12,11 +12,11 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
 from consumer.errors import Unavailable
-from consumer.http import oidc
+from consumer.http import provider as asked
 from consumer.http.oidc import TokenVerifier
 from consumer.http.problems import Refused
 from consumer.http.scopes import Caller
-from consumer.settings import ServeSettings
+from consumer.sections import ServeSettings
 from tests.web import answer, serve
 
 KEY = RSAKey.generate_key(2048, {"kid": "first"})
@@ -51,7 +51,8 @@ def provider() -> Iterator[Provider]:
 
 
 def verifier(provider: Provider) -> TokenVerifier:
-    return TokenVerifier(ServeSettings(oidc_issuer=provider.url, oidc_audience="seenit"))
+    settings = ServeSettings(oidc_issuer=provider.url, oidc_audience="seenit", oidc_client_id="page")
+    return TokenVerifier(settings, asked.Provider(provider.url))
 
 
 def token(provider: Provider, key: Any = KEY, algorithm: str = "RS256", **claims: object) -> str:
@@ -97,8 +98,19 @@ def test_what_does_not_hold_here_and_now_is_refused(provider: Provider, claims: 
         asyncio.run(verifier(provider).verify(token(provider, **claims)))
 
 
+def test_who_signed_in_is_told_by_the_token_that_was_asked_for(provider: Provider) -> None:
+    def identity(**claims: object) -> str:
+        return token(provider, **{"aud": "page", "nonce": "n", **claims})
+
+    assert asyncio.run(verifier(provider).verify_identity(identity(), "n")).name == "ada"
+    assert asyncio.run(verifier(provider).verify_identity(identity(azp="page", aud=["page", "b"]), "n")).name == "ada"
+    for claims in ({"nonce": "another"}, {"nonce": None}, {"aud": "seenit"}, {"azp": "another"}, {"exp": NOW - 60}):
+        with pytest.raises(Refused, match="401"):
+            asyncio.run(verifier(provider).verify_identity(identity(**claims), "n"))
+
+
 def test_keys_that_were_changed_are_asked_for(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(oidc, "ASK_AGAIN_S", 0.0)
+    monkeypatch.setattr(asked, "ASK_AGAIN_S", 0.0)
     second = ECKey.generate_key("P-256", {"kid": "second"})
 
     async def verify() -> None:
@@ -131,7 +143,8 @@ def test_another_provider_is_not_taken_for_it(provider: Provider) -> None:
 
 
 def test_a_provider_that_is_away_is_no_refusal() -> None:
-    away = TokenVerifier(ServeSettings(oidc_issuer="http://127.0.0.1:9", oidc_audience="seenit"))
+    settings = ServeSettings(oidc_issuer="http://127.0.0.1:9", oidc_audience="seenit")
+    away = TokenVerifier(settings, asked.Provider(settings.oidc_issuer))
     with pytest.raises(Unavailable, match="oidc"):
         asyncio.run(away.verify("a.b.c"))
 
@@ -142,15 +155,15 @@ def test_while_the_provider_is_away_known_keys_count_and_it_is_not_asked_by_ever
     async def verify() -> None:
         verifies = verifier(provider)
         await verifies.verify(token(provider))
-        monkeypatch.setattr(oidc, "KEYS_KEPT_S", 0.0)
+        monkeypatch.setattr(asked, "KEYS_KEPT_S", 0.0)
         provider.calls_itself = "https://another.example"
         for _ in range(5):
             assert (await verifies.verify(token(provider))).name == "ada"
-        assert verifies._problem is not None
-        monkeypatch.setattr(oidc, "ASK_AGAIN_S", 0.0)
+        assert verifies._provider._problem is not None
+        monkeypatch.setattr(asked, "ASK_AGAIN_S", 0.0)
         provider.keys, provider.calls_itself = [KEY], ""
         await verifies.verify(token(provider))
-        assert verifies._problem is None
+        assert verifies._provider._problem is None
 
     asyncio.run(verify())
     assert provider.described == 3

@@ -1,8 +1,7 @@
 """Tries the Kafka cluster: brokers, topics, rights, and transactions if they are used."""
 
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Collection, Generator, Iterable, Iterator
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
@@ -18,6 +17,45 @@ from consumer.settings import KafkaSettings
 def check_kafka(settings: KafkaSettings, window_s: float = 0.0) -> Iterator[Finding]:
     """Try brokers, topics, rights, and transactions if they are used; `window_s` is the retention of the window."""
     topics = TopicAdmin(settings)
+    existing = yield from _brokers(topics, settings)
+    if existing is None:
+        return
+    yield from _topics(topics, settings, window_s)
+    yield from _rights(topics, existing, _service_rights(settings))
+    yield _group(topics, settings.group_id)
+    if settings.banks_topic:
+        yield _group(topics, f"{settings.group_id}-rematches")
+    if settings.feedback_topic:
+        yield _group(topics, f"{settings.group_id}-feedback")
+    if settings.delivery == "exactly-once":
+        yield _transactions(settings)
+
+
+def check_serving(settings: KafkaSettings, *, thumbnails: bool = False) -> Iterator[Finding]:
+    """Try the rights that `seenit serve` needs: it reads verdicts, sends events, and tells the audit topic of them."""
+    topics = TopicAdmin(settings)
+    existing = yield from _brokers(topics, settings)
+    if existing is None:
+        return
+    rights = [(settings.output_topic, "READ"), (settings.input_topic, "READ"), (settings.input_topic, "WRITE")]
+    for topic in filter(None, (settings.banks_topic, settings.feedback_topic)):
+        rights += [(topic, "READ"), (topic, "WRITE")]
+    if settings.feedback_topic:
+        rights.append((settings.decisions_topic, "READ"))
+    if settings.audit_topic:
+        rights.append((settings.audit_topic, "WRITE"))
+    for topic, right in rights:
+        if topic not in existing:
+            remedy = f"`seenit topics --create`, or {_grant(right, f'--topic {topic}')}"
+            yield Finding(f"kafka: {right.lower()} {topic}", "failed", "is missing, or unknown to this user", remedy)
+    yield from _rights(topics, existing, rights)
+    yield _group(topics, settings.group_id, "DESCRIBE")
+    if thumbnails:
+        yield _group(topics, f"{settings.group_id}-thumbnails")
+
+
+def _brokers(topics: TopicAdmin, settings: KafkaSettings) -> Generator[Finding, None, Collection[str] | None]:
+    """Try the brokers, and return the names of their topics; None if they do not answer."""
     try:
         existing = topics.list_topics()
     except Unavailable as error:
@@ -28,10 +66,14 @@ def check_kafka(settings: KafkaSettings, window_s: float = 0.0) -> Iterator[Find
             "SEENIT_KAFKA_BOOTSTRAP_SERVERS must name brokers that this machine reaches, under the names they "
             "advertise; SEENIT_KAFKA_SECURITY_PROTOCOL, _SASL_* and _SSL_CA_FILE must be those of that listener",
         )
-        return
+        return None
     brokers = len(topics.admin.list_topics(timeout=ASK_TIMEOUT_S).brokers)
     yield Finding("kafka: brokers", "ok", f"{settings.bootstrap_servers}: {brokers} in the cluster")
-    yield from _topics(topics, settings, window_s)
+    return existing
+
+
+def _service_rights(settings: KafkaSettings) -> list[tuple[str, str]]:
+    """What the service needs: rights on topics."""
     rights = [(settings.input_topic, "READ"), (settings.output_topic, "WRITE"), (settings.dead_letter_topic, "WRITE")]
     if settings.embeddings_topic:
         rights += [(settings.embeddings_topic, "WRITE"), (settings.embeddings_topic, "READ")]
@@ -45,18 +87,7 @@ def check_kafka(settings: KafkaSettings, window_s: float = 0.0) -> Iterator[Find
             (settings.decisions_topic, "READ"),
             (settings.decisions_topic, "WRITE"),
         ]
-    for topic, right in rights:
-        if topic in existing:
-            yield _right_on_topic(topics, topic, right)
-    if settings.audit_topic in existing:
-        yield _may_tell_changes(topics, settings.audit_topic)
-    yield _group(topics, settings.group_id)
-    if settings.banks_topic:
-        yield _group(topics, f"{settings.group_id}-rematches")
-    if settings.feedback_topic:
-        yield _group(topics, f"{settings.group_id}-feedback")
-    if settings.delivery == "exactly-once":
-        yield _transactions(settings)
+    return rights
 
 
 def _topics(topics: TopicAdmin, settings: KafkaSettings, window_s: float) -> Iterator[Finding]:
@@ -77,6 +108,13 @@ def _topics(topics: TopicAdmin, settings: KafkaSettings, window_s: float) -> Ite
             yield Finding(f"kafka: topic {topic.name}", "ok", f"{topic.partitions} partitions{unread}")
 
 
+def _rights(topics: TopicAdmin, existing: Collection[str], rights: Iterable[tuple[str, str]]) -> Iterator[Finding]:
+    """Ask for rights on topics, of those that exist."""
+    for topic, right in rights:
+        if topic in existing:
+            yield _right_on_topic(topics, topic, right)
+
+
 def _right_on_topic(topics: TopicAdmin, topic: str, right: str) -> Finding:
     what = f"kafka: {right.lower()} {topic}"
     futures = topics.admin.describe_topics(
@@ -89,24 +127,16 @@ def _right_on_topic(topics: TopicAdmin, topic: str, right: str) -> Finding:
     return _right_among(operations, what, right, f"--topic {topic}")
 
 
-def _may_tell_changes(topics: TopicAdmin, topic: str) -> Finding:
-    """Tell whether this user may write to the audit topic, which only `seenit serve` does, perhaps as another one."""
-    finding = _right_on_topic(topics, topic, "WRITE")
-    if finding.outcome == "ok":
-        return finding
-    return replace(finding, outcome="warning", remedy=f"if `seenit serve` runs as this user: {finding.remedy}")
-
-
-def _group(topics: TopicAdmin, group: str) -> Finding:
+def _group(topics: TopicAdmin, group: str, right: str = "READ") -> Finding:
     what = f"kafka: group {group}"
     try:
         description = _describe_group(topics, group)
     except KafkaException as error:
         if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
             return Finding(what, "ok", "new: nobody has used it yet")
-        return Finding(what, "failed", error.args[0].str(), _grant("READ", f"--group {group}"))
+        return Finding(what, "failed", error.args[0].str(), _grant(right, f"--group {group}"))
     members = f"{description.state.name.lower()}, {len(description.members)} members"
-    return _right_among(description.authorized_operations, what, "READ", f"--group {group}", members)
+    return _right_among(description.authorized_operations, what, right, f"--group {group}", members)
 
 
 def _describe_group(topics: TopicAdmin, group: str) -> Any:

@@ -2,7 +2,8 @@
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
@@ -14,9 +15,11 @@ from redis.cluster import RedisCluster
 from consumer.cli.preflight.finding import Finding, one_line
 from consumer.encoder.contract import ModelInfo
 from consumer.errors import Misconfigured, Unavailable
+from consumer.moderation.campaigns import newest_campaigns
+from consumer.moderation.pictures import KnownPictures
 from consumer.settings import RedisSettings, WindowSettings
 from consumer.window.connection import REDIS_FAILURES, connect
-from consumer.window.records import NewRecord
+from consumer.window.records import Lookup, NewRecord
 from consumer.window.window import RedisWindow
 
 # The scripts are tested from here on.
@@ -28,16 +31,33 @@ TRIAL_MODEL = ModelInfo("check", "0", size=8, dim=8, threshold_l2=0.5, max_batch
 
 def check_redis(settings: RedisSettings) -> Iterator[Finding]:
     """Try connection, server, limits, and the scripts."""
+    client = yield from _connection(settings)
+    if client is not None:
+        with closing(client):
+            yield from _server(client)
+            yield _window(client, settings.key_prefix)
+
+
+def check_serving(settings: RedisSettings) -> Iterator[Finding]:
+    """Try what `seenit serve` asks Redis for: it reads windows, and keeps who is signed in to the page."""
+    client = yield from _connection(settings)
+    if client is not None:
+        with closing(client):
+            yield _reading(client, settings.key_prefix)
+
+
+def _connection(settings: RedisSettings) -> Generator[Finding, None, Any]:
+    """Connect, and return the client; None if that fails."""
     try:
         client = connect(settings)
         client.ping()
     except Misconfigured:
         form = "SEENIT_REDIS_URL: redis[s]://[user:password@]host:port/0, with user and password percent-encoded"
         yield Finding("redis: connection", "failed", "the address has not the form of one", form)
-        return
+        return None
     except redis.AuthenticationError as error:
         yield Finding("redis: connection", "failed", one_line(error), "user and password in SEENIT_REDIS_URL")
-        return
+        return None
     except (*REDIS_FAILURES, Unavailable) as error:
         yield Finding(
             "redis: connection",
@@ -46,12 +66,8 @@ def check_redis(settings: RedisSettings) -> Iterator[Finding]:
             "SEENIT_REDIS_URL must name a Redis that this machine reaches; rediss:// for TLS, with "
             "SEENIT_REDIS_SSL_CA_FILE for an authority of your own; SEENIT_REDIS_CLUSTER for a cluster",
         )
-        return
-    try:
-        yield from _server(client)
-        yield _window(client, settings.key_prefix)
-    finally:
-        client.close()
+        return None
+    return client
 
 
 def _server(client: Any) -> Iterator[Finding]:
@@ -99,9 +115,30 @@ def _window(client: Any, prefix: str) -> Finding:
         match = window.find_exact([(tenant, "copy", digest, now)])[0]
         window.delete(tenant, "first")
     except Unavailable as error:
-        remedy = f"the user needs the keys {prefix}:* and the commands of the scripts: see deploy/README.md"
-        return Finding(what, "failed", error.detail, remedy)
+        return Finding(what, "failed", error.detail, _needs(prefix))
     took_ms = (time.perf_counter() - began_s) * 1000
     if match is None or match.image_id != "first":
         return Finding(what, "failed", "an upload just written was not found", "ask for help: this should not happen")
     return Finding(what, "ok", f"written, found and forgotten in {took_ms:.1f} ms")
+
+
+def _reading(client: Any, prefix: str) -> Finding:
+    """Look a picture up, ask what is known of it and of campaigns, and sign somebody in and out."""
+    what, tenant = "redis: window", f"seenit-check-{uuid.uuid4()}"
+    began_s = time.perf_counter()
+    try:
+        window = RedisWindow(client, TRIAL_MODEL, WindowSettings(), prefix)
+        window.look_up([Lookup(tenant, b"digest", ())])
+        KnownPictures(window).find(tenant, "a")
+        newest_campaigns(window, [tenant])
+        what, session = "redis: sessions", f"{prefix}:session:{tenant}"
+        for words in (("SET", session, "", "EX", 1), ("GET", session), ("DEL", session)):
+            window.store.command(*words)
+    except Unavailable as error:
+        return Finding(what, "failed", error.detail, _needs(prefix))
+    took_ms = (time.perf_counter() - began_s) * 1000
+    return Finding("redis: window", "ok", f"read in {took_ms:.1f} ms; sessions can be kept")
+
+
+def _needs(prefix: str) -> str:
+    return f"the user needs the keys {prefix}:* and the commands of the scripts: see deploy/README.md"

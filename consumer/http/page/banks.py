@@ -15,6 +15,7 @@ from consumer.http.page.rendering import render, tenant_query
 from consumer.http.page.sessions import Visitor
 from consumer.http.parts import Parts, ThePart
 from consumer.http.problems import Refused
+from consumer.http.scopes import Scope
 from consumer.moderation.banks import BankDefined, BankEntry, BankKey, EntryKey, change_message, removal_message
 from consumer.verdicts import BankKind
 
@@ -46,7 +47,7 @@ async def entries(request: Request, desk: TheDesk, visitor: TheVisitor, bank: Na
 @router.post("/banks", dependencies=[Depends(check_form)])
 async def create(parts: ThePart, visitor: TheVisitor, name: NameField, kind: Annotated[BankKind, Form()]) -> Response:
     """Create a bank of the tenant."""
-    topic = _changeable(parts, visitor)
+    topic = _changeable(parts, visitor, "admin")
     message = change_message(topic, valid(BankDefined, bank=name, tenant=visitor.tenant, kind=kind))
     await parts.changes.ask(visitor.caller, "bank.defined", visitor.tenant, name, message)
     return RedirectResponse(f"/banks?{tenant_query(visitor)}", 303)
@@ -57,7 +58,7 @@ async def add(
     desk: TheDesk, parts: ThePart, visitor: TheVisitor, bank: Name, picture: UploadFile, shared: bool = False
 ) -> Response:
     """Add a picture to a bank, under the name of its file."""
-    topic = _changeable(parts, visitor)
+    topic = _changeable(parts, visitor, "review")
     tenant = _find(desk, visitor, bank, shared, change=True).key.tenant
     data, entry_id = await picture.read(MAX_PICTURE_BYTES + 1), (picture.filename or "picture")[:256]
     if len(data) > MAX_PICTURE_BYTES:
@@ -82,16 +83,19 @@ async def remove(
     shared: bool = False,
 ) -> Response:
     """Remove an entry."""
-    topic = _changeable(parts, visitor)
+    topic = _changeable(parts, visitor, "review")
     tenant = _find(desk, visitor, bank, shared, change=True).key.tenant
     message = removal_message(topic, EntryKey(tenant, bank, entry_id))
     await parts.changes.ask(visitor.caller, "entry.deleted", tenant, f"{bank}/{entry_id}", message)
     return Response(status_code=200)  # the row is replaced by nothing
 
 
-def _changeable(parts: Parts, visitor: Visitor) -> str:
-    """The topic of the banks, for a visitor who may change them. Raises Refused."""
-    visitor.caller.require("admin")
+def _changeable(parts: Parts, visitor: Visitor, scope: Scope) -> str:
+    """The topic of the banks, for a visitor who has a scope, the same as on `/v1/banks`. Raises Refused.
+
+    What is in a bank is for reviewers: they put pictures into it by their decisions too. What it is for is not.
+    """
+    visitor.caller.require(scope)
     if not parts.settings.kafka.banks_topic:
         raise not_set_up("SEENIT_KAFKA_BANKS_TOPIC")
     return parts.settings.kafka.banks_topic

@@ -15,9 +15,11 @@ from consumer.http.page.campaigns import CampaignLog
 from consumer.http.page.decisions import DecisionLog
 from consumer.http.page.monitor import Monitor
 from consumer.http.page.originals import Originals
+from consumer.http.page.provider_sign_in import ProviderSignIn
 from consumer.http.page.sessions import ID_COOKIE, SESSION_COOKIE, TOKEN_FIELD, TOKEN_HEADER, Sessions, Visitor
 from consumer.http.parts import Parts, ThePart
 from consumer.http.problems import Refused
+from consumer.http.scopes import Caller
 from consumer.kafka.topic_replica import TopicReplica
 from consumer.verdicts import Verdict
 
@@ -33,6 +35,7 @@ class Desk:
     """What the pages work with, beside the parts of the service."""
 
     sessions: Sessions
+    provider_sign_in: ProviderSignIn | None
     activity: Activity
     campaigns: CampaignLog
     decisions: DecisionLog
@@ -46,12 +49,16 @@ class Desk:
     @classmethod
     def of(cls, parts: Parts) -> "Desk":
         """Put it together, and follow the verdicts."""
-        secret = parts.settings.serve.session_secret.get_secret_value()
+        serve = parts.settings.serve
+        # Without a secret, sessions are known to this process alone.
+        secret = serve.session_secret.get_secret_value().encode() or secrets.token_bytes(32)
         kafka, banks, decisions = parts.settings.kafka, BankDirectory(), DecisionLog()
         applied = (kafka.banks_topic, banks.apply), (kafka.feedback_topic, decisions.apply)
         replicas = tuple(TopicReplica(kafka, topic, apply) for topic, apply in applied if topic)
         known = Activity(), CampaignLog(), decisions, Originals(parts), Monitor(parts), banks, replicas
-        desk = cls(Sessions(secret), *known)
+        sessions = Sessions(secret, parts.redis_command, parts.settings.redis.key_prefix)
+        sign_in = ProviderSignIn(serve, parts.access, secret) if serve.oidc_client_id else None
+        desk = cls(sessions, sign_in, *known)
         for replica in replicas:
             replica.start()
         parts.verdicts.listen(desk.follow)
@@ -84,9 +91,9 @@ async def visit(request: Request, parts: ThePart, tenant: str | None = None) -> 
     """Tell who visits. Raises SignInNeeded, or Refused for a tenant that is not the visitor's or without `read`."""
     sessions = desk_of(request).sessions
     known_id, is_new = visitor_id(request)
-    caller = (
-        ANYBODY if parts.access.is_open else sessions.recognise(request.cookies.get(SESSION_COOKIE, ""), parts.access)
-    )
+    caller: Caller | None = ANYBODY
+    if not parts.access.is_open:
+        caller = await sessions.recognise(request.cookies.get(SESSION_COOKIE, ""), parts.access)
     if caller is None:
         raise SignInNeeded
     parts.access.count(caller)

@@ -16,8 +16,8 @@ from consumer.http.problems import Refused
 router = APIRouter(include_in_schema=False)
 
 EVERY_S = 1.0
-# A visitor is asked again who it is after this long: the browser connects again by itself.
-STREAM_S = 300.0
+# A visitor is asked again who it is after this long, and may have signed out: the browser connects again by itself.
+STREAM_S = 60.0
 # Visitors who are sent events at once; each takes a connection. Others see the page as it was when they opened it.
 MAX_STREAMS = 200
 
@@ -54,7 +54,8 @@ async def picture(
     desk: TheDesk, visitor: TheVisitor, image_id: Annotated[str, Query(min_length=1, max_length=NAME_LENGTH)]
 ) -> Response:
     """Show the picture of an upload, fetched once more."""
-    headers = {"Cache-Control": "private, max-age=300", "Cross-Origin-Resource-Policy": "same-origin"}
+    # Kept by no browser: a picture that is deleted meanwhile is shown no more.
+    headers = {"Cache-Control": "no-store", "Cross-Origin-Resource-Policy": "same-origin"}
     return Response(await desk.originals.jpeg(visitor.tenant, image_id), media_type="image/jpeg", headers=headers)
 
 

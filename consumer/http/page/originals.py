@@ -1,35 +1,24 @@
-"""Gets the pictures of uploads once more, to be shown: by the upload's event, which its verdict says where to find.
+"""Gets the pictures of uploads once more, to be shown: their thumbnails, or else by the upload's event.
 
-What is stored of a picture for comparing is never shown, nor is a picture that the window knows to be deleted. A
-picture is decoded with all bounds of an upload, made small and encoded anew, so that nothing of the file itself reaches
-the browser.
+What is stored of a picture for comparing is never shown, nor is a picture that the window knows to be deleted.
 """
 
 import asyncio
-import io
 import threading
 from http import HTTPStatus
 
-import numpy as np
-from PIL import Image
-
 from consumer.errors import Unprocessable
 from consumer.events import ImageUpload
-from consumer.http.bodies import PictureFile
 from consumer.http.parts import Parts
 from consumer.http.problems import Refused
-from consumer.images.decode import decode
+from consumer.http.verdicts import is_gone
 from consumer.kafka.clients import RecordReader
 from consumer.moderation.pictures import KnownPictures
 from consumer.parse import parse
 
-# Longest side of a picture that is shown.
-SIDE_PX = 640
-QUALITY = 80
-
 
 class Originals:
-    """Reads the events of uploads again, and gets their pictures."""
+    """Reads thumbnails, or the events of uploads again, and gets their pictures."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -37,30 +26,34 @@ class Originals:
         self._lock = threading.Lock()
 
     async def jpeg(self, tenant: str, image_id: str) -> bytes:
-        """Get the picture of an upload, as a small JPEG. Raises Refused where it is not to be had any more."""
-        async with self._parts.slot():
-            upload = await asyncio.to_thread(self._upload, tenant, image_id)
-            if upload is None:
-                raise _gone("Its upload cannot be read any more.")
-            try:
-                file = await self._file(upload)
-                return await asyncio.to_thread(self._shown, file)
-            except Unprocessable as error:
-                raise _gone(error.detail) from None
+        """Get the picture of an upload, as a small JPEG.
 
-    async def _file(self, upload: ImageUpload) -> PictureFile:
-        if upload.data_base64 is not None:
-            return PictureFile(upload.data_base64, upload.content_type)
-        assert upload.url is not None  # noqa: S101 (narrows the type)
-        return await self._parts.fetch(upload.url, upload.version_id)
+        Raises Refused where it is not to be had any more, and Unavailable, also while Redis cannot tell that.
+        """
+        async with self._parts.slot():
+            return await asyncio.to_thread(self._jpeg, tenant, image_id)
+
+    def _jpeg(self, tenant: str, image_id: str) -> bytes:
+        window, store = self._parts.ready().window, self._parts.thumbnails
+        if store is not None:
+            # Deletions reach the store, so that a thumbnail may be older than what the window remembers.
+            if KnownPictures(window).find(tenant, image_id).is_deleted:
+                raise _gone("It was deleted.")
+            if (thumbnail := store.get(tenant, image_id)) is not None:
+                return thumbnail
+        verdict = self._parts.verdicts.find(tenant, image_id)
+        if verdict is not None and is_gone(window, verdict):
+            raise _gone("It was deleted, or uploaded longer ago than the window reaches.")
+        upload = self._upload(tenant, image_id)
+        if upload is None:
+            raise _gone("Its upload cannot be read any more.")
+        try:
+            return self._parts.shown.jpeg(upload)
+        except Unprocessable as error:
+            raise _gone(error.detail) from None
 
     def _upload(self, tenant: str, image_id: str) -> ImageUpload | None:
-        """Read the event of an upload; None if its verdict or its message is gone.
-
-        Raises Refused for a picture that was deleted, and Unavailable, also while Redis cannot tell that.
-        """
-        if KnownPictures(self._parts.ready().window).find(tenant, image_id).is_deleted:
-            raise _gone("It was deleted.")
+        """Read the event of an upload; None if its verdict or its message is gone. Raises Unavailable."""
         event_id, address = self._parts.verdicts.upload_of(tenant, image_id) or ("", None)
         if address is None:
             return None
@@ -72,15 +65,6 @@ class Originals:
             if (event.id, event.tenant) == (event_id, tenant) and isinstance(event.body, ImageUpload):
                 return event.body
         return None
-
-    def _shown(self, file: PictureFile) -> bytes:
-        picture = decode(file.data, SIDE_PX, self._parts.settings.decode, file.content_type)
-        aspect = picture.thumbnail.aspect
-        size = round(SIDE_PX * min(1.0, aspect)), round(SIDE_PX * min(1.0, 1 / aspect))
-        image = Image.fromarray(np.asarray(picture.pixels)).resize((max(1, size[0]), max(1, size[1])))
-        out = io.BytesIO()
-        image.save(out, "JPEG", quality=QUALITY)
-        return out.getvalue()
 
     def close(self) -> None:
         """Read nothing more."""

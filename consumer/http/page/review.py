@@ -1,5 +1,9 @@
-"""The pages Review and Campaigns: one decision for all uploads that show the same picture."""
+"""The pages Review and Campaigns: one decision for all uploads that show the same picture.
 
+Campaigns are sorted in other threads than that of the event loop: there may be thousands.
+"""
+
+import asyncio
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
@@ -26,7 +30,7 @@ BankName = Annotated[str, Form(max_length=256)]
 
 
 @router.get("/review")
-async def review(
+def review(
     request: Request,
     desk: TheDesk,
     parts: ThePart,
@@ -40,7 +44,7 @@ async def review(
 
 
 @router.get("/review/case")
-async def case(
+def case(
     request: Request,
     desk: TheDesk,
     parts: ThePart,
@@ -84,14 +88,15 @@ async def decide(
         message = feedback_message(topic, visitor.tenant, pair, each)
         await parts.changes.ask(visitor.caller, "match.feedback", visitor.tenant, pair[0], message)
         desk.decisions.add(visitor.tenant, pair, each)
-    context = _context(desk, parts, visitor, "", campaign) | {"done": decision, "done_id": decided.shown.image_id}
+    context = await asyncio.to_thread(_context, desk, parts, visitor, "", campaign)
+    context |= {"done": decision, "done_id": decided.shown.image_id}
     context |= {"previous": campaign, "bank": bank, "allow_bank": allow_bank}
     template = "_case.html" if "hx-request" in request.headers else "review.html"
     return render(request, template, visitor, page="review", **context)
 
 
 @router.get("/campaigns")
-async def campaigns(request: Request, desk: TheDesk, visitor: TheVisitor) -> Response:
+def campaigns(request: Request, desk: TheDesk, visitor: TheVisitor) -> Response:
     """List the campaigns of a tenant."""
     listed = desk.campaigns.of_tenant(visitor.tenant)[:MAX_LISTED]
     rows = [(each, _decision(desk, each)) for each in listed]

@@ -28,8 +28,8 @@ async def compare(request: Request, parts: ThePart, visitor: TheVisitor) -> Resp
     """Compare both pictures, or look the first up if there is no second."""
     try:
         parts.ready()
+        files = await read_form(request, "first", "second", optional="second")
         async with parts.slot():
-            files = await read_form(request, "first", "second", optional="second")
             first, second = files["first"], files.get("second")
             strictness = parts.settings.match.strictness
             if second is not None:

@@ -24,6 +24,7 @@ def test_a_deleted_picture_is_shown_no_more_until_it_is_uploaded_again(site: Sit
     assert site.client.delete(f"/v1/images/{image_id}").status_code == 202
     until(lambda: status() == 404, 30, "the picture is shown although it was deleted")
     gone = site.client.get("/pictures", params={"image_id": image_id}).json()
-    assert (gone["reason"], gone["detail"]) == ("picture-gone", "It was deleted.")
+    assert gone["reason"] == "picture-gone"
+    assert gone["detail"].startswith("It was deleted")
     site.service.picture(image_id, data)
     until(lambda: status() == 200, 30, "the picture is not shown again")
