@@ -37,6 +37,8 @@ from tests.service_fixtures import new_service
 from tests.stack_fixtures import serving
 
 CLIENTS = 32
+# The server closes connections that nothing came on for five seconds.
+KEPT_S = 3.0
 SETTINGS = {"SEENIT_SERVE_REQUESTS_PER_S": "100000"}
 
 
@@ -50,13 +52,14 @@ class Client:
     def look_up(self, data: bytes) -> float:
         """Look a picture up; return how long that took, in milliseconds."""
         began_s = time.perf_counter()
-        if not hasattr(self._local, "connection"):
+        if began_s - getattr(self._local, "used_s", 0.0) > KEPT_S:
             self._local.connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         self._local.connection.request("POST", "/v1/lookup", data, {"content-type": "image/jpeg"})
         reply = self._local.connection.getresponse()
         body = reply.read()
         assert reply.status == 200, body
-        return (time.perf_counter() - began_s) * 1000
+        self._local.used_s = time.perf_counter()
+        return (self._local.used_s - began_s) * 1000
 
 
 def http_rate(client: Client, images: Sequence[bytes]) -> float:
