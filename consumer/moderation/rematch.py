@@ -172,6 +172,7 @@ class Rematcher:
 
     def _unsilenced(self, found: list[EarlierUpload]) -> list[EarlierUpload]:
         """Leave out what allowed entries silence. Raises Unavailable."""
+        self._banks.sync()
         told = []
         for start in range(0, len(found), LOOKS_AT_ONCE):
             part = found[start : start + LOOKS_AT_ONCE]

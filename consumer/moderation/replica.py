@@ -158,7 +158,11 @@ class BankReplica:
 
     def _with_vectors(self, entries: Collection[Entry], vectors: Mapping[bytes, bytes]) -> list[tuple[Entry, bytes]]:
         unread = [each for each in entries if each.name not in vectors]
-        pictures = zip(unread, self._store.read_pictures([each.name for each in unread]), strict=True)
+        try:
+            pictures = zip(unread, self._store.read_pictures([each.name for each in unread]), strict=True)
+        except Unavailable:
+            self._forget()  # what is half done is done anew
+            raise
         # What is another picture by now will be told of by the next page.
         read = {each.name: picture[1] for each, picture in pictures if picture and picture[0] == each.row.digest}
         return [(each, vectors.get(each.name) or read.get(each.name, b"")) for each in entries]

@@ -28,6 +28,7 @@ class Copy:
         self.epoch, self.offsets = self.store.begin(self.lease, TOPIC)
 
     def write(self, *rows: NewRow, offset: int = 1) -> None:
+        self.lease.hold()  # still, if it is: a busy machine may take longer than it lasts
         self.store.write(self.lease, self.epoch, rows, {0: offset})
 
     def replica(self) -> BankReplica:

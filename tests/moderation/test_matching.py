@@ -174,7 +174,7 @@ def test_hashes_are_found_by_the_distance_of_each_bank(redis: Redis) -> None:
         return (asked ^ np.packbits(mask)).tobytes().hex()
 
     strict = BANK.model_copy(update={"strictness": "strict"})
-    others = [entry("b", f"s{n}", 0, pdq=random_.bytes(32).hex()) for n in range(20_000)]
+    others = [entry("b", f"s{n}", 0, pdq=random_.bytes(32).hex()) for n in range(9_000)]
     copy.write(bank("b"), NewRow(encode_key(BankKey(None, "s")), strict), *others)
     copy.write(*(entry(name, str(bits), 0, pdq=differing(bits)) for name in "bs" for bits in (0, 20, 21, 31, 32, 200)))
     assert sorted(shown(banks, 1, 0, asked.tobytes().hex())) == ["b/0", "b/20", "b/21", "b/31", "s/0", "s/20"]

@@ -1,6 +1,6 @@
 """The copy of the banks in Redis: who may write it, what follows it, and what is noticed when a part of it is lost."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -157,6 +157,26 @@ def test_a_process_waits_for_what_was_there_at_its_start(copy: Copy) -> None:
     copy.write(offset=5)
     replica.sync()
     assert contents(replica) == {"a": f"{0:064x}"}
+
+
+def test_a_bank_is_turned_on_also_where_redis_goes_away_meanwhile(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    replica = copy.replica()
+    copy.write(bank(enabled=False), entry("a"), entry("b", 1))
+    replica.sync()
+    copy.write(bank())
+    read, failures = copy.store.read_pictures, [Unavailable("redis", "gone")]
+
+    def fail_once(names: Sequence[bytes]) -> list[tuple[str | None, bytes] | None]:
+        if failures:
+            raise failures.pop()
+        return read(names)
+
+    monkeypatch.setattr(copy.store, "read_pictures", fail_once)
+    with pytest.raises(Unavailable, match="gone"):
+        replica.sync()
+    replica.sync()
+    assert sorted(contents(replica)) == ["a", "b"]
+    assert [len(shelf) for shelf in replica.shelves_for("t")] == [2]
 
 
 def test_a_topic_that_was_made_anew_is_another_copy(copy: Copy) -> None:
