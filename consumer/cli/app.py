@@ -31,6 +31,11 @@ COMMANDS = {
         "fails.\nWith --serve: what `seenit serve` needs, as its own user.",
         "SEENIT_CONFIG=seenit.toml seenit check",
     ),
+    "sizing": CommandEntry(
+        "consumer.cli.sizing:sizing",
+        "How many processes, cores, bytes and Triton servers a load needs, and what will be too small first.",
+        "seenit sizing --rate 1000 --window 2h --bytes 300k --tenants 20",
+    ),
     "topics": CommandEntry(
         "consumer.cli.operations:topics",
         "Check the topics (input, output, dead letters, and embeddings if they are published), and say what "
