@@ -114,6 +114,6 @@ def _as_json(groups: int, plan: Plan, outcome: Outcome | None) -> dict[str, Any]
         "group": asdict(plan),
         "suffices": plan.suffices,
         "bottleneck": plan.bottleneck.name,
-        "simulated": None if outcome is None else asdict(outcome),
+        "simulated": None if outcome is None else {"p50_ms": outcome.p50_ms, "p99_ms": outcome.p99_ms},
         **read_costs_file().model_dump(),
     }
