@@ -96,6 +96,7 @@ pictures: setup ## plot the dashboards' panels from some minutes of real load, a
 bench: setup ## images a second, beside the bounds of the service; needs an otherwise idle machine
 	$(BIN)/python -m tests.benchmarks.bench_service
 	$(BIN)/python -m tests.benchmarks.bench_second_look
+	$(BIN)/python -m tests.benchmarks.bench_sizing
 
 MINUTES ?= 30
 soak: setup ## run the service at full load for MINUTES, see whether memory, descriptors and threads stay flat, and plot them

@@ -28,8 +28,13 @@ COMMANDS = {
     "check": CommandEntry(
         "consumer.cli.operations:check",
         "Try Kafka, Redis, Triton and object stores as SEENIT_* and SEENIT_CONFIG name them; say how to mend what "
-        "fails.\nWith --serve: what `seenit serve` needs, as its own user.",
+        "fails.",
         "SEENIT_CONFIG=seenit.toml seenit check",
+    ),
+    "sizing": CommandEntry(
+        "consumer.cli.sizing:sizing",
+        "How many processes, cores, bytes and Triton servers a load needs, and what will be too small first.",
+        "seenit sizing --rate 1000 --window 2h --bytes 300k --tenants 20",
     ),
     "topics": CommandEntry(
         "consumer.cli.operations:topics",
