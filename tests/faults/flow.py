@@ -33,7 +33,7 @@ class Flow:
         settings = environment(topics, number, 0, static=False)
         self.consumer: Child = world.consumer(0, {**settings, "SEENIT_HTTP_PORT": str(self.port)})
         self.checker = Checker(world.kafka.bootstrap_servers, topics, topics.uploads, self.workload, [])
-        self.uploader = Uploader(self.workload, world.kafka.bootstrap_servers, topics.uploads, RATE)
+        self.uploader = Uploader(self.workload, world.kafka.bootstrap_servers, topics.destinations(), RATE)
         self.prefix = settings["SEENIT_REDIS_KEY_PREFIX"]
 
     def probe(self, path: str) -> tuple[int, dict[str, str]]:
