@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from consumer.errors import Unavailable
 from consumer.window.index import Hit, Query, VectorIndex
-from consumer.window.large_index import EXACT_ROWS, LargeIndex, ReadRows, RowsGone
+from consumer.window.large_index import EXACT_ROWS, LargeIndex, ReadRows
 from consumer.window.loss_guard import RECOVERY_PENDING, LossGuard
 from consumer.window.records import Position, decode_index_row
 from consumer.window.store import Call, WindowGone, WindowRecovering, WindowStore
@@ -57,20 +57,12 @@ class Replica:
     """One tenant's window in this process: the index of its vectors, and a cursor into its log."""
 
     def __init__(
-        self,
-        new_index: Callable[[], VectorIndex],
-        dim: int,
-        new_large_index: Callable[[], LargeIndex] | None = None,
-        start: bytes = b"-",
+        self, new_index: Callable[[], VectorIndex], dim: int, new_large_index: Callable[[], LargeIndex] | None = None
     ) -> None:
-        """Windows of more than EXACT_ROWS move to a large index, if there is one for the model.
-
-        `start` is the cursor that the log is first read with.
-        """
+        """Windows of more than EXACT_ROWS move to a large index, if there is one for the model."""
         self._new_index = new_index
         self._new_large_index = new_large_index
         self._dim = dim
-        self._start = start
         self.read_at_s = 0.0
         self.marker: bytes | None = None  # the loss guard's when the log was last read
         self.reset()
@@ -79,19 +71,15 @@ class Replica:
         """Forget all that was read."""
         self.index: VectorIndex | LargeIndex = self._new_index()
         self.epoch = b""
-        self.cursor = self._start
-
-    @property
-    def _has_begun(self) -> bool:
-        return self.cursor not in (b"-", self._start)
+        self.cursor = b"-"
 
     def is_newer_than(self, ms: int) -> bool:
         """Whether the last entry that was read came after a time by the Redis server's clock."""
-        return self._has_begun and Position.parse(self.cursor).ms > ms
+        return self.cursor != b"-" and Position.parse(self.cursor).ms > ms
 
     def precedes(self, page: Page) -> bool:
         """Whether a page goes on where the last one ended. If not, Redis lost the log, or the end of it."""
-        if not self._has_begun:
+        if self.cursor == b"-":
             return True
         read = Position.parse(self.cursor).serial
         first = Position.parse(page.records[0]).serial if page.records else page.newest_serial
@@ -138,8 +126,6 @@ class Replicas:
         """`on_page(tenant, rows)` is called after each page but the last while a replica is read."""
         self.resets = 0
         self.lost_at: datetime | None = None
-        # Called after each page, with whether anything may be written. Raises RowsGone where all has to be read anew.
-        self.settle: Callable[[str, Replica, bool], None] = lambda tenant, replica, may_write: None
         self._store = store
         self._loss_guard = loss_guard
         self._new_replica = new_replica
@@ -190,7 +176,7 @@ class Replicas:
             ]
             return self.run("sync", calls, needed)
 
-        return self._read_logs(replicas, appends, run, may_write=True)
+        return self._read_logs(replicas, appends, run)
 
     def read(self, replicas: Mapping[str, Replica], lookups: Mapping[str, Sequence[bytes]]) -> dict[str, list[Any]]:
         """Read each replica to the end of its log, and write nothing. Returns the outcomes of each tenant's look-ups.
@@ -206,26 +192,16 @@ class Replicas:
             except WindowRecovering:
                 raise Unavailable("redis", RECOVERY_PENDING) from None
 
-        return self._read_logs(replicas, lookups, run, may_write=False)
+        return self._read_logs(replicas, lookups, run)
 
     def _read_logs(
-        self,
-        replicas: Mapping[str, Replica],
-        arguments: Mapping[str, Sequence[bytes | str]],
-        run: RunScript,
-        may_write: bool,
+        self, replicas: Mapping[str, Replica], arguments: Mapping[str, Sequence[bytes | str]], run: RunScript
     ) -> dict[str, list[Any]]:
         """Read each replica to the end of its log by a script, which takes each tenant's `arguments` once."""
         outcomes: dict[str, list[Any]] = {}
         unread = dict.fromkeys(replicas, True)  # tenants to read, and whether their arguments are still to be given
         while unread:
-            following = self._read_pages(replicas, arguments, unread, outcomes, run)
-            for tenant in unread:
-                try:
-                    self.settle(tenant, replicas[tenant], may_write)
-                except RowsGone:
-                    following[tenant] = True
-            unread = following
+            unread = self._read_pages(replicas, arguments, unread, outcomes, run)
         return outcomes
 
     def _read_pages(
