@@ -91,7 +91,7 @@ def score_table(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> No
             for a, b in zip(uploads, candidates, strict=True)
         ]
 
-    for module in ("triton_models.training.scores", "consumer.verification.rerank"):
+    for module in ("triton_models.training.scores", "consumer.verification.looks"):
         monkeypatch.setattr(f"{module}.verify", verify)
 
 
