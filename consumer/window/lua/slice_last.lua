@@ -1,0 +1,3 @@
+-- Tell the serial of the last row in a slice.
+
+return last_row()
