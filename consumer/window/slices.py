@@ -3,6 +3,10 @@
 A slice is two keys in a slot of its own: `vectors`, and `slice`, which says how far it was filled and what was deleted
 from it. Rows are added and removed by scripts, in any order, by any process, any number of times: a row that was
 removed is never added again. A slice that a server lost, or the end of it, is known by the serial of its last row.
+
+Servers are lost at any moment, also within a round trip: what was not answered, the client sends again, to whichever
+server has the slot by then. So slices are asked for that serial before and after they are searched. Where it is too
+small, or the slice was filled again in between, what was found counts for nothing, also if others have seen to it.
 """
 
 import uuid
@@ -69,7 +73,7 @@ class Slices:
         self._epsilon = min(params.radius_l2**2 / 4 + SIMILARITY_ERROR, 1.0)
         # Whatever stands in a slice has left the window before the slice is gone.
         self._lifetime_ms = store.retention_ms + store.grace_ms + self.ms
-        self._add, self._remove, self._last = map(_read_script, ("add", "remove", "last"))
+        self._add, self._remove, self._state = map(_read_script, ("add", "remove", "state"))
 
     def check(self) -> None:
         """Use a slice once. Raises Misconfigured where the server has no vector sets."""
@@ -148,15 +152,31 @@ class Slices:
 
         Raises SliceLost where one of these is not as the tenant's own keys say it is.
         """
+        fills: list[Filled] = []
         found: list[Found] = []
         for start in range(0, len(queries), QUERIES):
             filled, more = self._search(tenant, epoch, queries[start : start + QUERIES], until)
+            fills.append(filled)
             found += more
-        return filled, found
+        return min(fills, key=lambda filled: filled.position), found
 
     def _search(
         self, tenant: str, epoch: bytes, queries: Sequence[SliceQuery], until: Position
     ) -> tuple[Filled, list[Found]]:
+        while True:
+            filled, found, doubtful = self._try_search(tenant, epoch, queries, until)
+            if doubtful:
+                # Slices that have left the window may be gone.
+                oldest = self.number(self._store.oldest_ms())
+                doubtful = [number for number in doubtful if number >= oldest]
+            if not doubtful:
+                return filled, found
+            self._check_lost(tenant, epoch, doubtful)
+
+    def _try_search(
+        self, tenant: str, epoch: bytes, queries: Sequence[SliceQuery], until: Position
+    ) -> tuple[Filled, list[Found], list[int]]:
+        """Search once. Tells also which slices seem not to have been whole, as where others fill them just now."""
         pipeline = self._store.pipeline()
         pipeline.execute_command("HGETALL", self._store.key(tenant, "slices"))
         numbers = [
@@ -165,35 +185,35 @@ class Slices:
         asked = sorted({number for each in numbers for number in each})
         for number in asked:
             own_keys = self._keys(tenant, epoch, number)
-            pipeline.execute_command("EVAL", self._last, 2, *own_keys)
+            pipeline.execute_command("EVAL", self._state, 2, *own_keys)
             for query, own in zip(queries, numbers, strict=True):
                 if number in own:
                     pipeline.execute_command("VSIM", own_keys[0], *self._vsim(query, number))
+            pipeline.execute_command("EVAL", self._state, 2, *own_keys)
         fields, *replies = self._store.execute(pipeline)
         filled, remaining = self.parse_filled(fields), iter(replies)
         found: list[Found] = [{} for _ in queries]
         doubtful = []
         for number in asked:
-            if next(remaining) < filled.last.get(number, 0):
-                doubtful.append(number)
+            last, begun = next(remaining)
             for query_found, own in zip(found, numbers, strict=True):
                 if number in own:
                     query_found[number] = [Position.parse(name) for name in next(remaining)]
-        if doubtful:
-            self._check_lost(tenant, epoch, doubtful)
-        return filled, found
+            last_after, begun_after = next(remaining)
+            if begun != begun_after or min(last, last_after) < filled.last.get(number, 0):
+                doubtful.append(number)
+        return filled, found, doubtful
 
     def _check_lost(self, tenant: str, epoch: bytes, numbers: Sequence[int]) -> None:
-        """Raise SliceLost if slices are not as they should be: they may have been filled on between two readings."""
+        """Raise SliceLost for slices that still have to be filled again, and that nobody has seen to yet."""
         filled = self.read_filled(tenant)
         pipeline = self._store.pipeline()
         for number in numbers:
-            pipeline.execute_command("EVAL", self._last, 2, *self._keys(tenant, epoch, number))
-        oldest = self.number(self._store.oldest_ms())
+            pipeline.execute_command("EVAL", self._state, 2, *self._keys(tenant, epoch, number))
         lost = [
             number
-            for number, last in zip(numbers, self._store.execute(pipeline), strict=True)
-            if last < filled.last.get(number, 0) and number >= oldest
+            for number, (last, _) in zip(numbers, self._store.execute(pipeline), strict=True)
+            if last < filled.last.get(number, 0)
         ]
         if lost:
             raise SliceLost(lost)

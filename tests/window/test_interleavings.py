@@ -7,13 +7,15 @@ crashed comes back with an empty replica and begins its upload anew.
 
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import pytest
 from redis import Redis
 
 from consumer.decide import decide
+from consumer.errors import Unavailable
 from consumer.local.binaries import Binaries
 from consumer.settings import WindowSettings
 from consumer.window import large_index, replica, slice_filler
@@ -37,7 +39,13 @@ class Deletion(NamedTuple):
     image_id: str
 
 
-Task = NewRecord | Deletion
+class Loss(NamedTuple):
+    """The server of the slices is lost. It comes back empty, or another takes over with what it had at some moment."""
+
+    comes_back: Literal["empty", "behind"]
+
+
+Task = NewRecord | Deletion | Loss
 
 
 class Choice(NamedTuple):
@@ -76,7 +84,7 @@ class Process(threading.Thread):
         try:
             for task in self._tasks:
                 while not self._try(task):
-                    self.window = self._new_window(self._redis)
+                    pass
         except BaseException as error:
             self.failure = error
         self.done = True
@@ -86,10 +94,20 @@ class Process(threading.Thread):
         try:
             if isinstance(task, Deletion):
                 self.window.delete(self._tenant, task.image_id)
+            elif isinstance(task, Loss):
+                had = (
+                    {}
+                    if task.comes_back == "empty"
+                    else self.round_trip(lambda: read_slices(self._redis, self._tenant))
+                )
+                self.round_trip(lambda: replace_slices(self._redis, self._tenant, had))
             else:
                 answer = process(self.window, task._replace(tenant=self._tenant))
                 self.answers.setdefault(task.image_id, set()).add(answer)
         except Crash:
+            self.window = self._new_window(self._redis)
+            return False
+        except Unavailable:
             return False
         return True
 
@@ -109,7 +127,9 @@ class Process(threading.Thread):
 
 
 class Stepping:
-    """A Redis client whose pipelines ask before they go."""
+    """A Redis client whose pipelines ask before they go; in a cluster, where commands part, before each command."""
+
+    is_cluster = False
 
     def __init__(self, redis: Redis, process: Process) -> None:
         self._redis = redis
@@ -118,8 +138,27 @@ class Stepping:
     def pipeline(self, transaction: bool) -> Any:
         pipeline = self._redis.pipeline(transaction=transaction)
         execute = pipeline.execute
-        pipeline.execute = lambda **options: self._process.round_trip(lambda: execute(**options))  # type: ignore[method-assign]
+
+        def ask_and_execute(**options: bool) -> list[Any]:
+            parts = [[command] for command in pipeline.command_stack] if self.is_cluster else [pipeline.command_stack]
+            replies: list[Any] = []
+            for pipeline.command_stack in parts:
+                replies += self._process.round_trip(partial(execute, **options))
+            return replies
+
+        pipeline.execute = ask_and_execute  # type: ignore[method-assign]
         return pipeline
+
+
+def read_slices(redis: Redis, tenant: str) -> dict[bytes, bytes]:
+    return {key: redis.dump(key) for key in redis.keys(f"*{{{tenant}/*")}
+
+
+def replace_slices(redis: Redis, tenant: str, slices: Mapping[bytes, bytes]) -> None:
+    for key in redis.keys(f"*{{{tenant}/*"):
+        redis.delete(key)
+    for key, content in slices.items():
+        redis.restore(key, 60_000, content)
 
 
 def process(window: RedisWindow, record: NewRecord) -> Answer:
@@ -401,6 +440,17 @@ def test_of_copies_in_slices_one_is_unique(sliced: Redis, tasks: list[list[NewRe
                 assert {process(fresh, record._replace(tenant=tenant))} == one.answers[record.image_id]
     assert_coherent(sliced)
     assert members_of_slices(sliced) <= stored_positions(sliced)
+
+
+@pytest.mark.parametrize("losses", [[Loss("empty")], [Loss("behind")], [Loss("empty"), Loss("behind")]])
+def test_copies_are_found_whenever_slices_are_lost(
+    sliced: Redis, monkeypatch: pytest.MonkeyPatch, losses: list[Loss]
+) -> None:
+    monkeypatch.setattr(Stepping, "is_cluster", True)
+    tasks: list[list[Task]] = [[upload("b", 1, 1)], [upload("c", 1, 2)], [*losses]]
+    for _, processes in sample(sliced, [upload("a", 1), upload("x", 5)], tasks, 0, 150):
+        assert [one.answers for one in processes] == [{"b": {("near", "a")}}, {"c": {("near", "a")}}, {}]
+    assert_coherent(sliced)
 
 
 @pytest.mark.parametrize("faults", [0, 2])

@@ -218,6 +218,39 @@ class TestLostSlices:
         assert near(process().append([upload("e", 2, 1)])[0]) == ["2"]
         assert cards(redis) == redis.hlen(keys()["rows"]) == 106
 
+    def test_a_slice_without_its_last_rows_is_filled_again(self, process: Open, redis: Redis) -> None:
+        """As it is when a replica takes over that lags behind."""
+        window, other = process(), process()
+        window.append([upload("a", 1), upload("b", 2)])
+        had = {key: redis.dump(key) for kind in ("vectors", "slice") for key in slice_keys(redis, kind)}
+        window.append([upload("c", 3)])
+        for key, content in had.items():
+            redis.restore(key, 60_000, content, replace=True)
+        with pytest.raises(Unavailable, match="slices"):
+            other.append([upload("d", 3, 1)])
+        assert near(other.append([upload("d", 3, 1)])[0]) == ["c"]
+        assert near(window.append([upload("e", 1, 1)])[0]) == ["a"]
+        assert cards(redis) == redis.hlen(keys()["rows"]) == 5
+
+    def test_what_another_sees_to_first_is_searched_again(
+        self, process: Open, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A slice that was empty, and that others have filled again by the time that it is asked once more."""
+        window, reader = process(), process()
+        window.append([upload("a", 1), upload("x", 5)])
+        assert near(look_up(reader, upload("", 1, 1))) == ["a"]
+        redis.delete(*slice_keys(redis), *slice_keys(redis, "slice"))
+        check_lost = Slices._check_lost
+
+        def let_another_see(*arguments: Any) -> None:
+            monkeypatch.setattr(Slices, "_check_lost", check_lost)
+            with pytest.raises(Unavailable, match="slices"):
+                window.append([upload("y", 6)])
+            check_lost(*arguments)
+
+        monkeypatch.setattr(Slices, "_check_lost", let_another_see)
+        assert near(look_up(reader, upload("", 1, 1))) == ["a"]
+
     def test_rows_are_not_added_to_a_slice_that_was_lost(self, process: Open, redis: Redis) -> None:
         """Or else it would look as if it were whole."""
         store = WindowStore(redis, MODEL, WindowSettings(), PREFIX)

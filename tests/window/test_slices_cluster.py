@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from consumer.window.window import RedisWindow
-from tests.redis_servers import client_of
 from tests.window.examples import NAMES, near, upload
-from tests.window.node_loss import Node, cluster, open_window, run_seed, short_slices
+from tests.window.node_loss import Node, cluster, empty, open_window, run_seed, short_slices
 
 
 @pytest.fixture(scope="module")
@@ -19,16 +18,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
 
 @pytest.fixture(autouse=True)
 def _many_slices(nodes: list[Node]) -> Iterator[None]:
-    for node in nodes:
-        with client_of(node.server) as client:
-            client.flushall()
+    empty(nodes)
     with short_slices():
         yield
-
-
-def slices_on(node: Node) -> int:
-    with client_of(node.server) as client:
-        return len(client.keys("*:vectors:*"))
 
 
 def test_slices_of_all_tenants_spread_over_the_nodes(nodes: list[Node]) -> None:
@@ -37,7 +29,7 @@ def test_slices_of_all_tenants_spread_over_the_nodes(nodes: list[Node]) -> None:
     one.append([upload(f"{n}", n, tenant=name) for name in NAMES for n in range(3)])
     copies = other.append([upload(f"copy-{n}", n, 1, name) for name in NAMES for n in range(3)])
     assert [near(result) for result in copies] == [[f"{n}"] for _ in NAMES for n in range(3)]
-    assert all(slices_on(node) for node in nodes)
+    assert all(node.has_slices() for node in nodes)
     assert [other.delete(name, "1").records for name in NAMES] == [1] * len(NAMES)
     again = one.append([upload(f"again-{n}", n, 2, name) for name in NAMES for n in range(2)])
     assert [near(result) for result in again] == [[f"{n}", f"copy-{n}"][n:] for _ in NAMES for n in range(2)]
@@ -45,6 +37,4 @@ def test_slices_of_all_tenants_spread_over_the_nodes(nodes: list[Node]) -> None:
 
 @pytest.mark.parametrize("seed", [1])
 def test_no_copy_is_missed_while_nodes_are_killed(nodes: list[Node], seed: int) -> None:
-    kills, waits = run_seed(seed, nodes)
-    assert kills >= 1
-    assert waits >= 1
+    assert run_seed(seed, nodes) >= 1

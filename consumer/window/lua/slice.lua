@@ -1,8 +1,8 @@
 -- How far a slice is filled; put before each script that works on one.
 --
 --   KEYS  vectors  vector set: position -> vector
---         slice    hash: last -> serial of the newest row that was added; rows -> how many there are; position of a row
---                  that was deleted -> ''
+--         slice    hash: last -> serial of the newest row that was added; rows -> how many there are; begun -> when its
+--                  first row was added, the last time that it was filled; position of a row that was deleted -> ''
 
 local VECTORS, SLICE = KEYS[1], KEYS[2]
 

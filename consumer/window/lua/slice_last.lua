@@ -1,3 +1,0 @@
--- Tell the serial of the last row in a slice.
-
-return last_row()
