@@ -1,9 +1,10 @@
-"""Windows in slices on Redis 8 beside replicas: uploads a second, what is found, bytes a row, small tenants.
+"""Windows in slices on Redis 8 beside replicas: uploads a second, what is found, bytes a row, a node that is lost.
 
     python -m tests.benchmarks.bench_slices [--rows 30000] [--nodes 3]
 
 A day's window is laid into a cluster as a recovery does it. Then a first process moves it into slices, and batches of
-copies are appended to it by both back ends in turn. Meanwhile another process appends to a small tenant.
+copies are appended to it by both back ends in turn. Meanwhile another process appends to a small tenant. In the end a
+node with slices comes back empty.
 """
 
 import argparse
@@ -22,8 +23,10 @@ for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 from pydantic import SecretStr  # noqa: E402
+from redis.crc import key_slot  # noqa: E402
 
 from consumer.encoder.contract import ModelInfo  # noqa: E402
+from consumer.errors import Unavailable  # noqa: E402
 from consumer.settings import RedisSettings, WindowSettings  # noqa: E402
 from consumer.window.connection import connect  # noqa: E402
 from consumer.window.records import Lookup, NewRecord, pack_record  # noqa: E402
@@ -150,6 +153,28 @@ def bench(nodes: Sequence[Node], rows: int) -> None:
     )
     share = sum(len(one & other) for one, other in zip(told, exact, strict=True)) / sum(map(len, exact))
     print(f"slices find {share:.4f} of {sum(map(len, exact)):,} rows that an exact search finds")
+    lose_node(nodes, sliced, vectors)
+
+
+def lose_node(nodes: Sequence[Node], window: RedisWindow, vectors: Float32) -> None:
+    """Kill a node that has slices and not the log, and tell for how long nothing is decided once it is back, empty."""
+    victim = next(node for node in nodes if key_slot(b"big") not in node.slots and node.has_slices())
+    with client_of(victim.server) as client:
+        lost = sum(client.execute_command("VCARD", key) for key in client.keys("*{big/*:vectors:*"))
+    victim.kill()
+    victim.restart()
+    start = time.perf_counter()
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            [result] = window.append([new_record("big", "after the loss", vectors[2])])
+            break
+        except Unavailable:
+            time.sleep(0.1)
+    took_s = time.perf_counter() - start
+    assert any(match.image_id == "2" for match in result.near)
+    print(f"a node lost {lost:,} rows in slices: {took_s:.1f} s without decisions, {tries} tries")
 
 
 def main() -> None:

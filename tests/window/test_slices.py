@@ -51,6 +51,30 @@ def look_up(window: RedisWindow, record: NewRecord) -> AppendResult:
     return window.look_up([Lookup(record.tenant, b"", (record.vector,))])[0]
 
 
+class OneByOne:
+    """A client that sends each command of a pipeline alone, as one of a cluster does with what a lost server left."""
+
+    def __init__(self, redis: Redis, before: Callable[[str], None]) -> None:
+        """`before` is called with the name of each command that is to be sent."""
+        self._redis = redis
+        self._before = before
+
+    def pipeline(self, transaction: bool) -> Any:
+        pipeline = self._redis.pipeline(transaction=transaction)
+        execute = pipeline.execute
+
+        def execute_one_by_one(**options: bool) -> list[Any]:
+            replies: list[Any] = []
+            for command in pipeline.command_stack:
+                self._before(command[0][0])
+                pipeline.command_stack = [command]
+                replies += execute(**options)
+            return replies
+
+        pipeline.execute = execute_one_by_one  # type: ignore[method-assign]
+        return pipeline
+
+
 def slice_keys(redis: Redis, kind: str = "vectors") -> list[bytes]:
     return sorted(redis.keys(f"*:{kind}:*"))
 
@@ -250,6 +274,26 @@ class TestLostSlices:
 
         monkeypatch.setattr(Slices, "_check_lost", let_another_see)
         assert near(look_up(reader, upload("", 1, 1))) == ["a"]
+
+    def test_what_is_lost_and_filled_again_during_a_search_is_searched_again(self, process: Open, redis: Redis) -> None:
+        """Whole before and after it was searched, and empty in between."""
+        sent: list[str] = []
+
+        def lose_and_fill(command: str) -> None:
+            sent.append(command)
+            if sent.count("VSIM") > 1:
+                return
+            if command == "VSIM":
+                redis.delete(*slice_keys(redis), *slice_keys(redis, "slice"))
+            elif sent[-2:-1] == ["VSIM"]:
+                with pytest.raises(Unavailable, match="slices"):
+                    window.append([upload("y", 6)])
+                window.append([upload("y", 6)])
+
+        window, reader = process(), process(client=OneByOne(redis, lose_and_fill))
+        window.append([upload("a", 1), upload("x", 5)])
+        assert near(look_up(reader, upload("", 1, 1))) == ["a"]
+        assert sent.count("VSIM") == 2
 
     def test_rows_are_not_added_to_a_slice_that_was_lost(self, process: Open, redis: Redis) -> None:
         """Or else it would look as if it were whole."""
