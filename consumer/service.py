@@ -85,6 +85,8 @@ class Service:
             if not (self._await(lambda: encoder.info) and self._await(encoder.check) and self._await(self._connect)):
                 return
             window = self._open_window(encoder.info)
+            if not self._await(window.check):
+                return
             if window.loss_guard.recovers and not self._await(window.loss_guard.marker):
                 return
             stack.callback(self._stop.set)

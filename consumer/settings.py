@@ -139,6 +139,11 @@ class WindowSettings(Section):
         description="How windows of more than 100,000 uploads are searched: `thorough` finds 998 of 1000 copies that "
         "an exact search finds, `fast` about 985 in less time. Smaller windows are always searched exactly.",
     )
+    backend: Literal["replica", "redis-vectors"] = Field(
+        default="replica",
+        description="Where windows are searched: in a `replica` in each process, or in `redis-vectors`, vector sets of "
+        "Redis 8, for windows too large for a process.",
+    )
     others: int = Field(default=5, ge=0, le=100, description="Further matches listed in a verdict, at most.")
 
 

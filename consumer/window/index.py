@@ -3,7 +3,7 @@
 Vectors are float16, in blocks in order of arrival. A search first rules nearly all rows out at a fraction of the cost
 (`consumer.window.prefilter`), then computes the distances of the rest.
 
-To swap the index for another one: `consumer.window.replica` fills it, and `RedisWindow` constructs and searches it.
+To swap the index for another one: `consumer.window.replica` fills it, and `consumer.window.backends` constructs it.
 They use the public methods of `VectorIndex`, its length, and of this module otherwise the types of a search alone.
 """
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from consumer.errors import Unavailable
 from consumer.window.index import Hit, Query, VectorIndex
-from consumer.window.large_index import EXACT_ROWS, LargeIndex, ReadRows
+from consumer.window.large_index import EXACT_ROWS, LargeIndex, ReadRows, RowsGone
 from consumer.window.loss_guard import RECOVERY_PENDING, LossGuard
 from consumer.window.records import Position, decode_index_row
 from consumer.window.store import Call, WindowGone, WindowRecovering, WindowStore
@@ -57,12 +57,20 @@ class Replica:
     """One tenant's window in this process: the index of its vectors, and a cursor into its log."""
 
     def __init__(
-        self, new_index: Callable[[], VectorIndex], dim: int, new_large_index: Callable[[], LargeIndex] | None = None
+        self,
+        new_index: Callable[[], VectorIndex],
+        dim: int,
+        new_large_index: Callable[[], LargeIndex] | None = None,
+        start: bytes = b"-",
     ) -> None:
-        """Windows of more than EXACT_ROWS move to a large index, if there is one for the model."""
+        """Windows of more than EXACT_ROWS move to a large index, if there is one for the model.
+
+        `start` is the cursor that the log is first read with.
+        """
         self._new_index = new_index
         self._new_large_index = new_large_index
         self._dim = dim
+        self._start = start
         self.read_at_s = 0.0
         self.marker: bytes | None = None  # the loss guard's when the log was last read
         self.reset()
@@ -71,15 +79,19 @@ class Replica:
         """Forget all that was read."""
         self.index: VectorIndex | LargeIndex = self._new_index()
         self.epoch = b""
-        self.cursor = b"-"
+        self.cursor = self._start
+
+    @property
+    def _has_begun(self) -> bool:
+        return self.cursor not in (b"-", self._start)
 
     def is_newer_than(self, ms: int) -> bool:
         """Whether the last entry that was read came after a time by the Redis server's clock."""
-        return self.cursor != b"-" and Position.parse(self.cursor).ms > ms
+        return self._has_begun and Position.parse(self.cursor).ms > ms
 
     def precedes(self, page: Page) -> bool:
         """Whether a page goes on where the last one ended. If not, Redis lost the log, or the end of it."""
-        if self.cursor == b"-":
+        if not self._has_begun:
             return True
         read = Position.parse(self.cursor).serial
         first = Position.parse(page.records[0]).serial if page.records else page.newest_serial
@@ -126,6 +138,8 @@ class Replicas:
         """`on_page(tenant, rows)` is called after each page but the last while a replica is read."""
         self.resets = 0
         self.lost_at: datetime | None = None
+        # Called after each page, with whether anything may be written. Raises RowsGone where all has to be read anew.
+        self.settle: Callable[[str, Replica, bool], None] = lambda tenant, replica, may_write: None
         self._store = store
         self._loss_guard = loss_guard
         self._new_replica = new_replica
@@ -176,7 +190,7 @@ class Replicas:
             ]
             return self.run("sync", calls, needed)
 
-        return self._read_logs(replicas, appends, run)
+        return self._read_logs(replicas, appends, run, may_write=True)
 
     def read(self, replicas: Mapping[str, Replica], lookups: Mapping[str, Sequence[bytes]]) -> dict[str, list[Any]]:
         """Read each replica to the end of its log, and write nothing. Returns the outcomes of each tenant's look-ups.
@@ -192,16 +206,26 @@ class Replicas:
             except WindowRecovering:
                 raise Unavailable("redis", RECOVERY_PENDING) from None
 
-        return self._read_logs(replicas, lookups, run)
+        return self._read_logs(replicas, lookups, run, may_write=False)
 
     def _read_logs(
-        self, replicas: Mapping[str, Replica], arguments: Mapping[str, Sequence[bytes | str]], run: RunScript
+        self,
+        replicas: Mapping[str, Replica],
+        arguments: Mapping[str, Sequence[bytes | str]],
+        run: RunScript,
+        may_write: bool,
     ) -> dict[str, list[Any]]:
         """Read each replica to the end of its log by a script, which takes each tenant's `arguments` once."""
         outcomes: dict[str, list[Any]] = {}
         unread = dict.fromkeys(replicas, True)  # tenants to read, and whether their arguments are still to be given
         while unread:
-            unread = self._read_pages(replicas, arguments, unread, outcomes, run)
+            following = self._read_pages(replicas, arguments, unread, outcomes, run)
+            for tenant in unread:
+                try:
+                    self.settle(tenant, replicas[tenant], may_write)
+                except RowsGone:
+                    following[tenant] = True
+            unread = following
         return outcomes
 
     def _read_pages(

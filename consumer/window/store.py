@@ -19,6 +19,7 @@ from consumer.window.connection import REDIS_FAILURES, AnyRedis
 KEY_KINDS = (
     *("log", "rows", "ids", "digests", "patches", "deleted", "meta"),
     *("contents", "campaigns", "members", "joins", "activity", "floods"),
+    *("near", "slices"),
 )
 
 # What Redis 7.0 spends on a record beside its bytes and its patches, and beside what `cost` in lua/window.lua counts:
@@ -29,6 +30,7 @@ ROW_OVERHEAD_BYTES = 350
 # Each script by name, and the files that it consists of.
 _SCRIPTS = {
     **{name: ("window", name) for name in ("sync", "read", "exact", "stage", "restore")},
+    **{name: ("window", name) for name in ("claim", "advance", "reopen", "remember")},
     **{name: ("window", "campaigns", name) for name in ("forget", "join", "member", "list")},
 }
 # The first word of the errors that the scripts themselves return.
@@ -74,10 +76,12 @@ class WindowStore:
 
     def key(self, tenant: str, kind: str) -> str:
         """Name a tenant's key of one of the KEY_KINDS."""
-        # Tenants have any Unicode for a name, braces and colons among it. Quoting never gives a `%` alone, so that can
-        # stand for the empty name, which a cluster would take for no hash tag at all.
-        tag = quote(tenant, safe="", errors="surrogatepass") or "%"
-        return f"{self._prefix}:{{{tag}}}:{self._model}:{kind}"
+        return f"{self._prefix}:{{{_tag(tenant)}}}:{self._model}:{kind}"
+
+    def slice_key(self, tenant: str, number: int, kind: str) -> str:
+        """Name a key of one of a tenant's slices, which a cluster keeps in a slot of its own."""
+        # No tag of a tenant has a slash.
+        return f"{self._prefix}:{{{_tag(tenant)}/{number}}}:{self._model}:{kind}"
 
     def shared_key(self, kind: str) -> str:
         """Name a key that all tenants of the model share."""
@@ -169,6 +173,13 @@ class WindowStore:
             new_epoch = epoch or uuid.uuid4().hex
             pipeline.execute_command(command, script, len(keys), *keys, *limits, new_epoch, *arguments)
         return pipeline
+
+
+def _tag(tenant: str) -> str:
+    """What a cluster goes by in the names of a tenant's keys."""
+    # Tenants have any Unicode for a name, braces and colons among it. Quoting never gives a `%` alone, so that can
+    # stand for the empty name, which a cluster would take for no hash tag at all.
+    return quote(tenant, safe="", errors="surrogatepass") or "%"
 
 
 def _is_error(reply: Any, code: str) -> bool:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,11 +19,11 @@ import numpy as np
 from consumer.encoder.contract import ModelInfo
 from consumer.errors import Unavailable
 from consumer.settings import WindowSettings
+from consumer.window.backends import open_backend
 from consumer.window.connection import AnyRedis
 from consumer.window.contract import TenantStats, Window, WindowStats
-from consumer.window.index import Query, SearchParams, VectorIndex
-from consumer.window.inverted_lists import Effort
-from consumer.window.large_index import LargeIndex, RowsGone
+from consumer.window.index import Query
+from consumer.window.large_index import RowsGone
 from consumer.window.loss_guard import RECOVERY_PENDING, LossGuard
 from consumer.window.records import (
     AppendResult,
@@ -41,14 +40,8 @@ from consumer.window.records import (
     pack_record,
     to_datetime,
 )
-from consumer.window.replica import Replica, Replicas
-from consumer.window.searcher import WindowSearcher
 from consumer.window.store import Call, WindowRecovering, WindowStore
 
-# Near matches reported for an upload, beside the earliest one within the threshold.
-MAX_NEAREST = 32
-# By the setting: how much a search among more than EXACT_ROWS may cost. What each finds: tests/benchmarks/README.md.
-EFFORTS = {"thorough": Effort(share=0.6, candidates=500), "fast": Effort(share=0.2, candidates=200)}
 # Stale replicas that are read along with an append or a refresh: a deleted picture has to leave every process within
 # seconds, also one that is busy with other tenants.
 STALE_WITH_APPEND = 8
@@ -76,23 +69,14 @@ class RedisWindow(Window):
         """
         self.store = WindowStore(redis, model, settings, prefix)
         self.loss_guard = LossGuard(self.store, settings.on_loss)
-        radius_l2 = model.match_radius_l2 if radius_l2 is None else radius_l2
-        search = SearchParams(radius_l2, model.threshold_l2, max(MAX_NEAREST, settings.others + 1))
-
-        def new_index() -> VectorIndex:
-            return VectorIndex(model.dim, search, self.store.retention_ms)
-
-        retention_ms, effort = self.store.retention_ms, EFFORTS[settings.search]
-        new_large_index = (
-            None if model.codebooks is None else partial(LargeIndex, model.codebooks, search, retention_ms, effort)
-        )
-
-        def new_replica() -> Replica:
-            return Replica(new_index, model.dim, new_large_index)
-
-        self._replicas = Replicas(self.store, self.loss_guard, new_replica, progress)
-        self._searcher = WindowSearcher(self.store, self._replicas)
+        backend = open_backend(self.store, self.loss_guard, model, settings, radius_l2, progress)
+        self._replicas, self._searcher, self._filler = backend
         self._lock = threading.Lock()
+
+    def check(self) -> None:
+        """Check that Redis has what the back end needs. Raises Misconfigured if not."""
+        if self._filler is not None:
+            self._filler.slices.check()
 
     def find_exact(self, uploads: Sequence[tuple[str, str, bytes, datetime]]) -> list[ExactMatch | None]:
         """Find the earliest other picture of the same bytes for each (tenant, image id, digest, uploaded_at).
@@ -193,9 +177,11 @@ class RedisWindow(Window):
             name = encode_name(image_id)
             calls: list[Call] = [(tenant, [name, _format_source(source)])]
             [(count, position)] = self._replicas.run("forget", lambda: calls, [tenant])
-            replica = self._replicas.get(tenant)
+            replica = self._replicas.get(tenant) if self._filler is None else self._replicas.open(tenant)
             if replica is not None:
                 self._replicas.sync({tenant: replica}, {})
+                if self._filler is not None:
+                    self._filler.remove_deleted(tenant, replica)
         return DeleteResult(count, Position.parse(position))
 
     def read_patches(self, positions: Sequence[tuple[str, Position]]) -> list[bytes | None]:

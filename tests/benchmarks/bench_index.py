@@ -19,10 +19,10 @@ os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 import numpy as np
 from numpy.typing import NDArray
 
+from consumer.window.backends import EFFORTS
 from consumer.window.index import Hit, Query, SearchParams, VectorIndex
 from consumer.window.large_index import LargeIndex
 from consumer.window.records import IndexRow, Position
-from consumer.window.window import EFFORTS
 from triton_models.training.codebooks import mixtures
 from triton_models.training.parameters import CONFIGS, MODEL_FOLDER, model_of
 

@@ -1,5 +1,5 @@
 """What the tests of the window ask for."""
 
-from tests.window.servers import empty_redis, redis, server
+from tests.window.servers import backend, empty_redis, redis, server
 
-__all__ = ["empty_redis", "redis", "server"]
+__all__ = ["backend", "empty_redis", "redis", "server"]

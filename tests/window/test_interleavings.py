@@ -5,24 +5,30 @@ or after the round trip, and then runs everything again with the next order, unt
 crashed comes back with an empty replica and begins its upload anew.
 """
 
+import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import pytest
 from redis import Redis
 
 from consumer.decide import decide
+from consumer.errors import Unavailable
 from consumer.local.binaries import Binaries
 from consumer.settings import WindowSettings
-from consumer.window import large_index, replica
+from consumer.window import large_index, replica, slice_filler
+from consumer.window.index import VectorIndex
 from consumer.window.records import NewRecord, decode_index_row
+from consumer.window.tail import Tail
 from consumer.window.window import RedisWindow
 from tests.redis_servers import client_of, redis_like
 from tests.stack_fixtures import serving
-from tests.window.examples import LARGE_MODEL, MODEL, PREFIX, assert_coherent, upload
+from tests.window.examples import DIM, LARGE_MODEL, MODEL, PREFIX, assert_coherent, upload
 
 Answer = tuple[str, str | None]
+SETTINGS = WindowSettings()
 
 
 class Crash(Exception):
@@ -33,7 +39,13 @@ class Deletion(NamedTuple):
     image_id: str
 
 
-Task = NewRecord | Deletion
+class Loss(NamedTuple):
+    """The server of the slices is lost. It comes back empty, or another takes over with what it had at some moment."""
+
+    comes_back: Literal["empty", "behind"]
+
+
+Task = NewRecord | Deletion | Loss
 
 
 class Choice(NamedTuple):
@@ -72,7 +84,7 @@ class Process(threading.Thread):
         try:
             for task in self._tasks:
                 while not self._try(task):
-                    self.window = self._new_window(self._redis)
+                    pass
         except BaseException as error:
             self.failure = error
         self.done = True
@@ -82,15 +94,25 @@ class Process(threading.Thread):
         try:
             if isinstance(task, Deletion):
                 self.window.delete(self._tenant, task.image_id)
+            elif isinstance(task, Loss):
+                had = (
+                    {}
+                    if task.comes_back == "empty"
+                    else self.round_trip(lambda: read_slices(self._redis, self._tenant))
+                )
+                self.round_trip(lambda: replace_slices(self._redis, self._tenant, had))
             else:
                 answer = process(self.window, task._replace(tenant=self._tenant))
                 self.answers.setdefault(task.image_id, set()).add(answer)
         except Crash:
+            self.window = self._new_window(self._redis)
+            return False
+        except Unavailable:
             return False
         return True
 
     def _new_window(self, redis: Redis) -> RedisWindow:
-        return RedisWindow(Stepping(redis, self), MODEL, WindowSettings(), PREFIX)  # type: ignore[arg-type]
+        return RedisWindow(Stepping(redis, self), MODEL, SETTINGS, PREFIX)  # type: ignore[arg-type]
 
     def round_trip(self, execute: Callable[[], Any]) -> Any:
         self._stopped.release()
@@ -105,7 +127,9 @@ class Process(threading.Thread):
 
 
 class Stepping:
-    """A Redis client whose pipelines ask before they go."""
+    """A Redis client whose pipelines ask before they go; in a cluster, where commands part, before each command."""
+
+    is_cluster = False
 
     def __init__(self, redis: Redis, process: Process) -> None:
         self._redis = redis
@@ -114,8 +138,27 @@ class Stepping:
     def pipeline(self, transaction: bool) -> Any:
         pipeline = self._redis.pipeline(transaction=transaction)
         execute = pipeline.execute
-        pipeline.execute = lambda **options: self._process.round_trip(lambda: execute(**options))  # type: ignore[method-assign]
+
+        def ask_and_execute(**options: bool) -> list[Any]:
+            parts = [[command] for command in pipeline.command_stack] if self.is_cluster else [pipeline.command_stack]
+            replies: list[Any] = []
+            for pipeline.command_stack in parts:
+                replies += self._process.round_trip(partial(execute, **options))
+            return replies
+
+        pipeline.execute = ask_and_execute  # type: ignore[method-assign]
         return pipeline
+
+
+def read_slices(redis: Redis, tenant: str) -> dict[bytes, bytes]:
+    return {key: redis.dump(key) for key in redis.keys(f"*{{{tenant}/*")}
+
+
+def replace_slices(redis: Redis, tenant: str, slices: Mapping[bytes, bytes]) -> None:
+    for key in redis.keys(f"*{{{tenant}/*"):
+        redis.delete(key)
+    for key, content in slices.items():
+        redis.restore(key, 60_000, content)
 
 
 def process(window: RedisWindow, record: NewRecord) -> Answer:
@@ -127,8 +170,15 @@ def process(window: RedisWindow, record: NewRecord) -> Answer:
     return decision.kind or "unique", decision.match and decision.match.image_id
 
 
-def run(redis: Redis, tenant: str, tasks: Sequence[Sequence[Task]], faults: int, path: list[int]) -> list[Process]:
-    """One order of the round trips: follow `path`, then take first choices, and write down what was left open.
+def run(
+    redis: Redis,
+    tenant: str,
+    tasks: Sequence[Sequence[Task]],
+    faults: int,
+    path: list[int],
+    pick: Callable[[int], int] = lambda highest: highest,
+) -> list[Process]:
+    """One order of the round trips: follow `path`, then `pick`, and write down what was left open.
 
     `path` has, for each choice, how many alternatives are left.
     """
@@ -144,7 +194,7 @@ def run(redis: Redis, tenant: str, tasks: Sequence[Sequence[Task]], faults: int,
         if faults:
             choices += [Choice(n, crash) for n, *_ in choices[:] for crash in ("before", "after")]
         if depth == len(path):
-            path.append(len(choices) - 1)
+            path.append(pick(len(choices) - 1))
         choice = choices[path[depth]]
         depth += 1
         faults -= bool(choice.crash)
@@ -159,7 +209,7 @@ def explore(
     number = 0
     while True:
         tenant = f"t{number}"
-        window = RedisWindow(redis, MODEL, WindowSettings(), PREFIX)
+        window = RedisWindow(redis, MODEL, SETTINGS, PREFIX)
         for record in stored:
             window.append([record._replace(tenant=tenant)])
         yield tenant, run(redis, tenant, tasks, faults, path)
@@ -169,6 +219,17 @@ def explore(
         if not path:
             return
         path[-1] -= 1
+
+
+def sample(
+    redis: Redis, stored: Sequence[NewRecord], tasks: Sequence[Sequence[Task]], faults: int, orders: int
+) -> Iterator[tuple[str, list[Process]]]:
+    """Some orders, drawn by chance, where there are too many; each in a tenant of its own."""
+    draw = random.Random(f"{len(tasks)} {faults}")
+    for number in range(orders):
+        tenant = f"t{number}"
+        RedisWindow(redis, MODEL, SETTINGS, PREFIX).append([record._replace(tenant=tenant) for record in stored])
+        yield tenant, run(redis, tenant, tasks, faults, [], lambda highest: draw.randint(0, highest))
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +244,7 @@ def redis(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture(autouse=True)
 def _empty(redis: Redis) -> None:
     redis.flushall()
-    window = RedisWindow(redis, MODEL, WindowSettings(), PREFIX)
+    window = RedisWindow(redis, MODEL, SETTINGS, PREFIX)
     window.find_exact([("scripts", "a", b"", upload("a", 1).uploaded_at)])
     window.append([upload("a", 1, tenant="scripts")])
     window.delete("scripts", "a")
@@ -255,7 +316,7 @@ def test_of_copies_one_is_unique_in_every_order(
         number += 1
         check_copies(redis, tenant, processes)
         # The same uploads long after, by a process that has read nothing of the window before.
-        fresh = RedisWindow(redis, MODEL, WindowSettings(), PREFIX)
+        fresh = RedisWindow(redis, MODEL, SETTINGS, PREFIX)
         for one, mine in zip(processes, tasks, strict=True):
             for record in mine:
                 assert {process(fresh, record._replace(tenant=tenant))} == one.answers[record.image_id]
@@ -272,7 +333,7 @@ def test_of_copies_one_is_unique_in_every_order_in_a_large_window(
     for tenant, processes in explore(redis, [upload("x", 5), upload("y", 6)], tasks, 0):
         number += 1
         check_copies(redis, tenant, processes)
-        fresh = RedisWindow(redis, MODEL, WindowSettings(), PREFIX)
+        fresh = RedisWindow(redis, MODEL, SETTINGS, PREFIX)
         for one, mine in zip(processes, tasks, strict=True):
             for record in mine:
                 assert {process(fresh, record._replace(tenant=tenant))} == one.answers[record.image_id]
@@ -313,7 +374,7 @@ def test_a_deleted_picture_comes_back_nowhere(redis: Redis, monkeypatch: pytest.
     for tenant, processes in explore(redis, stored, tasks, 0):
         number += 1
         monkeypatch.setattr(replica, "STALE_S", -1.0)
-        fresh = RedisWindow(redis, MODEL, WindowSettings(), PREFIX)
+        fresh = RedisWindow(redis, MODEL, SETTINGS, PREFIX)
         assert process(fresh, upload("d", 1, 3, tenant))[1] in ("b", "c")
         living = len(stored_order(redis, tenant))
         for one in processes:
@@ -338,9 +399,97 @@ def test_the_explorer_notices_a_search_before_the_append(redis: Redis, monkeypat
 
     monkeypatch.setitem(globals(), "process", search_then_append)
     with pytest.raises(AssertionError, match="unique"):
-        check_all(redis, NEAR_PAIR)
+        check_all(redis, explore(redis, [], NEAR_PAIR, faults=0))
 
 
-def check_all(redis: Redis, tasks: Sequence[Sequence[Task]]) -> None:
-    for tenant, processes in explore(redis, [], tasks, faults=0):
+def check_all(redis: Redis, orders: Iterator[tuple[str, list[Process]]]) -> None:
+    for tenant, processes in orders:
         check_copies(redis, tenant, processes)
+
+
+@pytest.fixture(scope="module")
+def redis_vectors(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    with (
+        serving(redis_like("redis-vectors", binaries, tmp_path_factory.mktemp("slices"))) as server,
+        client_of(server) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def sliced(redis_vectors: Redis, monkeypatch: pytest.MonkeyPatch) -> Redis:
+    """Windows in slices, to which every row is moved at once: ten round trips for each upload."""
+    monkeypatch.setitem(globals(), "SETTINGS", WindowSettings(backend="redis-vectors"))
+    monkeypatch.setattr(slice_filler, "TAIL_ROWS", 0)
+    monkeypatch.setattr(slice_filler, "SURPLUS_ROWS", 0)
+    monkeypatch.setattr(slice_filler, "CLAIM_MS", 0)  # others never wait for it: more is done at once
+    redis_vectors.flushall()
+    return redis_vectors
+
+
+@pytest.mark.parametrize(
+    ("tasks", "faults"),
+    [(NEAR_PAIR, 0), (NEAR_PAIR, 2), (CROSSWISE, 1), (A_ZOMBIE, 2), (THREE, 1), (COPY_OF_A_COPY, 1)],
+)
+def test_of_copies_in_slices_one_is_unique(sliced: Redis, tasks: list[list[NewRecord]], faults: int) -> None:
+    for tenant, processes in sample(sliced, [upload("x", 5)], tasks, faults, 60):
+        check_copies(sliced, tenant, processes)
+        fresh = RedisWindow(sliced, MODEL, SETTINGS, PREFIX)
+        for one, mine in zip(processes, tasks, strict=True):
+            for record in mine:
+                assert {process(fresh, record._replace(tenant=tenant))} == one.answers[record.image_id]
+    assert_coherent(sliced)
+    assert members_of_slices(sliced) <= stored_positions(sliced)
+
+
+@pytest.mark.parametrize("losses", [[Loss("empty")], [Loss("behind")], [Loss("empty"), Loss("behind")]])
+def test_copies_are_found_whenever_slices_are_lost(
+    sliced: Redis, monkeypatch: pytest.MonkeyPatch, losses: list[Loss]
+) -> None:
+    monkeypatch.setattr(Stepping, "is_cluster", True)
+    tasks: list[list[Task]] = [[upload("b", 1, 1)], [upload("c", 1, 2)], [*losses]]
+    for _, processes in sample(sliced, [upload("a", 1), upload("x", 5)], tasks, 0, 150):
+        assert [one.answers for one in processes] == [{"b": {("near", "a")}}, {"c": {("near", "a")}}, {}]
+    assert_coherent(sliced)
+
+
+@pytest.mark.parametrize("faults", [0, 2])
+@pytest.mark.parametrize("stored", [[upload("a", 1), upload("x", 5)], [upload("x", 5)]])
+def test_of_a_deleted_picture_nothing_is_left_in_slices(sliced: Redis, stored: list[NewRecord], faults: int) -> None:
+    """Also where it is deleted while it is moved."""
+    tasks: list[list[Task]] = [[upload("b", 1, 1)], [Deletion("a")], [upload("c", 2)]]
+    if len(stored) == 1:
+        tasks[0] = [upload("a", 1)]
+    for tenant, _ in sample(sliced, stored, tasks, faults, 60):
+        fresh = RedisWindow(sliced, MODEL, SETTINGS, PREFIX)
+        is_stored = "a" in stored_order(sliced, tenant)
+        assert (process(fresh, upload("d", 1, 3, tenant))[1] == "a") == is_stored
+        assert not is_stored or len(stored) == 1
+    assert_coherent(sliced)
+    assert members_of_slices(sliced) <= stored_positions(sliced)
+    assert members_of_slices(sliced)
+
+
+def test_the_sampled_orders_notice_a_search_of_slices_without_the_tail(
+    sliced: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a process trusts that others have moved what they appended, two copies miss each other."""
+    monkeypatch.setattr(Tail, "first_rows", lambda tail, count: [])
+    monkeypatch.setattr(VectorIndex, "search", lambda index, queries: [[] for _ in queries])
+    with pytest.raises(AssertionError, match="unique"):
+        check_all(sliced, sample(sliced, [], NEAR_PAIR, 0, 60))
+
+
+def members_of_slices(redis: Redis) -> set[tuple[bytes, bytes]]:
+    """All rows in slices: tenant and position."""
+    return {
+        (key.split(b"{")[1].split(b"/")[0], member)
+        for key in redis.keys("*:vectors:*")
+        for member in redis.execute_command("VSIM", key, "FP32", bytes(4 * DIM), "COUNT", 10_000, "TRUTH")
+    }
+
+
+def stored_positions(redis: Redis) -> set[tuple[bytes, bytes]]:
+    return {
+        (key.split(b"{")[1].split(b"}")[0], position) for key in redis.keys("*:rows") for position in redis.hkeys(key)
+    }

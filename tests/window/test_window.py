@@ -15,7 +15,7 @@ from redis import Redis
 from consumer.encoder.contract import ModelInfo
 from consumer.errors import Unavailable
 from consumer.settings import WindowSettings
-from consumer.window import large_index, replica, store
+from consumer.window import large_index, replica, slice_filler, store
 from consumer.window.records import ExactMatch, NewRecord, Position, Source, to_us
 from consumer.window.window import RedisWindow
 from tests.window.examples import (
@@ -32,32 +32,51 @@ from tests.window.examples import (
     upload,
     vector,
 )
+from tests.window.servers import Backend, server_of_backend
 
+server = server_of_backend
 Open = Callable[..., RedisWindow]
 
 
-def opener(redis: Redis, model: ModelInfo) -> Open:
+def opener(redis: Redis, model: ModelInfo, backend: Backend) -> Open:
     def open_window(retention_s: float = 86_400.0, max_bytes: int = 1 << 30, **options: object) -> RedisWindow:
-        window = WindowSettings(retention_s=retention_s, max_bytes=max_bytes)
+        window = WindowSettings(retention_s=retention_s, max_bytes=max_bytes, backend=backend)
         return RedisWindow(redis, model, window, PREFIX, **options)  # type: ignore[arg-type]
 
     return open_window
 
 
 @pytest.fixture
-def process(redis: Redis) -> Open:
+def process(redis: Redis, backend: Backend) -> Open:
     """Opens a window as another process would."""
-    return opener(redis, MODEL)
+    return opener(redis, MODEL, backend)
 
 
 @pytest.fixture(params=["small", "large"])
-def process_of_any_size(request: pytest.FixtureRequest, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Open:
+def process_of_any_size(
+    request: pytest.FixtureRequest, redis: Redis, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> Open:
     """Opens a window that is searched exactly, or one that outgrows that with its third row."""
     if request.param == "small":
-        return opener(redis, MODEL)
+        return opener(redis, MODEL, backend)
+    if backend != "replica":
+        monkeypatch.setattr(slice_filler, "TAIL_ROWS", 2)
+        return opener(redis, MODEL, backend)
     monkeypatch.setattr(replica, "EXACT_ROWS", 2)
     monkeypatch.setattr(large_index, "EXACT_ROWS", 0)
-    return opener(redis, LARGE_MODEL)
+    return opener(redis, LARGE_MODEL, backend)
+
+
+def held(backend: Backend, *rows: int) -> list[int]:
+    """How many rows windows hold in this process, where replicas hold so many: none where all are in slices."""
+    return list(rows) if backend == "replica" else [0] * len(rows)
+
+
+@pytest.fixture
+def replicas_only(backend: Backend) -> None:
+    """For tests of what replicas alone do."""
+    if backend != "replica":
+        pytest.skip("slices are no replica")
 
 
 class TestAgainstAModel:
@@ -203,7 +222,7 @@ def test_a_repeat_gives_the_same_answer_whatever_came_since(process: Open) -> No
     assert answers[3].exact is not None
 
 
-def test_a_flood_of_one_file_is_stored_once(process: Open, redis: Redis) -> None:
+def test_a_flood_of_one_file_is_stored_once(process: Open, backend: Backend, redis: Redis) -> None:
     window = process()
     window.append([upload("a", 1)])
     before = redis.memory_usage(keys()["rows"], samples=0)
@@ -212,7 +231,7 @@ def test_a_flood_of_one_file_is_stored_once(process: Open, redis: Redis) -> None
         assert {result.exact.image_id for result in window.append(records) if result.exact} == {"a"}
         assert all(look_up(window, record) for record in records[:3])
     assert redis.memory_usage(keys()["rows"], samples=0) == before
-    assert window.stats().rows == 1
+    assert [window.stats().rows] == held(backend, 1)
 
 
 def test_versions_of_one_image_do_not_match_each_other(process: Open, redis: Redis) -> None:
@@ -227,6 +246,7 @@ def test_versions_of_one_image_do_not_match_each_other(process: Open, redis: Red
     assert near(window.append([upload("c", 1, 51)])[0]) == ["b"]
 
 
+@pytest.mark.usefixtures("replicas_only")
 def test_deletion_reaches_every_process(process: Open) -> None:
     one, other = process(), process()
     one.append([upload("a", 1), upload("b", 2)])
@@ -241,6 +261,7 @@ def test_deletion_reaches_every_process(process: Open) -> None:
     assert look_up(other, upload("e", 1)) is None
 
 
+@pytest.mark.usefixtures("replicas_only")
 def test_a_process_busy_with_another_tenant_still_hears_of_deletions(
     process: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -418,6 +439,7 @@ def test_the_mark_of_a_deletion_leaves_with_its_time(process: Open, redis: Redis
     assert all(redis.pttl(key) > 0 for key in redis.keys("*"))
 
 
+@pytest.mark.usefixtures("replicas_only")
 def test_a_late_process_reads_the_living_records_page_by_page(process: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replica, "PAGE_ENTRIES", 10)
     early = process()
@@ -439,7 +461,7 @@ def test_a_late_process_reads_the_living_records_page_by_page(process: Open, mon
 
 class TestExpiry:
     def test_what_left_the_window_does_not_match_whether_trimmed_or_not(
-        self, process: Open, monkeypatch: pytest.MonkeyPatch
+        self, process: Open, backend: Backend, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(store, "GRACE_SHARE", 100)
         window = process(retention_s=1.2)
@@ -449,7 +471,7 @@ class TestExpiry:
         assert (b.near, y.near, y.exact) == ((), (), None)
         [c] = window.append([upload("c", 1, 2)])
         assert near(c) == ["b"]
-        assert window.stats().rows == 5
+        assert [window.stats().rows] == held(backend, 5)
 
     def test_a_repeat_in_the_grace_gives_the_same_answer(self, process: Open, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(store, "GRACE_SHARE", 1)
@@ -462,6 +484,7 @@ class TestExpiry:
         assert near(window.append([upload("c", 1, 2)])[0]) == ["b"]
         assert window.append([upload("b", 1, 1)]) == process(retention_s=2.0).append([upload("b", 1, 1)]) == first
 
+    @pytest.mark.usefixtures("replicas_only")
     def test_records_maps_and_replicas_are_trimmed_together(self, process: Open, redis: Redis) -> None:
         one, other = process(retention_s=1.5), process(retention_s=1.5)
         one.append([upload(str(n), n, patches=b"p") for n in range(50)])
@@ -488,15 +511,15 @@ class TestExpiry:
             left.append(redis.hlen(keys()["rows"]))
         assert left == [*(400 - 65 * n for n in range(1, 7)), 1, 1]
 
-    def test_windows_of_idle_tenants_vanish(self, process: Open, redis: Redis) -> None:
+    def test_windows_of_idle_tenants_vanish(self, process: Open, backend: Backend, redis: Redis) -> None:
         window = process(retention_s=0.8)
         window.append([upload("a", 1)])
-        assert len(redis.keys("*")) == 5
-        time.sleep(0.9)
+        assert len(redis.keys("*")) == (5 if backend == "replica" else 9)
+        time.sleep(1.0)
         assert redis.keys("*") == []
         [result] = window.append([upload("b", 1, 1)])
         assert result.near == ()
-        assert window.stats().rows == 1
+        assert [window.stats().rows] == held(backend, 1)
 
     @pytest.mark.parametrize("by_append", [False, True])
     def test_a_file_that_keeps_coming_stays_known(self, process: Open, redis: Redis, by_append: bool) -> None:
@@ -539,7 +562,9 @@ class TestExpiry:
         assert first[199].position is not None
         assert again.position > first[199].position
 
-    def test_the_bound_on_memory_drops_the_oldest_everywhere(self, process: Open, redis: Redis) -> None:
+    def test_the_bound_on_memory_drops_the_oldest_everywhere(
+        self, process: Open, backend: Backend, redis: Redis
+    ) -> None:
         one, other = process(max_bytes=1 << 20), process(max_bytes=1 << 20)
         for start in range(0, 4_000, 100):
             one.append([upload(str(n), n, patches=bytes(100)) for n in range(start, start + 100)])
@@ -548,20 +573,20 @@ class TestExpiry:
         assert 1_000 < stored_count < 3_000
         assert int(redis.hget(keys()["meta"], "bytes") or 0) <= (1 << 20) + 100_000
         one.append([upload("y", 5_001)])
-        assert abs(one.stats().rows - redis.hlen(keys()["rows"])) <= 1
+        assert abs(one.stats().rows - held(backend, redis.hlen(keys()["rows"]))[0]) <= 1
         assert near(one.append([upload("copy-of-oldest", 0, 1)])[0]) == []
         assert near(other.append([upload("copy-of-newest", 3_999, 1)])[0]) == ["3999"]
 
 
 class TestLostData:
-    def test_an_emptied_redis_is_a_new_log(self, process: Open, redis: Redis) -> None:
+    def test_an_emptied_redis_is_a_new_log(self, process: Open, backend: Backend, redis: Redis) -> None:
         one, other = process(), process()
         one.append([upload(str(n), n) for n in range(20)])
         other.append([upload("x", 50)])
         redis.flushall()
         assert near(one.append([upload("a", 1, 1)])[0]) == []
         assert near(other.append([upload("b", 1, 2), upload("c", 2, 1)])[0]) == ["a"]
-        assert [window.stats().rows for window in (one, other)] == [1, 3]
+        assert [window.stats().rows for window in (one, other)] == held(backend, 1, 3)
         assert [window.stats().resets for window in (one, other)] == [1, 1]
 
     def test_the_loss_is_noticed_when_idle(self, process: Open, redis: Redis) -> None:
@@ -572,7 +597,7 @@ class TestLostData:
         window.refresh()
         assert (window.stats().rows, window.stats().resets) == (0, 1)
 
-    def test_a_server_without_the_last_records_takes_over(self, process: Open, redis: Redis) -> None:
+    def test_a_server_without_the_last_records_takes_over(self, process: Open, backend: Backend, redis: Redis) -> None:
         one, other = process(), process()
         one.append([upload(str(n), n) for n in range(10)])
         copies = {key: redis.dump(key) for key in redis.keys("*")}
@@ -584,18 +609,22 @@ class TestLostData:
         assert other.append([upload("a", 40)])[0].position is not None
         [b, c] = one.append([upload("b", 30, 1), upload("c", 40, 1)])
         assert (near(b), near(c)) == ([], ["a"])
-        assert one.stats().rows == 13
+        assert [one.stats().rows] == held(backend, 13)
         assert one.stats().resets == 1
 
     @pytest.mark.parametrize("kind", ["log", "rows", "ids", "digests", "meta"])
-    def test_a_key_evicted_by_itself_is_a_loss_of_all(self, process: Open, redis: Redis, kind: str) -> None:
+    def test_a_key_evicted_by_itself_is_a_loss_of_all(
+        self, process: Open, backend: Backend, redis: Redis, kind: str
+    ) -> None:
         window = process()
         window.append([upload("a", 1), upload("b", 2)])
         redis.delete(keys()[kind])
         assert look_up(window, upload("c", 1)) is None
         assert near(window.append([upload("d", 1, 1)])[0]) == []
-        assert redis.hlen(keys()["rows"]) == window.stats().rows == 1
+        assert redis.hlen(keys()["rows"]) == 1
+        assert [window.stats().rows] == held(backend, 1)
 
+    @pytest.mark.usefixtures("replicas_only")
     def test_emptied_between_two_pages(self, process: Open, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(replica, "PAGE_ENTRIES", 8)
         process().append([upload(str(n), n) for n in range(20)])
@@ -630,7 +659,7 @@ class TestTenants:
             assert all(one.near == () and one.exact is None for one in result)
         others = process().append([upload("b", 1, 1, tenant=name) for name in NAMES])
         assert [near(one) for one in others] == [["a"]] * len(NAMES)
-        tags = {key.split(b":")[1] for key in redis.keys("*")}
+        tags = {key.split(b":")[1].split(b"/")[0].rstrip(b"}") for key in redis.keys("*")}
         assert len(tags) == len(NAMES)
         assert all(key.startswith(b"seenit:{") for key in redis.keys("*"))
         assert window.delete("{", "a").records == 1

@@ -17,12 +17,12 @@ from consumer.errors import Unavailable
 from consumer.events import Record
 from consumer.kafka.leases import Lease
 from consumer.local.binaries import Binaries
-from consumer.local.process import wait_until_ready
+from consumer.local.process import Server, wait_until_ready
 from consumer.moderation.campaigns import Campaigns, newest_campaigns
 from consumer.pipeline.poison import PoisonGuard
 from consumer.settings import CampaignsSettings, RedisSettings, Settings, WindowSettings
 from consumer.verification.rerank import Verifier
-from consumer.window import replica
+from consumer.window import replica, slice_filler
 from consumer.window.connection import connect
 from consumer.window.records import AppendResult
 from consumer.window.store import KEY_KINDS
@@ -31,6 +31,7 @@ from tests.moderation.examples import duplicate
 from tests.redis_servers import KINDS, client_of, redis_like
 from tests.stack_fixtures import serving
 from tests.window.examples import MODEL, NAMES, PREFIX, look_up, near, upload
+from tests.window.servers import Backend
 
 # The rights of a user that are needed to run the window, without those that only a recovery needs.
 RIGHTS = (
@@ -49,6 +50,12 @@ RIGHTS = (
     ),
     *("+xadd", "+xdel", "+xrange", "+xtrim"),
     *("+zadd", "+zcard", "+zrange", "+zrem"),
+)
+
+# And beside these with slices in vector sets.
+RIGHTS_IN_SLICES = (
+    *("+vadd", "+vcard", "+vismember", "+vrem", "+vsim"),
+    *("+hexists", "+hgetall", "+hincrby", "+hkeys", "+hsetnx", "+unlink"),
 )
 
 REFUSED = r"permission|can't run|can't access"
@@ -123,11 +130,11 @@ def test_a_cluster_that_is_away_is_unavailable(cluster: RedisCluster) -> None:
 
 
 @contextmanager
-def as_user(redis: Redis, pattern: str, *rights: str) -> Iterator[RedisWindow]:
+def as_user(redis: Redis, pattern: str, *rights: str, backend: Backend = "replica") -> Iterator[RedisWindow]:
     redis.execute_command("ACL", "SETUSER", "seenit", "reset", "on", ">secret", f"~{pattern}", *RIGHTS, *rights)
     port = redis.connection_pool.connection_kwargs["port"]
     with Redis(port=port, username="seenit", password="secret") as user:
-        yield RedisWindow(user, MODEL, WindowSettings(retention_s=2.4), PREFIX)
+        yield RedisWindow(user, MODEL, WindowSettings(retention_s=2.4, backend=backend), PREFIX)
 
 
 def use_all(window: RedisWindow, redis: Redis) -> None:
@@ -157,6 +164,41 @@ def test_a_user_with_few_rights_is_enough(empty_redis: Redis) -> None:
 def test_each_right_is_needed(empty_redis: Redis, right: str) -> None:
     with as_user(empty_redis, f"{PREFIX}:*", f"-{right[1:]}") as window, pytest.raises(Unavailable, match=REFUSED):
         use_all(window, empty_redis)
+
+
+@pytest.fixture(scope="module")
+def server_with_vectors(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(redis_like("redis-vectors", binaries, tmp_path_factory.mktemp("redis"))) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_with_vectors(server_with_vectors: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Redis]:
+    monkeypatch.setattr(slice_filler, "TAIL_ROWS", 0)
+    monkeypatch.setattr(slice_filler, "SURPLUS_ROWS", 0)
+    with client_of(server_with_vectors) as client:
+        client.flushall()
+        yield client
+
+
+def use_all_in_slices(window: RedisWindow, redis: Redis) -> None:
+    window.check()
+    use_all(window, redis)
+
+
+def test_a_user_with_few_rights_is_enough_for_slices(redis_with_vectors: Redis) -> None:
+    with as_user(redis_with_vectors, f"{PREFIX}:*", *RIGHTS_IN_SLICES, backend="redis-vectors") as window:
+        use_all_in_slices(window, redis_with_vectors)
+
+
+@pytest.mark.parametrize("right", RIGHTS_IN_SLICES)
+def test_each_right_is_needed_for_slices(redis_with_vectors: Redis, right: str) -> None:
+    rights = (*RIGHTS_IN_SLICES, f"-{right[1:]}")
+    with (
+        as_user(redis_with_vectors, f"{PREFIX}:*", *rights, backend="redis-vectors") as window,
+        pytest.raises(Unavailable, match=REFUSED),
+    ):
+        use_all_in_slices(window, redis_with_vectors)
 
 
 def test_a_user_of_one_tenant_sees_no_other(empty_redis: Redis) -> None:

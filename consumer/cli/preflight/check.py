@@ -12,7 +12,7 @@ from consumer.settings import Settings
 def check_all(settings: Settings) -> Iterator[Finding]:
     """Try brokers, Redis, Triton and object stores. Harmless to a service that runs with the same settings."""
     yield from kafka.check_kafka(settings.kafka, settings.window.retention_s)
-    yield from redis.check_redis(settings.redis)
+    yield from redis.check_redis(settings.redis, settings.window.backend)
     yield from check_triton(settings)
     yield from check_fetch(settings.fetch)
 

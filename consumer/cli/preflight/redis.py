@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import redis
@@ -22,6 +22,8 @@ from consumer.window.connection import REDIS_FAILURES, connect
 from consumer.window.records import Lookup, NewRecord
 from consumer.window.window import RedisWindow
 
+Backend = Literal["replica", "redis-vectors"]
+
 # The scripts are tested from here on.
 OLDEST_REDIS = (7, 0)
 # The window that is written to Redis to try it; its keys expire by themselves, soon after this.
@@ -29,13 +31,13 @@ TRIAL_RETENTION_S = 60.0
 TRIAL_MODEL = ModelInfo("check", "0", size=8, dim=8, threshold_l2=0.5, max_batch_size=1, patches=None)
 
 
-def check_redis(settings: RedisSettings) -> Iterator[Finding]:
+def check_redis(settings: RedisSettings, backend: Backend = "replica") -> Iterator[Finding]:
     """Try connection, server, limits, and the scripts."""
     client = yield from _connection(settings)
     if client is not None:
         with closing(client):
             yield from _server(client)
-            yield _window(client, settings.key_prefix)
+            yield _window(client, settings.key_prefix, backend)
 
 
 def check_serving(settings: RedisSettings) -> Iterator[Finding]:
@@ -103,17 +105,20 @@ def _server(client: Any) -> Iterator[Finding]:
         )
 
 
-def _window(client: Any, prefix: str) -> Finding:
+def _window(client: Any, prefix: str, backend: Backend) -> Finding:
     """Append an upload, find its copy, forget it: every script, under the service's own keys."""
     what = "redis: window"
     tenant, digest = f"seenit-check-{uuid.uuid4()}", sha256(b"seenit check").digest()
     now = datetime.now(UTC)
-    window = RedisWindow(client, TRIAL_MODEL, WindowSettings(retention_s=TRIAL_RETENTION_S), prefix)
+    window = RedisWindow(client, TRIAL_MODEL, WindowSettings(retention_s=TRIAL_RETENTION_S, backend=backend), prefix)
     began_s = time.perf_counter()
     try:
+        window.check()
         window.append([NewRecord(tenant, "first", digest, np.eye(1, TRIAL_MODEL.dim, dtype=np.float32)[0], now)])
         match = window.find_exact([(tenant, "copy", digest, now)])[0]
         window.delete(tenant, "first")
+    except Misconfigured as error:
+        return Finding(what, "failed", str(error), "Redis 8.2 or newer, or SEENIT_WINDOW_BACKEND=replica")
     except Unavailable as error:
         return Finding(what, "failed", error.detail, _needs(prefix))
     took_ms = (time.perf_counter() - began_s) * 1000

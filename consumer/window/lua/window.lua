@@ -15,11 +15,15 @@
 --   meta     hash: epoch, serial, ms, bytes; during a recovery also rebuilding, and how many entries are done; until a
 --            window that was begun is confirmed also leave, the loss guard's marker by which it was begun
 --   contents, campaigns, members, joins, activity, floods: see campaigns.lua
+--   near     hash: position -> what was found near this upload when it came; of windows that are searched in slices
+--   slices   hash: ms of a slice -> position up to which the log is in slices of so many ms; these ms and, behind a
+--            space, the number of a slice -> serial of the last row there; claim -> who moves rows there, until which ms
 --
 -- A record is `uploaded_us:int64 digest_len:uint8 id_len:uint16` (big endian), then digest, image id and vector.
 -- A record's position in both `ids` and `digests` makes its upload known: that is how an append is idempotent.
 
-local LOG, ROWS, IDS, DIGESTS, PATCHES, DELETED, META, CONTENTS, CAMPAIGNS, MEMBERS, JOINS, ACTIVITY, FLOODS = unpack(KEYS)
+local LOG, ROWS, IDS, DIGESTS, PATCHES, DELETED, META, CONTENTS, CAMPAIGNS, MEMBERS, JOINS, ACTIVITY, FLOODS, NEAR, SLICES =
+  unpack(KEYS)
 local HEADER_BYTES = 11
 -- Memory that the mark of a deletion is taken to need; an estimate.
 local MARK_BYTES = 200
@@ -180,6 +184,7 @@ local function erase(position)
   end
   redis.call('HDEL', ROWS, position)
   redis.call('HDEL', PATCHES, position)
+  redis.call('HDEL', NEAR, position)
 end
 
 -- Remove a record from everything, and tell the replicas.
@@ -328,8 +333,13 @@ local function find(image_id, digest)
 end
 
 -- Read at most `limit` entries of the log after a replica's cursor. Returns the cursor after them, 1 if there is more to
--- read, positions and records of living rows, one after the other, and positions that were deleted.
+-- read, positions and records of living rows, one after the other, and positions that were deleted. With `@` and the ms
+-- of a slice for a cursor it returns the position up to which the log is in slices, and what to read is behind that.
 local function read_log(cursor, limit)
+  local slice_ms = string.match(cursor, '^@(%d+)$')
+  if slice_ms then
+    return redis.call('HGET', SLICES, slice_ms) or '-', 1, {}, {}
+  end
   local entries = redis.call('XRANGE', LOG, cursor == '-' and '-' or '(' .. cursor, '+', 'COUNT', limit)
   local rows, gone, asked = {}, {}, {}
   for _, entry in ipairs(entries) do

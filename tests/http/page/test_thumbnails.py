@@ -31,9 +31,13 @@ class Bucket:
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+        self.is_there = False
 
     def start(self) -> None:
+        if self.is_there:
+            return
         self.server.start()
+        self.is_there = True
         with closing(self.client()) as client:
             client.create_bucket(Bucket=BUCKET)
 
@@ -55,7 +59,8 @@ class Bucket:
 def bucket() -> Iterator[Bucket]:
     new = Bucket(*free_ports(1))
     yield new
-    new.server.stop()
+    if new.is_there:
+        new.server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +121,8 @@ def store(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, address: str) -> Thum
     return ThumbnailStore(settings(bucket, monkeypatch, address))
 
 
-def test_versions_of_an_object_are_deleted_with_it(
-    page: httpx.Client, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_versions_of_an_object_are_deleted_with_it(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket.start()
     kept = store(bucket, monkeypatch, f"s3://{BUCKET}")
     names = ("s3://a/b", "s3://a/b?versionId=1", "s3://a/b?versionId=2", "s3://a/b2", "../s3://a/b ä")
     for number, name in enumerate(names):
@@ -132,8 +136,9 @@ def test_versions_of_an_object_are_deleted_with_it(
 
 
 def test_a_store_that_cannot_be_asked_is_away_and_a_wrong_address_is_said(
-    page: httpx.Client, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    bucket.start()
     for address, outcome in ((f"s3://{BUCKET}", "ok"), ("s3://no-such-bucket", "failed"), ("no address", "failed")):
         assert [finding.outcome for finding in check_thumbnails(settings(bucket, monkeypatch, address))] == [outcome]
     missing = store(bucket, monkeypatch, "s3://no-such-bucket")
