@@ -8,6 +8,7 @@ import typer
 from consumer.cli.console import err, plain
 from consumer.cli.lazy_group import CommandEntry, LazyGroup
 from consumer.errors import SeenitError
+from consumer.threads import begin_no_helpers
 
 COMMANDS = {
     "run": CommandEntry(
@@ -122,6 +123,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command; what can go wrong ends as one readable message and status 1, not as a traceback."""
+    begin_no_helpers()
     # A polite kill stops what the command has started, as Ctrl-C does. `run` has a handler of its own.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:

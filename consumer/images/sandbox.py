@@ -33,6 +33,7 @@ from consumer.images.fetch import Fetcher
 from consumer.images.rights import give_up
 from consumer.images.thumbnail import THUMBNAIL_BYTES, Thumbnail
 from consumer.settings import DecodeSettings, FetchSettings, Settings
+from consumer.threads import ONE_THREAD
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +45,6 @@ START_TIMEOUT_S = 30
 DECODE_TIMEOUT_S = 60
 # Share of the free memory that a child may take: the service goes on meanwhile.
 MEMORY_SHARE = 0.9
-# Libraries of linear algebra begin threads when they are loaded, before rights are given up; decoding needs none.
-ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # With less, everyday pictures would fail too, and no failure would make a picture poison.
 MIN_FREE_BYTES = 256 << 20
 
@@ -122,7 +121,7 @@ class DecodeSandbox:
                 [sys.executable, "-P", "-m", "consumer.images.sandbox"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={**os.environ, **ONE_THREAD},
+                env={**os.environ, **ONE_THREAD},  # helpers would begin before rights are given up
             )
             _send(child.stdin, self._configuration)
             if _receive(child.stdout) is not None:

@@ -28,7 +28,6 @@ class InvertedLists:
         # Loaded by processes with a large window alone: it takes a second, and 30 MB.
         import faiss  # noqa: PLC0415
 
-        faiss.omp_set_num_threads(1)
         lists, dim = codebooks.centres.shape
         self._faiss: Any = faiss
         self._quantizer = faiss.IndexFlatIP(dim)
@@ -50,6 +49,7 @@ class InvertedLists:
 
     def extend(self, codes: Codes, numbers: Numbers) -> None:
         """Add rows, int8 [N, D]."""
+        self._stay_in_this_thread()
         self._index.add_with_ids(codes.astype(np.float32), numbers)
 
     def remove(self, numbers: Sequence[int]) -> None:
@@ -73,6 +73,7 @@ class InvertedLists:
             sel=self._faiss.IDSelectorRange(start, stop), nprobe=max(1, round(effort.share * self._index.nlist))
         )
         count = max(1, min(best, len(self)))  # where all rows were removed, one that is no row is found
+        self._stay_in_this_thread()
         products, numbers = self._index.search(codes.astype(np.float32), count, params=parameters)
         eligible = (numbers >= first[:, np.newaxis]) & (numbers < end[:, np.newaxis])
         products = np.where(eligible, products, -np.inf)
@@ -82,3 +83,7 @@ class InvertedLists:
             eligible &= products > last
         query, place = np.nonzero(eligible)
         return query, numbers[query, place]
+
+    def _stay_in_this_thread(self) -> None:
+        """Begin no threads: OpenMP's setting is one of each thread, and helpers spin while they wait for more."""
+        self._faiss.omp_set_num_threads(1)

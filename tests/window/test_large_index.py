@@ -1,5 +1,9 @@
 """The index of large windows: exact among few rows, and the same again however and whenever it was filled."""
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -209,3 +213,19 @@ def test_codes_are_as_near_as_they_say() -> None:
     off: NDArray[np.float64] = np.linalg.norm(vectors.astype(np.float64) - codes / code_scale(256), axis=1)
     assert (off <= error).all()
     assert np.median(error) < 0.02
+
+
+def test_a_search_begins_no_threads_whichever_thread_it_is_in() -> None:
+    rows = rows_of(3, 500)
+    process = large()
+    process.extend(rows, 50)
+    tasks = Path("/proc/self/task")
+
+    def threads_begun() -> int:
+        faiss.omp_set_num_threads(2)  # on whatever machine: what a thread has that loaded nothing itself
+        before = len(list(tasks.iterdir()))
+        process.search(queries_of(rows))
+        return len(list(tasks.iterdir())) - before
+
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(threads_begun).result() == 0
