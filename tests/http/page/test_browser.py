@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from consumer.http.page.rendering import PAGES
@@ -236,8 +237,15 @@ def test_whoever_never_saw_the_page_finds_by_keyboard_what_to_press(
             expect(page.locator("body:not([data-busy])")).to_be_attached()
 
 
-def test_what_is_beside_each_other_is_seen_whole(site: Site, page: Page) -> None:
-    page.goto(address(site, "review?campaign=tall"))
+def test_what_is_beside_each_other_is_seen_whole(site: Site, page: Page, pictures: Callable[[str, bytes], str]) -> None:
+    wide = PHOTO.crop((0, 100, 512, 400))
+    screenshot = Image.new("RGB", (512, 900), "white")
+    screenshot.paste(wide, (0, 60))
+    page.goto(address(site, "try"))
+    page.set_input_files("[name=first]", pictures("a.jpg", jpeg(wide)))
+    page.set_input_files("[name=second]", pictures("b.jpg", jpeg(screenshot)))
+    page.get_by_role("button", name="Compare").click()
+    expect(page.locator(".result .yes")).to_be_visible()
     settle(page, LOADED)
     page.keyboard.press("v")
     stage = page.locator(".stage").bounding_box()
