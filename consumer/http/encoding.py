@@ -11,6 +11,7 @@ from consumer.encoder.contract import Encoded, Encoder
 from consumer.encoder.views import EncodedViews, choose_views
 from consumer.http.batching import Batcher
 from consumer.images.decode import Picture, decode
+from consumer.images.pdq import pdq_hash
 from consumer.settings import DecodeSettings
 
 # Batches under way at once: one is at the encoder while the next is prepared.
@@ -30,6 +31,10 @@ class PictureEncoder:
     def decode(self, data: bytes, content_type: str | None) -> Future[Picture]:
         """Decode a picture as the consumer does. The future may fail with Unprocessable or Unavailable."""
         return self._decoders.submit(lambda: decode(data, self._encoder.info.size, self._settings, content_type))
+
+    def hash_pdq(self, data: bytes) -> Future[str]:
+        """The PDQ hash of a picture that was decoded before: made in the same threads, since it decodes once more."""
+        return self._decoders.submit(pdq_hash, data)
 
     def encode(self, picture: Picture) -> Future[EncodedViews | None]:
         """Encode a picture, and the pictures within it. The future may fail with Unavailable."""

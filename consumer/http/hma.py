@@ -23,7 +23,6 @@ from consumer.http.parts import Admin, Backends, Parts, Reader, Reviewer, ThePar
 from consumer.http.problems import Refused
 from consumer.http.scopes import Caller
 from consumer.http.signals import check_pdq, compare_pdq, decode_signal, encode_signal, pdq_distance
-from consumer.images.pdq import pdq_hash
 from consumer.moderation.banks import BankDefined, BankEntry, BankKey, EntryKey
 from consumer.moderation.candidates import BankRequest
 from consumer.moderation.matching import Banks
@@ -247,7 +246,7 @@ async def _hash(parts: Parts, caller: Caller, named: PictureFile | PictureAddres
         views = await parts.encode(file)
         digest = await asyncio.to_thread(hash_content, file.data)
         signals = {"seenit": encode_signal(backends.model, digest, views)}
-        if pdq := await asyncio.to_thread(pdq_hash, file.data):
+        if pdq := await asyncio.wrap_future(parts.encoder.hash_pdq(file.data)):
             signals["pdq"] = pdq
     return {name: signal for name, signal in signals.items() if wanted is None or name in wanted}
 

@@ -28,7 +28,6 @@ from consumer.http.shown import ShownPictures
 from consumer.http.thumbnails import ThumbnailStore
 from consumer.http.verdicts import VerdictLog
 from consumer.images.fetch import Fetcher
-from consumer.images.pdq import pdq_hash
 from consumer.moderation.matching import Banks
 from consumer.settings import Settings
 from consumer.verdicts import Model
@@ -120,7 +119,7 @@ class Parts:
         backends, views = self.ready(), await self.encode(file)
         pdq = None
         if backends.banks is not None and backends.banks.compares_pdq(tenant):
-            pdq = await asyncio.to_thread(pdq_hash, file.data)
+            pdq = await asyncio.wrap_future(self.encoder.hash_pdq(file.data))
         chosen = strictness or self.settings.match.strictness
         asked = MatchRequest(tenant, await asyncio.to_thread(hash_content, file.data), views, chosen, pdq)
         with self.observer.step("match"):

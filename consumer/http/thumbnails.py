@@ -103,10 +103,14 @@ class ThumbnailWriter:
                     leased = leased or consumer.poll(_BATCH, _POLL_S, 0.0)
                     self._take_in([each for each in leased if consumer.holds(each[1])], consumer, pool)
                     leased, self._problem = [], ""
-                except (Unavailable, KafkaException) as error:
-                    if self._problem != str(error):
-                        log.warning("thumbnails wait: %s", error)
-                    self._problem = str(error)
+                except Misconfigured:
+                    raise
+                except Exception as error:  # look-ups go on, whatever is wrong here
+                    problem = str(error) or repr(error)
+                    if self._problem != problem:
+                        known = isinstance(error, Unavailable | KafkaException)
+                        log.warning("thumbnails wait: %s", problem, exc_info=not known)
+                    self._problem = problem
                     stop.wait(_PAUSE_S)
                     with suppress(Unavailable):  # it stays in the group meanwhile
                         consumer.idle(0.0)

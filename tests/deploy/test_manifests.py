@@ -22,6 +22,7 @@ from pydantic import SecretStr
 from consumer.cli.preflight.kafka import check_kafka, check_serving
 from consumer.errors import Unavailable
 from consumer.events import ImageUpload
+from consumer.http.limits import FORM_BYTES
 from consumer.kafka.clients import EventsProducer, VerdictsReader
 from consumer.kafka.lag import LagReader
 from consumer.kafka.messages import OutgoingMessage
@@ -304,6 +305,36 @@ def test_references_between_manifests_hold(manifests: list[Manifest]) -> None:
     topic = of_kind(manifests, "KafkaTopic")[trigger["metadata"]["topic"]]
     assert scaled["maxReplicaCount"] == topic["spec"]["partitions"]
     assert trigger["authenticationRef"]["name"] in of_kind(manifests, "TriggerAuthentication")
+
+
+def test_look_ups_are_reached_reach_their_servers_and_scale() -> None:
+    files = sorted((DEPLOY / "kubernetes" / "base").glob("*.yaml"))
+    base = [each for file in files for each in yaml.safe_load_all(file.read_text())]
+    pod = of_kind(base, "Deployment")["seenit-http"]["spec"]["template"]
+    ports = {each["name"]: each["containerPort"] for each in pod["spec"]["containers"][0]["ports"]}
+    # From the ingress to the service, its port, and the pod's.
+    ingress = of_kind(examples(), "Ingress")["seenit-http"]
+    [rule] = ingress["spec"]["rules"]
+    [path] = rule["http"]["paths"]
+    backend = path["backend"]["service"]
+    service = of_kind(base, "Service")[backend["name"]]["spec"]
+    assert service["selector"].items() <= pod["metadata"]["labels"].items()
+    [port] = (each for each in service["ports"] if each["name"] == backend["port"]["name"])
+    assert ingress["spec"]["tls"][0]["hosts"] == [rule["host"]]
+    limit = ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-body-size"]
+    assert int(limit.removesuffix("m")) << 20 >= Settings().fetch.max_bytes + FORM_BYTES
+    # The policy lets through what the service has to be asked and has to ask: as the consumer, but for who may ask.
+    policies = of_kind(base, "NetworkPolicy")
+    policy = policies["seenit-http"]["spec"]
+    assert [each["port"] for rule in policy["ingress"] for each in rule["ports"]] == [ports[port["targetPort"]], 9464]
+    assert policy["egress"] == policies["seenit-consumer"]["spec"]["egress"]
+    # Two of them stay when a node goes, and the autoscaler alone says how many there are.
+    scaler = of_kind(base, "HorizontalPodAutoscaler")["seenit-http"]["spec"]
+    assert (scaler["scaleTargetRef"]["kind"], scaler["scaleTargetRef"]["name"]) == ("Deployment", "seenit-http")
+    assert "replicas" not in of_kind(base, "Deployment")["seenit-http"]["spec"]
+    assert scaler["minReplicas"] > of_kind(base, "PodDisruptionBudget")["seenit-http"]["spec"]["maxUnavailable"]
+    measured = {each["resource"]["name"] for each in scaler["metrics"]}
+    assert measured <= set(pod["spec"]["containers"][0]["resources"]["requests"])  # of what it asks for
 
 
 def test_the_configuration_is_one_that_the_service_takes(

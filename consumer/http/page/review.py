@@ -89,8 +89,7 @@ async def decide(
         await parts.changes.ask(visitor.caller, "match.feedback", visitor.tenant, pair[0], message)
         desk.decisions.add(visitor.tenant, pair, each)
     context = await asyncio.to_thread(_context, desk, parts, visitor, "", campaign)
-    context |= {"done": decision, "done_id": decided.shown.image_id}
-    context |= {"previous": campaign, "bank": bank, "allow_bank": allow_bank}
+    context |= {"done": decision, "done_id": decided.shown.image_id, "bank": bank, "allow_bank": allow_bank}
     template = "_case.html" if "hx-request" in request.headers else "review.html"
     return render(request, template, visitor, page="review", **context)
 
@@ -105,16 +104,24 @@ def campaigns(request: Request, desk: TheDesk, visitor: TheVisitor) -> Response:
 
 def _context(desk: Desk, parts: Parts, visitor: Visitor, campaign_id: str, after: str) -> dict[str, Any]:
     """What the part with one campaign shows: the named one, or the next undecided one behind `after`."""
-    undecided = [each for each in desk.campaigns.of_tenant(visitor.tenant) if _decision(desk, each) is None]
+    decisions = [(each, _decision(desk, each)) for each in desk.campaigns.of_tenant(visitor.tenant)]
+    undecided = [each for each, decision in decisions if decision is None]
     campaign = desk.campaigns.find(visitor.tenant, campaign_id) if campaign_id else None
     if campaign is None and undecided:
         ids = [each.id for each in undecided]
         campaign = undecided[(ids.index(after) + 1) % len(ids) if after in ids else 0]
+    shown = None if campaign is None else _decision(desk, campaign)
+    # What the visitor decided before the decision that is shown, or else last.
+    earlier = [
+        (each.at, decided.id)
+        for decided, each in decisions
+        if each is not None and each.by == visitor.caller.name and (shown is None or each.at < shown.at)
+    ]
     return {
         "campaign": campaign,
-        "decision": None if campaign is None else _decision(desk, campaign),
+        "decision": shown,
         "left": len(undecided),
-        "previous": after,
+        "previous": max(earlier)[1] if earlier else None,
         "done": None,
         "review_banks": _banks(desk, visitor, allow=False),
         "allow_banks": _banks(desk, visitor, allow=True),

@@ -40,7 +40,7 @@ class Site:
 
 @pytest.fixture(scope="package")
 def site(broker: str, redis_server: str, triton: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A page with some twenty campaigns, an upload that is no picture, and one whose id is a script."""
+    """A page with some thirty campaigns, an upload that is no picture, and one whose id is a script."""
     folder, name = tmp_path_factory.mktemp("page"), uuid.uuid4().hex[:8]
     topic, banks = f"feedback-{name}", f"banks-{name}"
     more = {
@@ -71,7 +71,7 @@ def upload_campaigns(service: Service) -> None:
     """Upload photographs, and then an edited copy of each."""
     random = np.random.default_rng(7)
     originals = dict(photographs()) | {"tall": jpeg(PHOTO.crop((150, 0, 350, 512)))}
-    noise = [Image.fromarray(random.integers(0, 255, (8, 8, 3), np.uint8)).resize((256, 256)) for _ in range(6)]
+    noise = [Image.fromarray(random.integers(0, 255, (8, 8, 3), np.uint8)).resize((256, 256)) for _ in range(14)]
     originals |= {f"noise {number}": jpeg(each) for number, each in enumerate(noise)}
     for name, data in originals.items():
         service.picture(name, data)

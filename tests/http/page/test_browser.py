@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from consumer.http.page.rendering import PAGES
@@ -169,6 +170,98 @@ def test_twenty_campaigns_are_decided_by_keyboard(site: Site, page: Page) -> Non
     last = [each for each in events if each["match_id"] == decided[-1] or each["image_id"] == decided[-1]]
     assert [each["decision"] for each in last] == ["reject", "confirm"]
     assert all(each["by"] == "anybody" and each["tenant"] == "default" for each in events)
+
+
+FOCUS = """(() => {
+  const focused = document.activeElement, style = getComputedStyle(focused), box = focused.getBoundingClientRect();
+  return {
+    key: focused.dataset.key ?? focused.className,
+    seen: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2 && box.width > 0,
+    within: box.top >= 0 && box.bottom <= innerHeight,
+  };
+})()"""
+
+
+def decided(page: Page) -> None:
+    """Wait until the next campaign is there."""
+    expect(page.locator(".done")).to_be_visible()
+    expect(page.locator("body:not([data-busy])")).to_be_attached()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (640, 400), (390, 844)], ids=["desk", "zoom 200%", "phone"])
+def test_whoever_never_saw_the_page_finds_by_keyboard_what_to_press(
+    site: Site, browser: Browser, width: int, height: int
+) -> None:
+    """From the page that the address opens, by Tab and Enter and what buttons say; nothing has to be scrolled to."""
+    with window(browser, width, height) as page:
+        page.goto(address(site, "now"))
+        for _ in range(5):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.textContent") == "Review":
+                break
+        assert page.evaluate(FOCUS)["seen"]
+        page.keyboard.press("Enter")
+        buttons = page.locator(".decisions button")
+        expect(buttons).to_have_count(4)
+        page.wait_for_load_state()
+        assert all(text[-1] == "." for text in buttons.all_inner_texts())  # each says what it does
+        for button in buttons.all():
+            box = button.bounding_box()
+            assert box is not None
+            assert 0 <= box["y"] <= height - box["height"]
+        hint = page.locator(".hint").bounding_box()
+        assert hint is not None
+        assert hint["y"] < height
+        # By a key of its own the visitor is led to what is next, and hears what was done.
+        page.keyboard.press("r")
+        decided(page)
+        assert page.evaluate(FOCUS) == {"key": "next", "seen": True, "within": True}
+        expect(page.locator("#said")).to_contain_text("is no copy")
+        # By Tab the first is Same; Enter decides once, however long it is held, and the focus stays.
+        page.keyboard.press("Tab")
+        assert page.evaluate(FOCUS) == {"key": "c", "seen": True, "within": True}
+        left = page.locator(".next strong").inner_text()
+        page.keyboard.down("Enter")
+        decided(page)
+        expect(page.locator("#said")).to_contain_text("is a copy")
+        page.keyboard.down("Enter")  # again while it is down: a repeat
+        page.keyboard.up("Enter")
+        assert page.evaluate(FOCUS) == {"key": "c", "seen": True, "within": True}
+        assert int(left.split()[0]) - int(page.locator(".next strong").inner_text().split()[0]) == 1
+        # Two decisions are undone one after the other, also by who has just opened the page.
+        page.goto(address(site, "review"))
+        for said in ("same", "different"):
+            page.keyboard.press("u")
+            expect(page.locator(".decided")).to_contain_text(said)
+            expect(page.locator("#said")).to_contain_text(said)
+            expect(page.locator("body:not([data-busy])")).to_be_attached()
+
+
+def test_what_is_beside_each_other_is_seen_whole(site: Site, page: Page, pictures: Callable[[str, bytes], str]) -> None:
+    wide = PHOTO.crop((0, 100, 512, 400))
+    screenshot = Image.new("RGB", (512, 900), "white")
+    screenshot.paste(wide, (0, 60))
+    page.goto(address(site, "try"))
+    page.set_input_files("[name=first]", pictures("a.jpg", jpeg(wide)))
+    page.set_input_files("[name=second]", pictures("b.jpg", jpeg(screenshot)))
+    page.get_by_role("button", name="Compare").click()
+    expect(page.locator(".result .yes")).to_be_visible()
+    settle(page, LOADED)
+    page.keyboard.press("v")
+    stage = page.locator(".stage").bounding_box()
+    assert stage is not None
+    for image in page.locator(".pair img").all():
+        box = image.bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] <= stage["y"] + stage["height"] + 1
+
+
+def test_a_blurred_picture_is_shown_by_touch(site: Site, page: Page) -> None:
+    page.goto(address(site, "review?campaign=coffee.png"))
+    settle(page, LOADED)
+    page.locator(".hint").click()
+    assert page.locator(".pair img").first.evaluate("(image) => getComputedStyle(image).filter") == "none"
+    expect(page.get_by_role("button", name="Blur on or off")).to_have_attribute("aria-pressed", "false")
 
 
 def test_keys_of_a_text_field_decide_nothing(site: Site, page: Page) -> None:

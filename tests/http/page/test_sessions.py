@@ -9,27 +9,22 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fastapi.routing import APIRoute
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
 from consumer.http.keys import new_key
-from consumer.http.page import banks, calibration, entrance, now, review, trial
 from consumer.http.page.sessions import ID_COOKIE, SESSION_COOKIE, TOKEN_HEADER
 from consumer.http.server import STOP_TIMEOUT_S
 from tests.http.conftest import serve
 from tests.http.keys import entry
 from tests.http.page.conftest import HOSTILE_ID, Site
+from tests.http.routes import changing
 from tests.http_fixtures import http_server
 from tests.stack_fixtures import serving
 
 READER, REVIEWER, ADMIN = new_key(), new_key(), new_key()
-CHANGING = sorted(
-    route.path
-    for module in (banks, calibration, entrance, now, review, trial)
-    for route in module.router.routes
-    if isinstance(route, APIRoute) and not (route.methods or set()) <= {"GET", "HEAD"}
-)
+OF_PAGES = [(method, path) for method, path, is_page in changing() if is_page]
+OF_PROGRAMS = [(method, path) for method, path, is_page in changing() if not is_page]
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +135,10 @@ def test_signing_in_leads_to_no_other_site(guarded: httpx.Client, next_page: str
     assert Browser(guarded).sign_in(READER, next_page).headers["location"] == "/"
 
 
-@pytest.mark.parametrize("path", CHANGING)
-def test_nothing_is_changed_without_the_token_of_the_page(site: Site, guarded: httpx.Client, path: str) -> None:
+@pytest.mark.parametrize(("method", "path"), OF_PAGES)
+def test_nothing_is_changed_without_the_token_of_the_page(
+    site: Site, guarded: httpx.Client, method: str, path: str
+) -> None:
     for client in (site.client, guarded):
         somebody = Browser(client)
         token = somebody.token()
@@ -149,12 +146,26 @@ def test_nothing_is_changed_without_the_token_of_the_page(site: Site, guarded: h
         stranger = Browser(client)
         foreign = stranger.token()
         for sent in ("", "0" * 64, foreign):
-            reply = somebody.send("POST", path, headers={TOKEN_HEADER: sent} if sent else {}, data={"key": ADMIN})
+            reply = somebody.send(method, path, headers={TOKEN_HEADER: sent} if sent else {}, data={"key": ADMIN})
             assert (reply.status_code, "session has ended" in reply.text) == (403, True)
-        reply = somebody.send("POST", path, headers={TOKEN_HEADER: token, "sec-fetch-site": "cross-site"})
+        reply = somebody.send(method, path, headers={TOKEN_HEADER: token, "sec-fetch-site": "cross-site"})
         assert reply.status_code == 403
         del somebody.cookies[ID_COOKIE]
-        assert somebody.send("POST", path, headers={TOKEN_HEADER: token}).status_code == 403
+        assert somebody.send(method, path, headers={TOKEN_HEADER: token}).status_code == 403
+
+
+@pytest.mark.parametrize(("method", "path"), OF_PROGRAMS)
+def test_other_sites_change_nothing_by_the_routes_for_programs(
+    site: Site, guarded: httpx.Client, method: str, path: str
+) -> None:
+    for headers in ({"sec-fetch-site": "cross-site"}, {"origin": "https://evil.example"}, {"origin": "null"}):
+        reply = site.client.request(method, path, headers=headers)
+        assert (reply.status_code, reply.json()["reason"]) == (403, "other-site")
+    assert site.client.request(method, path, headers={"host": "evil.example"}).json()["reason"] == "other-host"
+    # Where there are keys, what a browser sends by itself opens nothing.
+    somebody = Browser(guarded)
+    assert somebody.sign_in(ADMIN).status_code == 303
+    assert somebody.send(method, path, headers={"accept": "*/*"}).status_code == 401
 
 
 def test_scopes_and_tenants_hold_on_the_page(site: Site, guarded: httpx.Client) -> None:

@@ -1,8 +1,10 @@
 """A store of thumbnails (moto, over HTTP): pictures are seen whose address has expired, until they are deleted."""
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import closing
+from unittest.mock import Mock
 
 import boto3
 import httpx
@@ -11,7 +13,7 @@ from moto.server import ThreadedMotoServer
 
 from consumer.cli.preflight.access import check_thumbnails
 from consumer.errors import Misconfigured, Unavailable
-from consumer.http.thumbnails import ThumbnailStore
+from consumer.http.thumbnails import ThumbnailStore, ThumbnailWriter
 from consumer.local.process import free_ports
 from consumer.sections import ServeSettings
 from consumer.settings import FetchSettings, Settings
@@ -147,3 +149,20 @@ def test_a_store_that_cannot_be_asked_is_away_and_a_wrong_address_is_said(
     for address in ("thumbnails", "s3://", "gs://thumbnails"):
         with pytest.raises(Misconfigured, match="SEENIT_SERVE_THUMBNAILS"):
             store(bucket, monkeypatch, address)
+
+
+def test_a_fault_of_the_writer_ends_nothing_and_is_tried_again(
+    uploads: Service, bucket: Bucket, page: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configured = settings(bucket, monkeypatch, f"s3://{BUCKET}")
+    configured = configured.model_copy(update={"kafka": uploads.kafka.model_copy(update={"group_id": "faulty"})})
+    shown, stop = Mock(), threading.Event()
+    shown.jpeg.side_effect = [RuntimeError("nobody expected this"), *[b"jpeg"] * 10]
+    kept = ThumbnailStore(configured)
+    worker = threading.Thread(target=ThumbnailWriter(configured, kept, shown).run, args=(stop,))
+    worker.start()
+    uploads.picture("after a fault", jpeg(PHOTO))
+    until(lambda: kept.get("default", "after a fault") == b"jpeg", 60, "the writer has given up")
+    stop.set()
+    worker.join(30)
+    assert shown.jpeg.call_count > 1

@@ -11,8 +11,7 @@ function lay(figure) {
   const image = earlier.querySelector("img");
   if (image && image.naturalWidth) {
     const aspect = image.naturalWidth / image.naturalHeight;
-    stage.style.aspectRatio = String(aspect);
-    stage.style.width = `min(100%, calc(70vh * ${aspect}))`;
+    stage.style.setProperty("--aspect", aspect);
   }
   if (!edit) return;
   const upload = later.querySelector("img");
@@ -75,10 +74,11 @@ document.addEventListener("input", (event) => {
 });
 
 document.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-toggle]");
-  if (!button) return;
-  const figure = button.closest("[data-pair]");
-  button.setAttribute("aria-pressed", String(figure.classList.toggle(button.dataset.toggle)));
+  const toggle = event.target.closest("[data-toggle]")?.dataset.toggle;
+  if (!toggle) return;
+  const figure = event.target.closest("[data-pair]");
+  const isOn = figure.classList.toggle(toggle);
+  figure.querySelector(`button[data-toggle=${toggle}]`).setAttribute("aria-pressed", String(isOn));
   lay(figure);
 });
 
@@ -87,9 +87,10 @@ document.addEventListener("change", (event) => {
 });
 
 document.addEventListener("keydown", (event) => {
+  const within = event.target;
+  if (event.repeat && event.key === "Enter" && within.closest(".decisions")) event.preventDefault(); // one press, one decision
   if (event.ctrlKey || event.altKey || event.metaKey || event.repeat && /^[a-z]$/i.test(event.key)) return;
   if (document.body.hasAttribute("data-busy")) return; // nobody decides what is not there yet
-  const within = event.target;
   if (within.matches("textarea, select, input:not([type=range])")) return;
   if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
     const slider = document.querySelector("[data-slider]");
@@ -142,8 +143,11 @@ document.addEventListener("htmx:responseError", (event) => {
   const { responseText, status } = event.detail.xhr;
   try { show(JSON.parse(responseText).detail); } catch { show(String(status)); }
 });
+let pressed; // the key of the button that a visitor has moved to, and pressed
 document.addEventListener("htmx:beforeRequest", (event) => {
-  if (event.target.closest("#case")) document.body.setAttribute("data-busy", "");
+  if (!event.target.closest("#case")) return;
+  pressed = document.activeElement.closest("#case [data-key]")?.dataset.key;
+  document.body.setAttribute("data-busy", "");
 });
 for (const name of ["htmx:afterSettle", "htmx:responseError", "htmx:sendError"]) {
   document.addEventListener(name, () => document.body.removeAttribute("data-busy"));
@@ -152,6 +156,13 @@ document.addEventListener("htmx:sendError", () => show(document.body.dataset.off
 document.addEventListener("htmx:afterSwap", () => show(""));
 document.addEventListener("htmx:afterSwap", (event) => {
   prepare(event.target);
-  if (event.target.id === "case") document.getElementById("content").focus({ preventScroll: true });
+  if (event.target.id === "case") goOn(event.target);
 });
+
+// Whoever moves by Tab stays on the same button, others are led to what is next; and what was done is said aloud.
+function goOn(part) {
+  const same = pressed && part.querySelector(`[data-key="${pressed}"]:enabled, a[data-key="${pressed}"]`);
+  (same || part.querySelector(".next")).focus({ preventScroll: true });
+  document.getElementById("said").textContent = part.querySelector("[data-said]")?.textContent ?? "";
+}
 document.addEventListener("DOMContentLoaded", () => prepare(document));
