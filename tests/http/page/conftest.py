@@ -22,6 +22,9 @@ from tests.service_fixtures import Service, new_service
 
 SCRIPT = "<img src=x onerror=\"document.title='pwned'\"><script>document.title='pwned'</script>"
 HOSTILE_ID = f"{SCRIPT}\"'&{{{{7*7}}}}"
+# What a browser tells of two pictures laid upon each other.
+BOXES = "[...document.querySelectorAll('.box')].map((box) => Object.values(box.getBoundingClientRect().toJSON()))"
+LOADED = "[...document.querySelectorAll('.pair img')].every((image) => image.complete && image.naturalWidth)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,3 +134,12 @@ def pictures(tmp_path: Path) -> Callable[[str, bytes], str]:
         return str(tmp_path / name)
 
     return write
+
+
+def settle(page: Page, expression: str) -> None:
+    """Wait until an expression is true. Playwright's own way needs `eval`, which the page forbids."""
+    for _ in range(400):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    pytest.fail(f"never true: {expression}")

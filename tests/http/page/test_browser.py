@@ -11,13 +11,11 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from consumer.http.page.rendering import PAGES
-from tests.http.page.conftest import HOSTILE_ID, Site, window
+from tests.http.page.conftest import BOXES, HOSTILE_ID, LOADED, Site, settle, window
 from tests.http.pictures import PHOTO, jpeg
 
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
 MAX_WEIGHT_BYTES, MAX_PAINT_MS = 150_000, 1000
-BOXES = "[...document.querySelectorAll('.box')].map((box) => Object.values(box.getBoundingClientRect().toJSON()))"
-LOADED = "[...document.querySelectorAll('.pair img')].every((image) => image.complete && image.naturalWidth)"
 
 
 def all_messages(site: Site, topic: str) -> list[Message]:
@@ -26,15 +24,6 @@ def all_messages(site: Site, topic: str) -> list[Message]:
     _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0))
     consumer.close()
     return site.service.messages(topic, end)
-
-
-def settle(page: Page, expression: str) -> None:
-    """Wait until an expression is true. Playwright's own way needs `eval`, which the page forbids."""
-    for _ in range(400):
-        if page.evaluate(expression):
-            return
-        page.wait_for_timeout(50)
-    pytest.fail(f"never true: {expression}")
 
 
 def address(site: Site, name: str) -> str:

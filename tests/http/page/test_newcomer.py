@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from consumer.local.binaries import Binaries, home
-from tests.http.page.test_browser import BOXES, LOADED, settle
+from tests.http.page.conftest import BOXES, LOADED, settle
 from tests.http.pictures import PHOTO, jpeg
 
 COMMAND = """
