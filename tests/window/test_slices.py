@@ -346,7 +346,7 @@ class TestExpiry:
             alive.append(len(slice_keys(redis)))
             time.sleep(0.1)
         assert max(alive) <= slices.SLICES + 3
-        assert all(redis.pttl(key) > 0 for key in redis.keys("*"))
+        assert all(redis.pttl(key) != -1 for key in redis.keys("*"))  # -2 where one has just gone
         assert near(window.append([upload("old", 1, 1)])[0]) == []
         assert near(window.append([upload("new", 23, 1)])[0]) == ["23"]
 
