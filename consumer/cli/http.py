@@ -1,7 +1,6 @@
 """`seenit serve`: look-ups over HTTP, and the page. `seenit key`: the keys that it takes."""
 
 import json
-import os
 import sys
 from typing import Annotated
 
@@ -16,9 +15,6 @@ def serve() -> None:
 
     SIGTERM stops it gracefully; SIGUSR1 switches the log to debug, and back.
     """
-    # Read when numpy is loaded. Look-ups come alone: threads of a product of two would mostly wait for each other, and
-    # spin meanwhile on the cores that Triton and the decoders need.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with optional_dependencies():
         from consumer.http.server import HttpService  # noqa: PLC0415
     service = HttpService(begin())

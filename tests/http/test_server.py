@@ -1,9 +1,5 @@
 """`seenit serve` as a process: it does not go on when a part of it has ended."""
 
-import json
-import os
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,27 +16,6 @@ from consumer.telemetry.metrics import HttpMetrics
 from consumer.window.window import RedisWindow
 from tests.http.pictures import PHOTO, jpeg
 from tests.service_fixtures import Service
-
-# Begins to serve, and is refused: anybody could reach that address.
-BEGIN = """
-import json, sys, threadpoolctl
-from consumer.cli.http import serve
-from consumer.errors import Misconfigured
-try:
-    serve()
-except Misconfigured:
-    print(json.dumps({each["prefix"]: each["num_threads"] for each in threadpoolctl.threadpool_info()}))
-"""
-
-
-def test_a_product_of_matrices_keeps_one_core_busy() -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SEENIT_", "OPENBLAS_"))}
-    environment["SEENIT_SERVE_HOST"] = "0.0.0.0"  # noqa: S104
-    done = subprocess.run(
-        [sys.executable, "-c", BEGIN], env=environment, capture_output=True, text=True, check=True, timeout=60
-    )
-    threads = json.loads(done.stdout)
-    assert {name: count for name, count in threads.items() if "openblas" in name} == {"libscipy_openblas": 1}
 
 
 @pytest.mark.parametrize("work", ["_connect", "_observe"])
