@@ -74,7 +74,7 @@ class BankDefined(Body):
     """Data of `bank.defined`: a bank, for one tenant or for all.
 
     Pictures are compared with its entries as strictly as `strictness` says. Those that show an entry of an `allow` bank
-    are not reported as hits of the banks that it `silences`.
+    are not reported as hits of the banks that it `silences`: banks of the same tenant, or of all tenants as it is.
     """
 
     bank: BankName

@@ -38,8 +38,10 @@ class Moderation:
         self._metrics = metrics
         self._decisions = Decisions(kafka)
         self.rejections = Rejections(self._decisions, window)
-        self._worker = FeedbackWorker(kafka, window, model, metrics.count_feedback) if kafka.feedback_topic else None
         self.banks: Banks | None = None
+        self._worker: FeedbackWorker | None = None
+        if kafka.feedback_topic:
+            self._worker = FeedbackWorker(kafka, window, model, metrics.count_feedback, self._is_for_all)
         self._banks_required = False
         self._flood_ends: FloodEnds | None = None
         if kafka.rematches_topic:
@@ -91,6 +93,9 @@ class Moderation:
 
         self._thread = threading.Thread(target=run, name="feedback", daemon=True)
         self._thread.start()
+
+    def _is_for_all(self, tenant: str, bank: str) -> bool:
+        return self.banks is not None and self.banks.is_for_all(tenant, bank)
 
     @property
     def problems(self) -> dict[str, str]:

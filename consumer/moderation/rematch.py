@@ -176,10 +176,9 @@ class Rematcher:
         told = []
         for start in range(0, len(found), LOOKS_AT_ONCE):
             part = found[start : start + LOOKS_AT_ONCE]
-            silenced = self._banks.silenced(self._uploads.requests(part))
-            told += [
-                each for each, banks in zip(part, silenced, strict=True) if each.wanted.entry.key.bank not in banks
-            ]
+            for each, allowed in zip(part, self._banks.silenced(self._uploads.requests(part)), strict=True):
+                if not any(hit.silences(each.wanted.entry.key) for hit in allowed):
+                    told.append(each)
         return told
 
     def _wanted(self) -> list[WantedEntry]:
