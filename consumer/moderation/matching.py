@@ -107,6 +107,11 @@ class Banks:
         with self._lock:
             return dict(self._replica.banks)
 
+    def sizes(self) -> list[tuple[str, int]]:
+        """The name of each bank, and how many entries it has, as far as is known."""
+        with self._lock:
+            return [(key.bank, len(self._replica.of_bank(key))) for key in self._replica.banks]
+
     def entries(self, key: BankKey) -> list[Entry]:
         """All entries of a bank, as far as is known, in the order in which they came."""
         with self._lock:

@@ -102,6 +102,10 @@ class Moderation:
         """Why feedback waits, if it does."""
         return {} if self._worker is None or not self._worker.problem else {"feedback": self._worker.problem}
 
+    def bank_sizes(self) -> list[tuple[str, int]]:
+        """The name of each bank, and how many entries it has, as far as this process knows."""
+        return [] if self.banks is None else self.banks.sizes()
+
     def top_campaigns(self, windows: Sequence[TenantStats]) -> list[tuple[str, str, int]]:
         """Tenant, id and uploads an hour of the campaigns with the highest rates, in the largest of these windows."""
         largest = sorted(windows, key=lambda each: -each.rows)[:MAX_TENANTS]
