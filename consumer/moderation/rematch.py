@@ -203,8 +203,7 @@ class Rematcher:
             values = np.frombuffer(vector, "<f2").astype(np.float32) if vector else None
             shape = self._model.patches
             packed = None if shape is None or features is None else PackedFeatures.of(features, shape)
-            unpacked = None if packed is None else packed.unpacked()
-            wanted.append(WantedEntry(entry, bank, values, unpacked, lookbacks[entry.key]))
+            wanted.append(WantedEntry(entry, bank, values, packed, lookbacks[entry.key]))
         return wanted
 
     def _rest(self, seconds: float) -> None:
