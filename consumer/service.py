@@ -194,6 +194,7 @@ class Service:
             try:
                 self._metrics.window_resets.set(parts.window.stats().resets)
                 self._metrics.campaigns = parts.moderation.top_campaigns(parts.window.tenant_stats())
+                self._metrics.bank_entries = parts.moderation.bank_sizes()
                 problems = self._ready()
                 if "configuration" in problems:
                     # Another model is served by now: its vectors must not be taken for the old one's.

@@ -7,12 +7,14 @@ from contextlib import ExitStack
 
 from consumer.encoder.triton import TritonEncoder
 from consumer.errors import Misconfigured
+from consumer.kafka.sender import Sender
 from consumer.kafka.topic_reader import TopicReader
 from consumer.moderation.entries import EntryEncoder
 from consumer.moderation.loader import BankLoader
 from consumer.moderation.matching import Banks
 from consumer.moderation.rematch import Rematcher
 from consumer.moderation.store import BankStore
+from consumer.moderation.upload_entries import UploadEntries
 from consumer.settings import KafkaSettings, Settings
 from consumer.telemetry.metrics import Metrics
 from consumer.window.window import RedisWindow
@@ -37,7 +39,10 @@ def open_banks(
     banks = Banks(store, encoder.info)
     entries = EntryEncoder(settings, encoder, window)
     stack.callback(entries.close)
-    loader = BankLoader(kafka, store, window, entries)
+    sender = Sender(kafka)
+    stack.callback(sender.close)
+    uploads = UploadEntries(kafka.banks_topic, store, window, encoder.info, sender)
+    loader = BankLoader(kafka, store, entries, uploads)
     rematcher = Rematcher(kafka, encoder.info, window, store, banks, metrics)
     for name, run in (("banks", loader.run), ("rematches", rematcher.run)):
         thread = threading.Thread(target=_run, args=(run, stop), name=name, daemon=True)

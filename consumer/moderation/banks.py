@@ -1,14 +1,15 @@
 """Banks and their entries, as they stand on `image-banks`: a compacted topic of CloudEvents.
 
 A message's key is `["bank", tenant, bank]` or `["entry", tenant, bank, entry_id]` as JSON, with null for the tenant of
-what holds for all; a null value deletes what the key names.
+what holds for all; a null value deletes what the key names. `["picture", tenant, bank, entry_id, message]` is the
+service's own: see `kept`.
 """
 
 import json
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import AwareDatetime, BeforeValidator, Field, ValidationError, model_validator
 
@@ -17,6 +18,7 @@ from consumer.errors import Unprocessable
 from consumer.events import Base64, Body, Name, Record, decode_base64
 from consumer.json_values import cut, parse_json, parse_json_or_none
 from consumer.kafka.messages import OutgoingMessage, event_message
+from consumer.moderation.kept import KeptPicture
 from consumer.verdicts import BankKind
 
 BANK_DEFINED, BANK_ENTRY = "bank.defined", "bank.entry"
@@ -48,14 +50,31 @@ class EntryKey(NamedTuple):
         return BankKey(self.tenant, self.bank)
 
 
-AnyKey = BankKey | EntryKey
+class PictureKey(NamedTuple):
+    """Names the picture that is kept of an entry, as the message `partition:offset` says it."""
+
+    tenant: str | None
+    bank: str
+    entry_id: str
+    message: str
+
+    @classmethod
+    def of(cls, entry: EntryKey, at: tuple[int, int]) -> "PictureKey":
+        return cls(*entry, f"{at[0]}:{at[1]}")
+
+    @property
+    def of_entry(self) -> EntryKey:
+        return EntryKey(self.tenant, self.bank, self.entry_id)
+
+
+AnyKey = BankKey | EntryKey | PictureKey
 
 
 class BankDefined(Body):
     """Data of `bank.defined`: a bank, for one tenant or for all.
 
     Pictures are compared with its entries as strictly as `strictness` says. Those that show an entry of an `allow` bank
-    are not reported as hits of the banks that it `silences`.
+    are not reported as hits of the banks that it `silences`: banks of the same tenant, or of all tenants as it is.
     """
 
     bank: BankName
@@ -117,6 +136,7 @@ class BankEntry(Body):
         return self.expires_at is not None and self.expires_at <= now
 
 
+_KINDS: dict[type[AnyKey], str] = {BankKey: "bank", EntryKey: "entry", PictureKey: "picture"}
 _BODIES: dict[str, type[BankDefined] | type[BankEntry]] = {BANK_DEFINED: BankDefined, BANK_ENTRY: BankEntry}
 
 
@@ -125,17 +145,16 @@ class BankChange:
     """What a message of the topic says of `key`; `body` is None where it is deleted."""
 
     key: AnyKey
-    body: BankDefined | BankEntry | None
+    body: BankDefined | BankEntry | KeptPicture | None
 
 
 def encode_key(key: AnyKey) -> bytes:
     """Write a key as it stands on the topic."""
-    kind: Literal["bank", "entry"] = "entry" if isinstance(key, EntryKey) else "bank"
-    return json.dumps([kind, *key]).encode()
+    return json.dumps([_KINDS[type(key)], *key]).encode()
 
 
-def read_own_key(text: bytes) -> AnyKey:
-    """Read a key that `encode_key` wrote: quicker than `decode_key`, which trusts nothing."""
+def read_own_key(text: bytes) -> BankKey | EntryKey:
+    """Read a key of a bank or an entry that `encode_key` wrote: quicker than `decode_key`, which trusts nothing."""
     kind, *names = json.loads(text)
     return BankKey(*names) if kind == "bank" else EntryKey(*names)
 
@@ -147,6 +166,8 @@ def decode_key(text: bytes | None) -> AnyKey:
             return BankKey(tenant, bank)
         case ["entry", str() | None as tenant, str() as bank, str() as entry_id]:
             return EntryKey(tenant, bank, entry_id)
+        case ["picture", str() | None as tenant, str() as bank, str() as entry_id, str() as message]:
+            return PictureKey(tenant, bank, entry_id, message)
     raise Unprocessable(
         "malformed-event", 'the key has to be ["bank", tenant, bank] or ["entry", tenant, bank, entry_id] as JSON'
     )
@@ -161,6 +182,11 @@ def parse_change(record: Record) -> BankChange:
         raise Unprocessable("malformed-event", f"the key has to be written as {expected}: spaces and escapes count")
     if record.value is None:
         return BankChange(key, None)
+    if isinstance(key, PictureKey):
+        kept = KeptPicture.read(record)
+        if PictureKey.of(key.of_entry, kept.row.at) != key:
+            raise Unprocessable("malformed-event", "the key of this message names another message than its value")
+        return BankChange(key, kept)
     kind, data = _read_cloud_event(record, record.value)
     if not isinstance(kind, str) or kind not in _BODIES:
         raise Unprocessable("unknown-event", f"event type {cut(str(kind), 80)!r} is not one of {', '.join(_BODIES)}")
@@ -193,6 +219,11 @@ def change_message(topic: str, change: BankDefined | BankEntry) -> OutgoingMessa
     return event_message(topic, kind, str(uuid.uuid4()), encode_key(change.key).decode(), datetime.now(UTC), change)
 
 
+def picture_message(topic: str, key: EntryKey, kept: KeptPicture) -> OutgoingMessage:
+    """Write the message that keeps the picture of an entry."""
+    return OutgoingMessage(topic, encode_key(PictureKey.of(key, kept.row.at)), kept.value, kept.headers)
+
+
 def removal_message(topic: str, key: AnyKey) -> OutgoingMessage:
-    """Write the message that deletes a bank or an entry."""
+    """Write the message that deletes a bank, an entry or what is kept of one."""
     return OutgoingMessage(topic, encode_key(key), None, ())

@@ -1,9 +1,9 @@
 """Campaigns: uploads of a tenant that show the same picture, and whether they come in floods.
 
 `join` asks a script of the window, `lua/join.lua`, which also says what a campaign is. It is idempotent by image id:
-a repeated upload is counted once, gets the answer that it got at first, and tells the floods that it told. Since a
-flood is told by an upload that the script has not seen before, it is told in the transaction that answers this upload,
-by whichever process commits it.
+a repeated upload is counted once, gets the answer that it got at first, and tells the flood that it told. Since a flood
+begins with an upload that the script has not seen before, that is told in the transaction that answers this upload, by
+whichever process commits it. What tells that it is over is in `flood_ends`.
 
 What Redis holds of campaigns is not recovered where it is lost: they begin again with the window that is there then.
 """
@@ -12,7 +12,7 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from consumer.errors import Unavailable
 from consumer.moderation.decisions import Partners
@@ -140,10 +140,10 @@ class Campaigns:
             by_tenant.setdefault(duplicates[index].tenant, []).append(index)
         calls: list[Call] = []
         for tenant, those in by_tenant.items():
-            bound = self._settings.tenant_flood_uploads_per_hour.get(tenant, self._settings.flood_uploads_per_hour)
+            bound = bound_of(self._settings, tenant)
             arguments = [argument for index in those for argument in _arguments(duplicates[index], answers[index])]
             calls.append((tenant, ["1" if self._window.loss_guard.recovers else "", str(bound), *arguments]))
-        replies = dict(zip(by_tenant, map(iter, _call(self._window, "join", calls)), strict=True))
+        replies = dict(zip(by_tenant, map(iter, call(self._window, "join", calls)), strict=True))
         return [next(replies[duplicates[index].tenant]) for index in indexes]
 
     def _answer(self, duplicates: Sequence[Duplicate], questions: Mapping[int, _Question]) -> dict[int, bool]:
@@ -168,13 +168,18 @@ def newest_campaigns(window: RedisWindow, tenants: Iterable[str], limit: int = M
     calls: list[Call] = [(tenant, ["", limit]) for tenant in tenants]
     listed = [
         ListedCampaign(tenant, _campaign(*reply[:5]), bool(reply[5]))
-        for (tenant, _), replies in zip(calls, _call(window, "list", calls), strict=True)
+        for (tenant, _), replies in zip(calls, call(window, "list", calls), strict=True)
         for reply in replies
     ]
     return sorted(listed, key=lambda each: (-each.campaign.uploads_per_hour, -each.campaign.size))
 
 
-def _call(window: RedisWindow, name: str, calls: Sequence[Call]) -> list[Any]:
+def bound_of(settings: CampaignsSettings, tenant: str) -> float:
+    """More uploads of one campaign in an hour than this are a flood."""
+    return settings.tenant_flood_uploads_per_hour.get(tenant, settings.flood_uploads_per_hour)
+
+
+def call(window: RedisWindow, name: str, calls: Sequence[Call]) -> list[Any]:
     """Run a script, and return its replies. Raises Unavailable while the window is to be recovered."""
     while True:
         try:
@@ -203,12 +208,18 @@ def _joined(tenant: str, reply: Sequence[Any]) -> Joined:
     floods = []
     for start in range(6, len(reply), _FLOOD_PARTS):
         name, state, rate, bound, ms = reply[start : start + _FLOOD_PARTS]
-        flood = Flood(
-            campaign=decode_name(name), tenant=tenant, uploads_per_hour=rate, bound=float(bound), state=state.decode()
-        )
-        identity = json.dumps([tenant, flood.campaign, flood.state, ms])
-        floods.append(ToldFlood(str(uuid.uuid5(_NAMESPACE, identity)), flood, _time(ms)))
+        floods.append(told_flood(tenant, name, state.decode(), rate, float(bound), ms))
     return Joined(_campaign(*reply[1:6]), tuple(floods))
+
+
+def told_flood(
+    tenant: str, name: bytes, state: Literal["began", "ended"], rate: int, bound: float, ms: int
+) -> ToldFlood:
+    """Say that a flood of a campaign has begun or ended."""
+    campaign = decode_name(name)
+    flood = Flood(campaign=campaign, tenant=tenant, uploads_per_hour=rate, bound=bound, state=state)
+    identity = json.dumps([tenant, campaign, state, ms])
+    return ToldFlood(str(uuid.uuid5(_NAMESPACE, identity)), flood, _time(ms))
 
 
 def _campaign(image_id: bytes, size: int, first_ms: int, last_ms: int, rate: int) -> Campaign:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.encoder.contract import ModelInfo, VerificationRule
-from consumer.encoder.views import EncodedViews, Features, PackedFeatures
+from consumer.encoder.views import EncodedViews, PackedFeatures
 from consumer.errors import Unavailable
 from consumer.images.region import WHOLE_IMAGE
 from consumer.moderation.candidates import BankRequest
@@ -24,7 +24,7 @@ from consumer.moderation.shelf import Entry
 from consumer.moderation.store import BankRow
 from consumer.settings import KafkaSettings
 from consumer.verdicts import Evidence
-from consumer.verification.look import verify
+from consumer.verification.looks import Candidate, Comparison, look_at
 from consumer.window.changelog import ChangelogReader, Tombstone, Upsert, parse_change
 from consumer.window.records import Position, RecordContent, decode_name, decode_record, to_datetime
 from consumer.window.replica import PAGE_ENTRIES, Page
@@ -48,7 +48,7 @@ class WantedEntry:
     entry: Entry
     bank: BankRow
     vector: NDArray[np.float32] | None
-    features: Features | None
+    features: PackedFeatures | None
     lookback_s: float | None
 
 
@@ -240,19 +240,18 @@ class EarlierUploads:
         self, wanted: WantedEntry, near: Sequence[StoredUpload], rule: VerificationRule, shape: tuple[int, int]
     ) -> list[EarlierUpload]:
         stored = self._window.read_patches([(each.tenant, each.position) for each in near])
-        pairs = [
-            (each, features)
+        if wanted.features is None:
+            return []
+        # As in a verdict: does the upload show the entry?
+        comparisons = [
+            Comparison(Candidate(0, 0, each.l2, each), features, wanted.features)
             for each, patches in zip(near, stored, strict=True)
             if (features := PackedFeatures.of(each.patches or patches or b"", shape)) is not None
         ]
-        if wanted.features is None or not pairs:
-            return []
-        l2 = np.array([each.l2 for each, _ in pairs], np.float32)
-        looked = verify([features.unpacked() for _, features in pairs], [wanted.features] * len(pairs), l2, rule)
         return [
-            EarlierUpload(wanted, each, verification.to_evidence(True))
-            for (each, _), verification in zip(pairs, looked, strict=True)
-            if rule.accepts(each.l2, verification.score, wanted.bank.strictness)
+            EarlierUpload(wanted, candidate.picture, looked.to_evidence(True))
+            for candidate, looked in look_at(comparisons, rule)
+            if rule.accepts(candidate.l2, looked.score, wanted.bank.strictness)
         ]
 
 

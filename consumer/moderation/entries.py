@@ -68,9 +68,9 @@ class EntryEncoder:
         for index, new in enumerate(entries):
             entry = new.entry
             if entry.pdq is not None:
-                made[index] = NewRow(new.name, _row(new, pdq=entry.pdq.lower()))
-            elif entry.image_id is not None:
-                made[index] = self._of_upload(new, entry.image_id)
+                made[index] = NewRow(new.name, entry_row(new, pdq=entry.pdq.lower()))
+            elif (upload := upload_of(entry)) is not None:
+                made[index] = self._of_upload(new, *upload)
             else:
                 decoding[index] = self._threads.submit(self._decode, entry)
         decoded: dict[int, _Decoded] = {}
@@ -88,12 +88,11 @@ class EntryEncoder:
                 future.cancel()
         for index, encoded in zip(decoded, self._encode([each.picture for each in decoded.values()]), strict=True):
             new = entries[index]
-            made[index] = NewRow(new.name, _row(new, digest=decoded[index].digest), *encoded)
+            made[index] = NewRow(new.name, entry_row(new, digest=decoded[index].digest), *encoded)
         return [made[index] for index in range(len(entries))]
 
-    def _of_upload(self, new: NewEntry, image_id: str) -> NewRow | Unprocessable:
+    def _of_upload(self, new: NewEntry, tenant: str, image_id: str) -> NewRow | Unprocessable:
         """Take what the window stores of an upload."""
-        tenant = new.entry.tenant or DEFAULT_TENANT
         record = self._window.find_record(tenant, image_id)
         if record is None:
             return Unprocessable(
@@ -102,7 +101,7 @@ class EntryEncoder:
                 "exact copy by its original, and add what has left the window by its address or its bytes",
             )
         content = decode_record(record.record)
-        row = _row(new, digest=content.digest, of_image=(tenant, image_id))
+        row = entry_row(new, digest=content.digest, of_image=(tenant, image_id))
         return NewRow(new.name, row, content.vector, record.patches)
 
     def _decode(self, entry: BankEntry) -> _Decoded:
@@ -155,9 +154,15 @@ class EntryEncoder:
         self.rest()
 
 
-def _row(
+def upload_of(entry: BankEntry) -> tuple[str, str] | None:
+    """The tenant and the image id of the upload that an entry is, if it is one."""
+    return None if entry.image_id is None else (entry.tenant or DEFAULT_TENANT, entry.image_id)
+
+
+def entry_row(
     new: NewEntry, digest: bytes | None = None, pdq: str | None = None, of_image: tuple[str, str] | None = None
 ) -> EntryRow:
+    """Make what is stored of an entry beside vector and features."""
     entry = new.entry
     return EntryRow(
         at=new.at,

@@ -56,13 +56,22 @@ class FeedbackWorker:
     """Reads the feedback topic as a member of a group, until `run` is told to stop."""
 
     def __init__(
-        self, settings: KafkaSettings, window: RedisWindow, model: ModelInfo, count: Callable[[str], None]
+        self,
+        settings: KafkaSettings,
+        window: RedisWindow,
+        model: ModelInfo,
+        count: Callable[[str], None],
+        is_for_all: Callable[[str, str], bool],
     ) -> None:
-        """`count` is called with confirm, reject or refused for each event that was answered."""
+        """`count` is called with confirm, reject or refused for each event that was answered.
+
+        `is_for_all` tells whether what a tenant knows by a name is a bank of all tenants.
+        """
         self._settings = settings
         self._pictures = KnownPictures(window)
         self._model = Model(name=model.name, version=model.version)
         self._count = count
+        self._is_for_all = is_for_all
         self.problem = ""  # why feedback waits, in words for an operator
 
     def run(self, stop: threading.Event) -> None:
@@ -169,6 +178,12 @@ class FeedbackWorker:
         if stored is None:
             raise Unprocessable("unknown-picture", "to_bank: neither picture is in the window any more")
         bank, tenant = feedback.to_bank or "", feedback.tenant
+        if self._is_for_all(tenant, bank):
+            raise Unprocessable(
+                "unknown-bank",
+                f"to_bank: the bank {cut(bank, 80)!r} is for all tenants, and feedback is one tenant's: name a bank of "
+                f"{cut(tenant, 80)!r}, or let who keeps that bank add the picture to it",
+            )
         entry_id = str(uuid.uuid5(_NAMESPACE, json.dumps([tenant, bank, stored])))
         note = None if feedback.note is None else cut(feedback.note, NOTE_LENGTH - 1)
         entry = BankEntry(bank=bank, entry_id=entry_id, tenant=tenant, image_id=stored, note=note, source="feedback")

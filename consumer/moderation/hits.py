@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from consumer.moderation.banks import BankKey, EntryKey
 from consumer.moderation.shelf import Entry
 from consumer.moderation.store import BankRow
 from consumer.verdicts import BankHit, Evidence, SilencedBy
@@ -28,6 +29,10 @@ class Hit(NamedTuple):
     l2: float | None
     evidence: Evidence | None = None
 
+    def silences(self, entry: EntryKey) -> bool:
+        """Whether an allowed entry silences another: each of a bank of the same tenant, or both of all tenants'."""
+        return BankKey(self.entry.key.tenant, entry.bank) == entry.of_bank and entry.bank in self.bank.silences
+
     def told(self) -> BankHit:
         """Put it in the words of verdicts."""
         return bank_hit(self.entry, self.bank, self.l2, self.evidence, exact=self.exact)
@@ -45,7 +50,7 @@ def result_of(hits: Sequence[Hit]) -> BankResult:
     for hit in sorted(hits, key=lambda each: (not each.exact, each.l2 or 0.0, each.entry.name)):
         if hit.bank.kind == "allow":
             continue
-        silencers = [each for each in allowed if each.view == hit.view and hit.entry.key.bank in each.bank.silences]
+        silencers = [each for each in allowed if each.view == hit.view and each.silences(hit.entry.key)]
         silencing |= {each.entry.key for each in silencers}
         if not silencers:
             reported.setdefault(hit.entry.name, hit)

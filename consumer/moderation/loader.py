@@ -1,8 +1,11 @@
-"""Fills the copy of the banks in Redis from `image-banks`: one process at a time, the one that has the lease."""
+"""Fills the copy of the banks in Redis from `image-banks`: one process at a time, the one that has the lease.
+
+It also keeps on the topic what it made of uploads: see `kept`.
+"""
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from confluent_kafka.admin import AdminClient
@@ -11,11 +14,12 @@ from consumer.errors import Unavailable, Unprocessable
 from consumer.events import Record
 from consumer.kafka.config import client_options
 from consumer.kafka.topic_reader import TopicReader, find_topic_id
-from consumer.moderation.banks import BankDefined, BankEntry, encode_key, parse_change
+from consumer.moderation.banks import BankDefined, BankEntry, PictureKey, encode_key, parse_change
 from consumer.moderation.entries import EntryEncoder, NewEntry
+from consumer.moderation.kept import KeptPicture
 from consumer.moderation.store import BankRow, BankStore, EntryRow, NewRow
+from consumer.moderation.upload_entries import Batch, UploadEntries
 from consumer.settings import KafkaSettings
-from consumer.window.window import RedisWindow
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +36,14 @@ CHECK_READS = 4
 class BankLoader:
     """Keeps the copy in Redis up to date, in a thread of its own."""
 
-    def __init__(self, settings: KafkaSettings, store: BankStore, window: RedisWindow, encoder: EntryEncoder) -> None:
+    def __init__(
+        self, settings: KafkaSettings, store: BankStore, encoder: EntryEncoder, uploads: UploadEntries
+    ) -> None:
         self._settings = settings
         self._store = store
-        self._window = window
         self._encoder = encoder
-        self._lease = store.lease()
+        self._uploads = uploads
+        self.lease = store.lease()
         self._admin = AdminClient(client_options(settings))
 
     def run(self, stop: threading.Event) -> None:
@@ -45,7 +51,7 @@ class BankLoader:
         reported = ""
         while not stop.is_set():
             try:
-                if self._lease.hold():
+                if self.lease.hold():
                     self._load(stop)
                 reported = ""
             except Unavailable as error:
@@ -56,22 +62,21 @@ class BankLoader:
                 log.exception("banks are not read")
             stop.wait(TRY_LEASE_EVERY_S)
         try:
-            self._lease.release()
+            self.lease.release()
         except Unavailable as error:
             log.debug("the lease is left to run out: %s", error)
 
     def _load(self, stop: threading.Event) -> None:
         """Read the topic from where the copy ends on, and write what it says, for as long as the lease holds."""
         topic_id = self._topic_id()
-        epoch, next_offsets = self._store.begin(self._lease, topic_id)
+        epoch, next_offsets = self._store.begin(self.lease, topic_id)
         idle_reads = 0
         with TopicReader(self._settings, self._settings.banks_topic, next_offsets) as reader:
             # Also while nothing comes: a copy that Redis lost, or whose topic is gone, is begun under another epoch.
-            while self._lease.hold() and self._store.begin(self._lease, topic_id)[0] == epoch and not stop.is_set():
-                rows = self._make_rows(reader.read(BATCH_MESSAGES, WAIT_S))
-                if rows or reader.next_offsets != next_offsets:
-                    self._store.write(self._lease, epoch, rows, reader.next_offsets)
-                    self._check_uploads(epoch, rows)
+            while self.lease.hold() and self._store.begin(self.lease, topic_id)[0] == epoch and not stop.is_set():
+                records = reader.read(BATCH_MESSAGES, WAIT_S)
+                if records or reader.next_offsets != next_offsets:
+                    self.take_in(records, epoch, reader.next_offsets)
                     next_offsets = dict(reader.next_offsets)
                     idle_reads = 0
                 idle_reads += 1
@@ -80,54 +85,49 @@ class BankLoader:
                 if idle_reads % CHECK_READS == 0:
                     topic_id = self._topic_id()
 
+    def take_in(self, records: Sequence[Record], epoch: str, next_offsets: Mapping[int, int]) -> None:
+        """Write what some messages say, and up to where the topic is read with them. Raises Unavailable."""
+        batch = self._make_batch(records)
+        rows = self._uploads.write(batch, lambda some: self._store.write(self.lease, epoch, some, {}))
+        self._store.write(self.lease, epoch, rows, next_offsets)
+
     def _topic_id(self) -> str:
         return find_topic_id(self._admin, self._settings.banks_topic)
 
-    def _make_rows(self, records: Sequence[Record]) -> list[NewRow]:
+    def _make_batch(self, records: Sequence[Record]) -> Batch:
         """Make the rows of some messages: of several about one key the last counts."""
-        rows: dict[bytes, NewRow] = {}
-        entries: dict[bytes, NewEntry] = {}
+        batch = Batch()
         for record in records:
             try:
                 change = parse_change(record)
             except Unprocessable:  # the rematcher answers it
                 continue
             name, at = encode_key(change.key), (record.partition, record.offset)
-            entries.pop(name, None)
-            rows[name] = NewRow(name, None)
+            if isinstance(change.key, PictureKey):
+                batch.pictures[change.key] = change.body if isinstance(change.body, KeptPicture) else None
+                continue
+            batch.entries.pop(name, None)
+            batch.rows[name] = NewRow(name, None)
             if isinstance(change.body, BankEntry) and not change.body.is_expired(datetime.now(UTC)):
-                entries[name] = NewEntry(name, at, change.body)
+                batch.entries[name] = NewEntry(name, at, change.body)
             elif isinstance(change.body, BankDefined):
-                rows[name] = NewRow(name, _bank_row(change.body, at))
-        made_rows = self._encoder.encode(list(entries.values()), self._keep_lease)
-        for new, made in zip(entries.values(), made_rows, strict=True):
+                batch.rows[name] = NewRow(name, _bank_row(change.body, at))
+        made_rows = self._encoder.encode(list(batch.entries.values()), self._keep_lease)
+        batch.made = dict(zip(batch.entries, made_rows, strict=True))
+        self._uploads.complete(batch)
+        for name, made in batch.made.items():
             if isinstance(made, NewRow):
-                rows[new.name] = made
+                batch.rows[name] = made
             else:  # an entry that was there before is replaced by none: so it stands on the topic
-                self._store.note_failure(new.at, made)
-                log.warning("no entry %s: %s", new.name.decode(), made)
-        # One that failed in an attempt that was not written may have been made now.
-        self._store.forget_failures([row.row.at for row in rows.values() if isinstance(row.row, EntryRow)])
-        return list(rows.values())
+                self._store.note_failure(batch.entries[name].at, made)
+                log.warning("no entry %s: %s", name.decode(), made)
+        # One that failed in an attempt that was not written may have been made now, and so may one that was kept.
+        self._store.forget_failures([row.row.at for row in batch.rows.values() if isinstance(row.row, EntryRow)])
+        return batch
 
     def _keep_lease(self) -> None:
-        if not self._lease.hold():
+        if not self.lease.hold():
             raise Unavailable("redis", "another process fills the banks by now")
-
-    def _check_uploads(self, epoch: str, rows: Sequence[NewRow]) -> None:
-        """Remove entries of uploads that were deleted while they were written here.
-
-        Whoever deletes an upload removes its entries, and may have looked for them before they were there.
-        """
-        gone = []
-        for new in rows:
-            row = new.row
-            if not isinstance(row, EntryRow) or row.of_image is None or self._window.find_record(*row.of_image):
-                continue
-            self._store.note_failure(row.at, Unprocessable("not-found", "the upload was deleted"))
-            gone.append(NewRow(new.name, None))
-        if gone:
-            self._store.write(self._lease, epoch, gone, {})
 
 
 def _bank_row(bank: BankDefined, at: tuple[int, int]) -> BankRow:

@@ -97,10 +97,20 @@ class Banks:
         with self._lock:
             return self._replica.banks.get(key)
 
+    def is_for_all(self, tenant: str, name: str) -> bool:
+        """Read what changed; tell whether the bank that a tenant knows by a name is one of all tenants."""
+        self.sync()
+        return self.bank(BankKey(tenant, name)) is None and self.bank(BankKey(None, name)) is not None
+
     def known(self) -> dict[BankKey, BankRow]:
         """All banks, as far as is known."""
         with self._lock:
             return dict(self._replica.banks)
+
+    def sizes(self) -> list[tuple[str, int]]:
+        """The name of each bank, and how many entries it has, as far as is known."""
+        with self._lock:
+            return [(key.bank, len(self._replica.of_bank(key))) for key in self._replica.banks]
 
     def entries(self, key: BankKey) -> list[Entry]:
         """All entries of a bank, as far as is known, in the order in which they came."""
@@ -135,12 +145,9 @@ class Banks:
         """Find the entries that each upload shows, of those that were read. Raises Unavailable("redis", ...)."""
         return [result_of(hits) for hits in self._hits(requests)]
 
-    def silenced(self, requests: Sequence[BankRequest]) -> list[set[str]]:
-        """Name the banks whose hits allowed entries silence, for each upload as a whole. Raises Unavailable."""
-        return [
-            {bank for hit in hits if hit.view == 0 and hit.bank.kind == "allow" for bank in hit.bank.silences}
-            for hits in self._hits(requests)
-        ]
+    def silenced(self, requests: Sequence[BankRequest]) -> list[list[Hit]]:
+        """Find the allowed entries that each upload shows as a whole, which silence others. Raises Unavailable."""
+        return [[hit for hit in hits if hit.view == 0 and hit.bank.kind == "allow"] for hits in self._hits(requests)]
 
     def _hits(self, requests: Sequence[BankRequest]) -> list[list[Hit]]:
         """Find the entries that each upload shows, those that are allowed among them. Raises Unavailable."""

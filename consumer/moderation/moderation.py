@@ -12,6 +12,7 @@ from consumer.moderation.bank_threads import open_banks, require_banks
 from consumer.moderation.campaigns import Campaigns, newest_campaigns
 from consumer.moderation.decisions import Decisions
 from consumer.moderation.feedback import FeedbackWorker
+from consumer.moderation.flood_ends import FloodEnds
 from consumer.moderation.matching import Banks
 from consumer.moderation.rejections import Rejections
 from consumer.settings import Settings
@@ -37,18 +38,28 @@ class Moderation:
         self._metrics = metrics
         self._decisions = Decisions(kafka)
         self.rejections = Rejections(self._decisions, window)
-        self._worker = FeedbackWorker(kafka, window, model, metrics.count_feedback) if kafka.feedback_topic else None
         self.banks: Banks | None = None
+        self._worker: FeedbackWorker | None = None
+        if kafka.feedback_topic:
+            self._worker = FeedbackWorker(kafka, window, model, metrics.count_feedback, self._is_for_all)
         self._banks_required = False
+        self._flood_ends: FloodEnds | None = None
+        if kafka.rematches_topic:
+            count = metrics.floods.labels("ended").inc
+            self._flood_ends = FloodEnds(kafka, settings.campaigns, window, model, count)
         self._stop = threading.Event()
         self._stack = ExitStack()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        """Begin to read banks and decisions; `catch_up` waits until all of it is known."""
+        """Begin to read banks and decisions, which `catch_up` waits for, and to look at floods."""
         self._decisions.start()
         if self._settings.kafka.banks_topic:
             self.banks = open_banks(self._stack, self._settings, self._encoder, self._window, self._metrics, self._stop)
+        if self._flood_ends is not None:
+            thread = threading.Thread(target=self._flood_ends.run, args=(self._stop,), name="floods", daemon=True)
+            self._stack.callback(thread.join, CLOSE_TIMEOUT_S)  # it may wait for brokers that do not answer
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,10 +94,17 @@ class Moderation:
         self._thread = threading.Thread(target=run, name="feedback", daemon=True)
         self._thread.start()
 
+    def _is_for_all(self, tenant: str, bank: str) -> bool:
+        return self.banks is not None and self.banks.is_for_all(tenant, bank)
+
     @property
     def problems(self) -> dict[str, str]:
         """Why feedback waits, if it does."""
         return {} if self._worker is None or not self._worker.problem else {"feedback": self._worker.problem}
+
+    def bank_sizes(self) -> list[tuple[str, int]]:
+        """The name of each bank, and how many entries it has, as far as this process knows."""
+        return [] if self.banks is None else self.banks.sizes()
 
     def top_campaigns(self, windows: Sequence[TenantStats]) -> list[tuple[str, str, int]]:
         """Tenant, id and uploads an hour of the campaigns with the highest rates, in the largest of these windows."""

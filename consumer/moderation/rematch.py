@@ -176,10 +176,9 @@ class Rematcher:
         told = []
         for start in range(0, len(found), LOOKS_AT_ONCE):
             part = found[start : start + LOOKS_AT_ONCE]
-            silenced = self._banks.silenced(self._uploads.requests(part))
-            told += [
-                each for each, banks in zip(part, silenced, strict=True) if each.wanted.entry.key.bank not in banks
-            ]
+            for each, allowed in zip(part, self._banks.silenced(self._uploads.requests(part)), strict=True):
+                if not any(hit.silences(each.wanted.entry.key) for hit in allowed):
+                    told.append(each)
         return told
 
     def _wanted(self) -> list[WantedEntry]:
@@ -204,8 +203,7 @@ class Rematcher:
             values = np.frombuffer(vector, "<f2").astype(np.float32) if vector else None
             shape = self._model.patches
             packed = None if shape is None or features is None else PackedFeatures.of(features, shape)
-            unpacked = None if packed is None else packed.unpacked()
-            wanted.append(WantedEntry(entry, bank, values, unpacked, lookbacks[entry.key]))
+            wanted.append(WantedEntry(entry, bank, values, packed, lookbacks[entry.key]))
         return wanted
 
     def _rest(self, seconds: float) -> None:

@@ -165,6 +165,12 @@ class BankStore:
         features: list[bytes | None] = self._store.command("HMGET", self._keys[2], *names) if names else []
         return features
 
+    def read_entries(self, names: Sequence[bytes]) -> list[tuple[EntryRow, bytes] | None]:
+        """Read row and vector, as bytes, stored under the name of each entry; None for one that is not there."""
+        rows = self._store.command("HMGET", self._keys[1], *names) if names else []
+        read = [None if row is None else decode_row(row) for row in rows]
+        return [None if row is None else (EntryRow.model_validate_json(row[0]), row[1]) for row in read]
+
     def read_pictures(self, names: Sequence[bytes]) -> list[tuple[str | None, bytes] | None]:
         """Read digest and vector, as bytes, stored under the name of each entry; None for one that is gone."""
         rows = self._store.command("HMGET", self._keys[1], *names) if names else []

@@ -39,10 +39,10 @@ def read_banks(settings: KafkaSettings) -> KnownBanks:
                     known.entries.pop(key, None)
                     if isinstance(body, BankEntry):
                         known.entries[key] = body
-                elif isinstance(body, BankDefined):
-                    known.banks[key] = body
-                else:
+                elif isinstance(key, BankKey):
                     known.banks.pop(key, None)
+                    if isinstance(body, BankDefined):
+                        known.banks[key] = body
             if records:
                 heard_s = time.monotonic()
             elif time.monotonic() - heard_s > PATIENCE_S:

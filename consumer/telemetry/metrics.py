@@ -2,6 +2,7 @@
 
 import platform
 import time
+from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from importlib.metadata import version
@@ -24,7 +25,7 @@ _L2 = tuple(step / 20 for step in range(1, 29))
 # Tenants with a series of their own, the largest first; the rest share one. Their names come from strangers.
 MAX_TENANTS = 20
 OTHER_TENANTS = "(others)"
-# Banks with a series of their own, the first that have hits.
+# Banks with a series of their own, the first that have hits, and those with most entries.
 MAX_BANKS, OTHER_BANKS = 50, "(others)"
 # An image id may have 2,048 letters.
 MAX_LABEL_LENGTH = 256
@@ -42,14 +43,15 @@ class TenantWindow(NamedTuple):
 class Metrics(Collector):
     """All metrics of one service.
 
-    Most are counted as things happen. Three are read only when Prometheus asks: `lags`, messages by partition;
-    `windows`, which gives (tenant, records, bytes, oldest_ms or None) of each window; and `campaigns`, the few with the
-    highest rates: (tenant, id, uploads an hour).
+    Most are counted as things happen. Four are read only when Prometheus asks: `lags`, messages by partition;
+    `windows`, which gives (tenant, records, bytes, oldest_ms or None) of each window; `campaigns`, the few with the
+    highest rates: (tenant, id, uploads an hour); and `bank_entries`: (name, entries) of each bank.
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.lags: Mapping[int, int] = {}
         self.campaigns: Iterable[tuple[str, str, int]] = ()
+        self.bank_entries: Iterable[tuple[str, int]] = ()
         self.windows: Callable[[], Iterable[tuple[str, int, int, int | None]]] = tuple
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         histogram = partial(Histogram, registry=registry)
@@ -143,6 +145,10 @@ class Metrics(Collector):
         for names, rate in named.items():
             rates.add_metric(names, rate)
         yield rates
+        entries = GaugeMetricFamily("seenit_bank_entries", "Entries of banks, of all tenants' by name", labels=["bank"])
+        for bank, count in largest_banks(self.bank_entries).items():
+            entries.add_metric([bank], count)
+        yield entries
         embeddings = GaugeMetricFamily("seenit_window_embeddings", "Embeddings mirrored from Redis", labels=["tenant"])
         size = GaugeMetricFamily("seenit_window_bytes", "Memory of the mirrored embeddings", labels=["tenant"])
         age = GaugeMetricFamily("seenit_window_age_seconds", "Age of the oldest mirrored embedding", labels=["tenant"])
@@ -182,6 +188,18 @@ class HttpMetrics:
         self.dependency_up = gauge(
             "seenit_http_dependency_up", "1 when it could be asked the last time", ["dependency"]
         )
+
+
+def largest_banks(entries: Iterable[tuple[str, int]], limit: int = MAX_BANKS) -> dict[str, int]:
+    """Sum the entries of banks by name: of those with the most entries, and of all others as OTHER_BANKS."""
+    counts = Counts[str]()
+    for bank, count in entries:
+        counts[_series_name(bank)] += count
+    named = dict(counts.most_common(limit))
+    rest = counts.total() - sum(named.values())
+    if rest:
+        named[OTHER_BANKS] = named.get(OTHER_BANKS, 0) + rest
+    return named
 
 
 def largest_tenants(windows: Iterable[TenantWindow], limit: int = MAX_TENANTS) -> list[TenantWindow]:

@@ -31,7 +31,7 @@ ROW_OVERHEAD_BYTES = 350
 _SCRIPTS = {
     **{name: ("window", name) for name in ("sync", "read", "exact", "stage", "restore")},
     **{name: ("window", name) for name in ("claim", "advance", "reopen", "remember")},
-    **{name: ("window", "campaigns", name) for name in ("forget", "join", "member", "list")},
+    **{name: ("window", "campaigns", name) for name in ("forget", "join", "ends", "member", "list")},
 }
 # The first word of the errors that the scripts themselves return.
 _GONE, _RECOVERING = "WINDOWGONE", "WINDOWREBUILDING"

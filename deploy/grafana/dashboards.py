@@ -205,6 +205,13 @@ MODERATION = [
             "Less than the retention in a busy window: SEENIT_WINDOW_MAX_BYTES has cut it short.",
         ),
         Panel(
+            "Entries of banks",
+            "short",
+            {"{{bank}}": "max by (bank) (seenit_bank_entries)"},
+            "The 50 banks with most entries by name; all others together as (others).",
+            stacked=True,
+        ),
+        Panel(
             "Model",
             "none",
             {"{{name}} {{version}}": "count by (name, version) (seenit_model_info)"},

@@ -243,6 +243,29 @@ def test_an_entry_of_an_upload_goes_when_the_upload_is_deleted(moderated: Modera
     moderated.await_banks(copy)
 
 
+def test_an_entry_of_an_upload_outlives_the_window_and_all_that_redis_has(
+    moderated: Moderated, redis_server: str
+) -> None:
+    page = PHOTOGRAPHS["page.png"]
+    moderated.service.picture("page", page)
+    moderated.service.await_verdict("page")
+    moderated.change(BankDefined(bank="pages", kind="block"), BankEntry(bank="pages", entry_id="p", image_id="page"))
+    copy = edited(page, "zoom", np.random.default_rng(0))
+    moderated.await_banks(copy, "pages")
+    with Redis.from_url(redis_server) as redis:
+        prefix = moderated.service.environment["SEENIT_REDIS_KEY_PREFIX"]
+        redis.delete(*redis.scan_iter(f"{prefix}:*"))
+    assert [hit.entry_id for hit in moderated.await_banks(copy, "pages").banks] == ["p"]
+    deletion = event("image.deleted", image_id="page")
+    moderated.service.send(deletion, None, {"content-type": b"application/cloudevents+json"})
+    moderated.await_banks(copy)
+    messages = moderated.service.messages(moderated.topic, 10_000, 2.0)
+    left = {message.key(): message.value() for message in messages}  # as Kafka compacts them
+    of_page = [key for key in left if b'"pages", "p"' in (key or b"")]
+    assert len(of_page) == 2  # the entry, and what was kept of it
+    assert [left[key] for key in of_page] == [None, None]
+
+
 def test_pictures_are_found_by_the_hash_of_an_exchange_alone(moderated: Moderated) -> None:
     camera = PHOTOGRAPHS["camera.png"]
     with Image.open(io.BytesIO(camera)) as image:
@@ -274,15 +297,15 @@ def test_an_entry_finds_the_uploads_before_it_each_once(moderated: Moderated) ->
 
 
 def test_what_an_allowed_entry_silences_is_not_told_of_earlier_uploads_either(moderated: Moderated) -> None:
-    brick = PHOTOGRAPHS["brick.png"]
-    for name, data in (("brick", brick), ("zoomed brick", edited(brick, "zoom", RANDOM))):
+    brick, random = PHOTOGRAPHS["brick.png"], np.random.default_rng(0)
+    for name, data in (("brick", brick), ("zoomed brick", edited(brick, "zoom", random))):
         moderated.service.picture(name, data)
         moderated.service.await_verdict(name)
     moderated.change(
         BankDefined(bank="walls", kind="allow", silences=("no bricks",)),
         BankDefined(bank="no bricks", kind="block"),
         BankDefined(bank="all bricks", kind="review"),
-        BankEntry(bank="walls", entry_id="w", data_base64=edited(brick, "re-compressed", RANDOM)),
+        BankEntry(bank="walls", entry_id="w", data_base64=edited(brick, "re-compressed", random)),
         BankEntry(bank="no bricks", entry_id="b", data_base64=brick),
         BankEntry(bank="all bricks", entry_id="b", data_base64=brick),
     )

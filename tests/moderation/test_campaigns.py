@@ -1,79 +1,21 @@
 """Campaigns on real servers: who joins which, what repeats get, floods, bounds, deletion and loss."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from redis import Redis
 
 from consumer.errors import Unavailable
-from consumer.moderation.campaigns import Campaigns, Duplicate, Joined, newest_campaigns
+from consumer.moderation.campaigns import Joined, newest_campaigns
 from consumer.moderation.decisions import Partners
-from consumer.settings import CampaignsSettings, WindowSettings
+from consumer.settings import WindowSettings
 from consumer.verdicts import Campaign
-from consumer.window.records import AppendResult, NewRecord, Position, Source
-from consumer.window.window import RedisWindow
-from tests.moderation.examples import duplicate
+from consumer.window.records import Source
+from tests.moderation.examples import BOUND, Process, duplicate, pass_hours
 from tests.moderation.stored import stored_bytes
-from tests.window.examples import MODEL, PREFIX, UPLOADED_AT, keys, upload
-
-BOUND = 3.0
-
-
-class Looks:
-    """Stands in for the second look: confirms the pairs that are in `alike`, and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.alike: set[tuple[Position | None, Position]] = set()
-        self.asked: list[tuple[Position | None, Position]] = []
-
-    def confirm(self, pairs: Sequence[tuple[str, Position | None, Position]]) -> list[bool]:
-        self.asked += [(upload, match) for _, upload, match in pairs]
-        return [(upload, match) in self.alike for _, upload, match in pairs]
-
-
-class Process:
-    """Appends uploads and lets them join campaigns, as a process of the service does."""
-
-    def __init__(self, redis: Redis, window: WindowSettings, bound: float) -> None:
-        self.looks = Looks()
-        self.window = RedisWindow(redis, MODEL, window, PREFIX)
-        settings = CampaignsSettings(flood_uploads_per_hour=bound, tenant_flood_uploads_per_hour={"strict": 1.0})
-        self.campaigns = Campaigns(self.window, cast(Any, self.looks), settings)
-        self.positions: dict[str, Position] = {}
-
-    def original(self, image_id: str, picture: int, variant: int = 0, tenant: str = "t") -> Position:
-        """Upload a picture that nothing stands before."""
-        [result] = self.window.append([upload(image_id, picture, variant, tenant)])
-        assert result.position is not None
-        self.positions[image_id] = result.position
-        return result.position
-
-    def near(self, image_id: str, picture: int, variant: int, *verified: str, unverified: Sequence[str] = ()) -> Joined:
-        """Upload a picture that the second look verified with these."""
-        record = upload(image_id, picture, variant)
-        [result] = self.window.append([record])
-        assert result.position is not None
-        self.positions[image_id] = result.position
-        matches = [self.positions[name] for name in verified]
-        others = [self.positions[name] for name in unverified]
-        return self.join([duplicate(record, result, matches, others)])[0]
-
-    def copy(self, image_id: str, picture: int, variant: int = 0, tenant: str = "t") -> Joined:
-        """Upload a picture with the bytes of an earlier one."""
-        record = upload(image_id, picture, variant, tenant)
-        return self.join([self.exact(record)])[0]
-
-    def exact(self, record: NewRecord, **more: Any) -> Duplicate:
-        """The exact copy of what stands before it."""
-        [match] = self.window.find_exact([(record.tenant, record.image_id, record.digest, record.uploaded_at)])
-        assert match is not None
-        return duplicate(record, AppendResult(exact=match), [match.position])._replace(**more)
-
-    def join(self, duplicates: list[Duplicate]) -> list[Joined]:
-        return self.campaigns.join(duplicates)
-
+from tests.window.examples import UPLOADED_AT, keys, upload
 
 Open = Callable[..., Process]
 
@@ -211,12 +153,13 @@ class TestFloods:
         assert (flood.campaign, flood.tenant, flood.state) == ("a", "t", "began")
         assert (flood.uploads_per_hour, flood.bound) == (4, BOUND)
         assert newest_campaigns(one.window, ["t"])[0].in_flood
-        pass_hours(redis, one, 2)
-        one.original("z", 2)
-        joined = [one.copy("y", 2), one.copy("x", 2)]  # any duplicate of the tenant tells it
-        [ended], [] = (each.floods for each in joined)
-        assert (ended.flood.campaign, ended.flood.state, ended.flood.uploads_per_hour) == ("a", "ended", 0)
-        assert ended.id != told[0].id
+        assert one.ends() == []
+        pass_hours(redis, one, 2)  # and nothing is uploaded
+        [(number, name, rate, ms)] = one.ends()
+        assert (name, rate) == (b"a", 0)
+        pass_hours(redis, one, 0.1)
+        assert one.ends() == [[number, name, rate, ms]]  # until it was told
+        assert one.ends(number) == []
         assert not any(each.in_flood for each in newest_campaigns(one.window, ["t"]))
         again = [one.copy(f"d{n}", 1) for n in range(4)]
         assert [[told.flood.state for told in each.floods] for each in again] == [[], [], [], ["began"]]
@@ -241,18 +184,13 @@ class TestFloods:
         pass_hours(redis, one, 0.75)  # three are left, more than half of the bound
         told += [flood.flood.state for flood in one.copy("e", 1).floods]
         assert told == []
+        assert one.ends() == []
 
     def test_tenants_have_bounds_of_their_own(self, process: Open) -> None:
         one = process(BOUND)
         one.original("a", 1, tenant="strict")
         [told] = one.copy("b", 1, tenant="strict").floods
         assert (told.flood.tenant, told.flood.bound, told.flood.uploads_per_hour) == ("strict", 1.0, 2)
-
-
-def pass_hours(redis: Redis, process: Process, hours: float) -> None:
-    """Let the window's clock, which never falls, go ahead by so much."""
-    meta = process.window.store.key("t", "meta")
-    redis.hset(meta, "ms", int(redis.hget(meta, "ms") or 0) + round(hours * 3_600_000))
 
 
 class TestBounds:

@@ -46,7 +46,9 @@ class Desk:
         self.decisions.start()
 
     def _worker(self, settings: KafkaSettings) -> threading.Thread:
-        worker = FeedbackWorker(settings, self.window, MODEL, self.counted.append)
+        worker = FeedbackWorker(
+            settings, self.window, MODEL, self.counted.append, lambda _, bank: bank == "everybody's"
+        )
         thread = threading.Thread(target=worker.run, args=(self._stop,))
         thread.start()
         return thread
@@ -235,6 +237,7 @@ REFUSED = [
     ({"decision": "reject", "by": "ann"}, "malformed-event", "give image_id and match_id, or verdict_id"),
     (reject("a", "a"), "malformed-event", "the same picture"),
     (reject(to_bank="known"), "malformed-event", "only a confirmed match can go into a bank"),
+    (confirm(to_bank="everybody's"), "unknown-bank", "is for all tenants, and feedback is one tenant's"),
     (reject("no", "nowhere"), "unknown-picture", "neither 'no' nor 'nowhere' is known as a picture of "),
     (reject(tenant="nobody"), "unknown-picture", "as a picture of 'nobody'"),
     (

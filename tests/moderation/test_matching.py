@@ -180,3 +180,33 @@ def test_hashes_are_found_by_the_distance_of_each_bank(redis: Redis) -> None:
     assert sorted(shown(banks, 1, 0, asked.tobytes().hex())) == ["b/0", "b/20", "b/21", "b/31", "s/0", "s/20"]
     copy.write(NewRow(encode_key(EntryKey(None, "b", "20")), None))
     assert sorted(shown(banks, 1, 0, asked.tobytes().hex())) == ["b/0", "b/21", "b/31", "s/0", "s/20"]
+
+
+def test_an_allowed_entry_silences_banks_of_its_own_tenant_or_of_all_tenants_as_it_is_for(redis: Redis) -> None:
+    copy = Copy(redis, MODEL)
+    banks = Banks(copy.store, MODEL)
+    copy.write(
+        *(bank("b", tenant) for tenant in (None, "t")), *(entry("b", "e", 1, 0, tenant) for tenant in (None, "t"))
+    )
+    allow = BANK.model_copy(update={"kind": "allow", "silences": ("b",)})
+    views = EncodedViews([WHOLE_IMAGE], vector(1, 0)[np.newaxis], None)
+
+    def told(*allowing: str | None) -> list[str]:
+        """Whose hits are told, with allow banks of these tenants."""
+        for tenant in (None, "t"):
+            row = allow.model_copy(update={"enabled": tenant in allowing})
+            copy.write(NewRow(encode_key(BankKey(tenant, "a")), row), entry("a", "e", 1, 0, tenant))
+        banks.sync()
+        request = BankRequest("t", digest(1, 0), views)
+        [result], [silencing] = banks.match([request]), banks.silenced([request])
+        assert [each.entry.key.tenant for each in silencing] == [tenant for tenant in ("t", None) if tenant in allowing]
+        return sorted(hit.action or "of all" for hit in result.hits)
+
+    copy.write(NewRow(encode_key(BankKey("t", "b")), BANK.model_copy(update={"action": "of t"})))
+    assert told() == ["of all", "of t"]
+    assert told("t") == ["of all"]
+    assert told(None) == ["of t"]
+    assert told(None, "t") == []
+    assert not banks.is_for_all("t", "b")
+    assert banks.is_for_all("other", "b")
+    assert not banks.is_for_all("other", "nobody's")

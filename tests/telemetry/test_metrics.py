@@ -86,6 +86,17 @@ def test_series_stay_few_however_many_banks_have_hits(registry: CollectorRegistr
     assert (counts["bank 0"], counts["bank 1"], counts[OTHER_BANKS]) == (2, 1, 2 * MAX_BANKS)
 
 
+def test_banks_have_a_bounded_number_of_series_for_their_entries() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.bank_entries = [(f"bank {number}", number + 1) for number in range(2 * MAX_BANKS)]
+    metrics.bank_entries += [("\ud800", 1000), ("bank 7", 2000), (OTHER_BANKS, 3000)]
+    entries = {bank: value for (name, bank), value in shown(metrics, registry).items() if name == "seenit_bank_entries"}
+    assert len(entries) == MAX_BANKS
+    assert (entries["?"], entries["bank 7"], entries[f"bank {2 * MAX_BANKS - 1}"]) == (1000, 2008, 2 * MAX_BANKS)
+    assert sum(entries.values()) == sum(range(2 * MAX_BANKS + 1)) + 6000
+
+
 def test_an_empty_window_has_no_age() -> None:
     empty, one = TenantWindow("empty", 0, 0, None), window("a", 1)
     assert largest_tenants([empty]) == [empty]

@@ -52,7 +52,7 @@ class BankDirectory:
                     self._enter(bank, change.body, record.time)
                 else:
                     bank.entries.pop(change.key.entry_id, None)
-            else:
+            elif isinstance(change.key, BankKey):
                 bank = self._banks.setdefault(change.key, Bank(change.key))
                 bank.body = change.body if isinstance(change.body, BankDefined) else None
 

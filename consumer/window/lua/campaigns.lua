@@ -8,7 +8,7 @@
 --              \255 and the image id of an object -> which of its versions stand in `members` or `campaigns`
 --   joins      sorted set: image id of a member -> ms when it joined
 --   activity   sorted set: number of a campaign -> ms when its last member joined
---   floods     sorted set: number of a campaign in flood -> ms when to look whether that is over
+--   floods     sorted set: number of a campaign in flood -> ms when to look whether that is over: see ends.lua
 --
 -- Numbers are serials of the window. Records are MessagePack. A member's record holds the answer that it was given, so
 -- that a repeat gets the same one, and no image id but its own: a picture that is deleted is nowhere else.

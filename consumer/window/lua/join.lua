@@ -1,4 +1,4 @@
--- Put duplicates into campaigns, count them, and tell when a campaign's rate goes beyond a bound or is back under it.
+-- Put duplicates into campaigns, count them, and tell when a campaign's rate goes beyond a bound; see also ends.lua.
 --
 --   ARGV  6 bound, in uploads an hour  7.. for each duplicate: its record without vector, its source, the id of its
 --         verdict; positions of the pictures that it was directly verified with, the earliest first; positions of those
@@ -99,7 +99,7 @@ local function choose(duplicate)
   return begin(first, record)
 end
 
--- The floods that begin and end with this duplicate: number of the campaign, state, uploads an hour and ms of each.
+-- The flood that begins with this duplicate, if one does: number of the campaign, state, uploads an hour and ms.
 local function tell(number, campaign)
   local told, rate = {}, rate_of(campaign)
   if rate > bound and not campaign.flood then
@@ -108,20 +108,6 @@ local function tell(number, campaign)
     redis.call('ZADD', FLOODS, now_ms + LOOK_MS, number)
   end
   write(CAMPAIGNS, '#' .. number, campaign)
-  for _, other in ipairs(redis.call('ZRANGE', FLOODS, '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, LOOKS)) do
-    local flooding = campaign_of(other)
-    rate = flooding and rate_of(flooding)
-    if flooding and rate > bound * OVER_SHARE and flooding.last >= oldest_ms then
-      redis.call('ZADD', FLOODS, now_ms + LOOK_MS, other)
-    else
-      redis.call('ZREM', FLOODS, other)
-      if flooding then
-        flooding.flood = nil
-        told[#told + 1] = {other, 'ended', rate, now_ms}
-        write(CAMPAIGNS, '#' .. other, flooding)
-      end
-    end
-  end
   return told
 end
 
