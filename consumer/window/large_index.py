@@ -3,8 +3,9 @@
     lists: likely rows ─> products of codes of one byte: the nearest ─> their records in Redis: exact distances
 
 Each step leaves rows out by a rule on the query and the rows before it alone, so a search finds the same again in any
-process, whatever came after it. Where rows were deleted or have expired, it finds what it found of the rest. Searches
-among few rows skip the first step and allow for the rounding of codes: these are as exact as in `window.index`.
+process, whatever came after it. Where rows were deleted or have expired, it finds what it found of the rest, or nearer
+rows that move up. Searches among few rows skip the first step and allow for the rounding of codes: these are as exact
+as in `window.index`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
