@@ -102,7 +102,7 @@ class Rematcher:
                         self._read_more(consumer)
                     if self._read:
                         self._answer(consumer, publisher)
-                    self._read, self._is_unconfirmed, reported = [], False, ""
+                    reported = ""
                 except Misconfigured:
                     raise
                 except Exception as error:  # a fault of this code must not end it in one process after the other
@@ -152,6 +152,12 @@ class Rematcher:
         wanted = self._wanted() if self._settings.rematches_topic else []
         found = self._unsilenced(self._uploads.find(wanted))
         messages += [_message(self._settings.rematches_topic, each) for each in found]
+        # Before anything is told: whatever ends this process meanwhile, who sends an entry again is not told again.
+        offsets = self._offsets()
+        self._store.note_searched(
+            {each.entry.name: (offsets[each.entry.key], each.entry.row.content) for each in wanted},
+            [each.removed for each in self._read if each.removed is not None],
+        )
         with consumer.commit_lock:
             held = [each for each in self._read if consumer.holds(each.lease)]
             if len(held) < len(self._read):
@@ -162,13 +168,10 @@ class Rematcher:
             topic = self._settings.input_topic
             self._is_unconfirmed = True
             publisher.publish(messages, [TopicPartition(topic, *position) for position in ends.items()])
-        self._store.forget_failures([(each.lease.partition, each.offset) for each in held if each.letter])
-        self._store.note_searched(
-            {each.entry.name: each.entry.row.content for each in wanted},
-            [each.removed for each in held if each.removed is not None],
-        )
+        self._read, self._is_unconfirmed = [], False  # told, even if Redis is away for what follows
         self._metrics.rematches.inc(len(found))
         self._metrics.rematches_under_way.set(0)
+        self._store.forget_failures([(each.lease.partition, each.offset) for each in held if each.letter])
 
     def _unsilenced(self, found: list[EarlierUpload]) -> list[EarlierUpload]:
         """Leave out what allowed entries silence. Raises Unavailable."""
@@ -184,16 +187,21 @@ class Rematcher:
     def _wanted(self) -> list[WantedEntry]:
         """The entries to search for: those that still count, of banks that report hits.
 
-        One that was sent again as it was is not searched for again, unless it asks to look back.
+        One that was sent again as it was is not searched for again, unless it asks to look back. A message that is read
+        again itself is: nothing was committed of it.
         """
         lookbacks = dict(each.entry for each in self._read if each.entry is not None)
+        offsets = self._offsets()
         counting = [found for key in lookbacks if (found := self._banks.entry(key)) is not None]
         counting = [(entry, bank) for entry, bank in counting if bank.kind != "allow"]
         searched = self._store.read_searched([entry.name for entry, _ in counting])
         counting = [
             found
-            for found, content in zip(counting, searched, strict=True)
-            if content != found[0].row.content or lookbacks[found[0].key] is not None
+            for found, note in zip(counting, searched, strict=True)
+            if note is None
+            or note[1] != found[0].row.content
+            or note[0] >= offsets[found[0].key]
+            or lookbacks[found[0].key] is not None
         ]
         names = [entry.name for entry, _ in counting]
         wanted = []
@@ -205,6 +213,10 @@ class Rematcher:
             packed = None if shape is None or features is None else PackedFeatures.of(features, shape)
             wanted.append(WantedEntry(entry, bank, values, packed, lookbacks[entry.key]))
         return wanted
+
+    def _offsets(self) -> dict[EntryKey, int]:
+        """Of the messages that were read, where the first one about each entry stands."""
+        return {each.entry[0]: each.offset for each in reversed(self._read) if each.entry is not None}
 
     def _rest(self, seconds: float) -> None:
         """Do nothing for a while, but stay in the group. Raises Unavailable when the process stops."""

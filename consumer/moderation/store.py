@@ -186,17 +186,21 @@ class BankStore:
         noted = self._store.command("HGET", self._failures_key, _field(at))
         return None if noted is None else Unprocessable(*json.loads(noted))
 
-    def read_searched(self, names: Sequence[bytes]) -> list[str | None]:
-        """Read which content of each entry earlier uploads were searched for."""
-        searched = self._store.command("HMGET", self._searched_key, *names) if names else []
-        return [None if content is None else content.decode() for content in searched]
+    def read_searched(self, names: Sequence[bytes]) -> list[tuple[int, str] | None]:
+        """Read for which content of each entry, and up to which message, earlier uploads are searched for."""
+        notes = self._store.command("HMGET", self._searched_key, *names) if names else []
+        parts = [None if note is None else note.decode().partition(":") for note in notes]
+        return [None if part is None else (int(part[0]), part[2]) for part in parts]
 
-    def note_searched(self, contents: Mapping[bytes, str], removed: Sequence[bytes]) -> None:
-        """Note for which content of entries earlier uploads were searched; forget entries that were removed."""
-        for name, content in contents.items():
-            self._store.command("HSET", self._searched_key, name, content)
+    def note_searched(self, contents: Mapping[bytes, tuple[int, str]], removed: Sequence[bytes]) -> None:
+        """Note for which content of entries, of the message at an offset, earlier uploads are searched.
+
+        Before that, forgets entries that were removed.
+        """
         if removed:
             self._store.command("HDEL", self._searched_key, *removed)
+        for name, (offset, content) in contents.items():
+            self._store.command("HSET", self._searched_key, name, f"{offset}:{content}")
 
     def forget_failures(self, messages: Sequence[tuple[int, int]]) -> None:
         """Forget the failures of messages that are answered."""

@@ -212,7 +212,7 @@ def test_entries_of_an_object_are_those_of_its_versions_too(copy: Copy) -> None:
 def test_nothing_of_a_removed_entry_is_left(copy: Copy) -> None:
     """Its name stays for as long as replicas may have to be told; what it showed does not."""
     copy.write(entry("secret", 42))
-    copy.store.note_searched({encode_key(EntryKey(None, "b", "secret")): f"{42:064x}"}, [])
+    copy.store.note_searched({encode_key(EntryKey(None, "b", "secret")): (7, f"{42:064x}")}, [])
     copy.write(removal("secret"))
     copy.store.note_searched({}, [encode_key(EntryKey(None, "b", "secret"))])
     stored = b"".join(copy.redis.dump(key) or b"" for key in copy.redis.scan_iter(f"{copy.windows.key('', '')}*"))

@@ -75,7 +75,10 @@ def _tear(world: World, topics: Topics, checker: Checker) -> Iterator[str]:
     """Write a verdict as if it had been in the batch of others, and abort it; yield what the checker has to say."""
     in_batch = Counter((v.batch, checker.partition(v.image_id)) for v in checker.verdicts())
     (batch, partition), _ = in_batch.most_common(1)[0]
-    lost = next(v for v in checker.verdicts() if checker.partition(v.image_id) == partition and v.batch != batch)
+    others = {v.image_id for v in checker.verdicts() if v.batch == batch}
+    lost = next(
+        v for v in checker.verdicts() if checker.partition(v.image_id) == partition and v.image_id not in others
+    )
     producer = Producer({"bootstrap.servers": world.kafka.bootstrap_servers, "transactional.id": "tear"})
     producer.init_transactions(30)
     producer.begin_transaction()
