@@ -19,9 +19,7 @@ from consumer.moderation.topic import read_banks
 
 def import_list(
     bank: Bank,
-    file: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, allow_dash=True, help="A list; -: standard input.")
-    ],
+    file: Annotated[Path, typer.Argument(help="A list; -: standard input.")],
     tenant: Tenant = None,
     source: Annotated[str | None, typer.Option(help="Where the list is from; else the name of the file.")] = None,
 ) -> None:
@@ -33,7 +31,11 @@ def import_list(
     known = read_banks(settings)
     if BankKey(tenant, bank) not in known.banks:
         raise Misconfigured(f"there is no bank {bank!r}; create it with: seenit bank create {bank} --kind block")
-    text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8", "replace")
+    source = source or (None if str(file) == "-" else file.name)
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8", "replace")
+    except OSError as error:
+        raise Misconfigured(f"{file} cannot be read: {error.strerror}") from None
     hashes = list(read_hashes(text))
     if not any(hashes):
         raise Misconfigured(f"{file} has no PDQ hash: 64 hexadecimal digits each")
@@ -43,7 +45,7 @@ def import_list(
         if listed is None:
             continue
         key = EntryKey(tenant, bank, listed.pdq)
-        entry = BankEntry(**key._asdict(), pdq=listed.pdq, labels=listed.labels, source=source or file.name)
+        entry = BankEntry(**key._asdict(), pdq=listed.pdq, labels=listed.labels, source=source)
         if listed.withdrawn and key in known.entries:
             producer.send(removal_message(settings.banks_topic, key))
             removed += 1

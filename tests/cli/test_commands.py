@@ -143,7 +143,8 @@ def test_a_bank_is_made_filled_and_asked_by_command(up: dict[str, str], pictures
     hashes = tmp_path / "hashes.csv"
     hashes.write_text(f"collab,signal_type,signal_str,category,tags\nc,pdq,{'0f' * 32},POSITIVE_CLASS,a b=c\n")
     assert "1 added, 0 removed" in run("bank", "import", "cats", str(hashes))
-    assert "0 added, 0 removed" in run("bank", "import", "cats", str(hashes))
+    piped = seenit("bank", "import", "cats", "-", "--source", hashes.name, stdin=hashes.read_text(), **up)
+    assert "0 added, 0 removed" in piped.stdout, piped.stderr
     assert f"pdq,{'0f' * 32},POSITIVE_CLASS,a=yes b=c" in run("bank", "export", "cats")
     entries = [json.loads(line)["entry_id"] for line in run("bank", "list", "cats", "--json").splitlines()]
     assert sorted(entries) == sorted(["cat.png", "0f" * 32])

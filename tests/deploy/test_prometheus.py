@@ -15,6 +15,7 @@ import yaml
 from consumer.local.binaries import Binaries
 from consumer.local.pictures import edited, photographs
 from consumer.local.servers import TritonServer
+from consumer.moderation.banks import BankDefined, BankEntry, change_message
 from deploy.grafana.dashboards import FOLDER, dashboards
 from tests.deploy.prometheus import RATE_INTERVAL, RULES, server, write_config
 from tests.deploy.tools import needed
@@ -78,7 +79,7 @@ def prometheus(
     folder = tmp_path_factory.mktemp("prometheus")
     with serving(TritonServer(binaries, folder)) as triton:
         url = f"127.0.0.1:{triton.ports[0]}"
-        with new_service(broker, redis_server, url, folder) as service:
+        with new_service(broker, redis_server, url, folder, banks=True) as service:
             consumer = service.consumer()
             http = http_server(service.environment, folder)
             ports = {"seenit": consumer.ports, "triton": triton.ports[2:]}
@@ -96,6 +97,8 @@ def work(service: Service, http_url: str) -> None:
     """Upload and look up a little of everything, spread over some scrapes."""
     photograph = next(data for name, data in photographs() if name == "chelsea.png")
     rng = np.random.default_rng(0)
+    for change in (BankDefined(bank="b", kind="review"), BankEntry(bank="b", entry_id="e", data_base64=photograph)):
+        service.send_message(change_message(service.kafka.banks_topic, change))
     service.picture("first", photograph)
     began_s = time.monotonic()
     count = 1
