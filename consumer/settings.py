@@ -122,6 +122,9 @@ class RedisSettings(Section):
     key_prefix: str = Field(default="seenit", description="First part of every key.")
 
 
+WindowBackend = Literal["replica", "redis-vectors"]
+
+
 class WindowSettings(Section):
     retention_s: float = Field(default=86_400.0, gt=0, description="How long an upload is remembered, in seconds.")
     max_bytes: int = Field(
@@ -139,7 +142,7 @@ class WindowSettings(Section):
         description="How windows of more than 100,000 uploads are searched: `thorough` finds 998 of 1000 copies that "
         "an exact search finds, `fast` about 985 in less time. Smaller windows are always searched exactly.",
     )
-    backend: Literal["replica", "redis-vectors"] = Field(
+    backend: WindowBackend = Field(
         default="replica",
         description="Where windows are searched: in a `replica` in each process, or in `redis-vectors`, vector sets of "
         "Redis 8, for windows too large for a process.",

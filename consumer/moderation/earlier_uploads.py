@@ -239,9 +239,9 @@ class EarlierUploads:
     def _look(
         self, wanted: WantedEntry, near: Sequence[StoredUpload], rule: VerificationRule, shape: tuple[int, int]
     ) -> list[EarlierUpload]:
-        stored = self._window.read_patches([(each.tenant, each.position) for each in near])
         if wanted.features is None:
             return []
+        stored = self._window.read_patches([(each.tenant, each.position) for each in near])
         # As in a verdict: does the upload show the entry?
         comparisons = [
             Comparison(Candidate(0, 0, each.l2, each), features, wanted.features)

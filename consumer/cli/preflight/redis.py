@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import redis
@@ -17,12 +17,10 @@ from consumer.encoder.contract import ModelInfo
 from consumer.errors import Misconfigured, Unavailable
 from consumer.moderation.campaigns import newest_campaigns
 from consumer.moderation.pictures import KnownPictures
-from consumer.settings import RedisSettings, WindowSettings
+from consumer.settings import RedisSettings, WindowBackend, WindowSettings
 from consumer.window.connection import REDIS_FAILURES, connect
 from consumer.window.records import Lookup, NewRecord
 from consumer.window.window import RedisWindow
-
-Backend = Literal["replica", "redis-vectors"]
 
 # The scripts are tested from here on.
 OLDEST_REDIS = (7, 0)
@@ -31,7 +29,7 @@ TRIAL_RETENTION_S = 60.0
 TRIAL_MODEL = ModelInfo("check", "0", size=8, dim=8, threshold_l2=0.5, max_batch_size=1, patches=None)
 
 
-def check_redis(settings: RedisSettings, backend: Backend = "replica") -> Iterator[Finding]:
+def check_redis(settings: RedisSettings, backend: WindowBackend = "replica") -> Iterator[Finding]:
     """Try connection, server, limits, and the scripts."""
     client = yield from _connection(settings)
     if client is not None:
@@ -105,7 +103,7 @@ def _server(client: Any) -> Iterator[Finding]:
         )
 
 
-def _window(client: Any, prefix: str, backend: Backend) -> Finding:
+def _window(client: Any, prefix: str, backend: WindowBackend) -> Finding:
     """Append an upload, find its copy, forget it: every script, under the service's own keys."""
     what = "redis: window"
     tenant, digest = f"seenit-check-{uuid.uuid4()}", sha256(b"seenit check").digest()
