@@ -29,7 +29,7 @@ COMMANDS = {
     "check": CommandEntry(
         "consumer.cli.operations:check",
         "Try Kafka, Redis, Triton and object stores as SEENIT_* and SEENIT_CONFIG name them; say how to mend what "
-        "fails.\nWith --serve: what `seenit serve` needs, as its own user.",
+        "fails.",
         "SEENIT_CONFIG=seenit.toml seenit check",
     ),
     "sizing": CommandEntry(

@@ -246,24 +246,24 @@ def test_an_entry_of_an_upload_goes_when_the_upload_is_deleted(moderated: Modera
 def test_an_entry_of_an_upload_outlives_the_window_and_all_that_redis_has(
     moderated: Moderated, redis_server: str
 ) -> None:
-    page = PHOTOGRAPHS["page.png"]
-    moderated.service.picture("page", page)
-    moderated.service.await_verdict("page")
-    moderated.change(BankDefined(bank="pages", kind="block"), BankEntry(bank="pages", entry_id="p", image_id="page"))
-    copy = edited(page, "zoom", np.random.default_rng(0))
-    moderated.await_banks(copy, "pages")
+    sky = PHOTOGRAPHS["hubble_deep_field.jpg"]
+    moderated.service.picture("sky", sky)
+    moderated.service.await_verdict("sky")
+    moderated.change(BankDefined(bank="skies", kind="block"), BankEntry(bank="skies", entry_id="s", image_id="sky"))
+    copy = edited(sky, "zoom", np.random.default_rng(0))
+    moderated.await_banks(copy, "skies")
     with Redis.from_url(redis_server) as redis:
         prefix = moderated.service.environment["SEENIT_REDIS_KEY_PREFIX"]
         redis.delete(*redis.scan_iter(f"{prefix}:*"))
-    assert [hit.entry_id for hit in moderated.await_banks(copy, "pages").banks] == ["p"]
-    deletion = event("image.deleted", image_id="page")
+    assert [hit.entry_id for hit in moderated.await_banks(copy, "skies").banks] == ["s"]
+    deletion = event("image.deleted", image_id="sky")
     moderated.service.send(deletion, None, {"content-type": b"application/cloudevents+json"})
     moderated.await_banks(copy)
     messages = moderated.service.messages(moderated.topic, 10_000, 2.0)
     left = {message.key(): message.value() for message in messages}  # as Kafka compacts them
-    of_page = [key for key in left if b'"pages", "p"' in (key or b"")]
-    assert len(of_page) == 2  # the entry, and what was kept of it
-    assert [left[key] for key in of_page] == [None, None]
+    of_sky = [key for key in left if b'"skies", "s"' in (key or b"")]
+    assert len(of_sky) == 2  # the entry, and what was kept of it
+    assert [left[key] for key in of_sky] == [None, None]
 
 
 def test_pictures_are_found_by_the_hash_of_an_exchange_alone(moderated: Moderated) -> None:
