@@ -27,7 +27,7 @@ def main() -> int:
     total: Counter[str] = Counter()
     failed: list[int] = []
     columns = (TextColumn("seed"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with World(options.brokers) as world, Progress(*columns, console=console) as progress:
+    with World(options.brokers, options.exact_rows) as world, Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=options.seeds)
         for seed in range(options.start, options.start + options.seeds):
             result = run_seed(world, seed, options.uploads, options.rate, options.results)
@@ -75,6 +75,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--uploads", type=int, default=2000, help="uploads a seed")
     parser.add_argument("--rate", type=float, default=100.0, help="uploads a second")
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=3)
+    parser.add_argument("--exact-rows", type=int, help="rows after which windows outgrow the exact index")
     parser.add_argument("--results", type=Path, help="folder for seeds.jsonl, and the logs of seeds with violations")
     parser.add_argument("--stop", action="store_true", help="end with the first seed that has a violation")
     return parser.parse_args()

@@ -1,19 +1,24 @@
 """A stand-in encoder with the contract of the real one, so light that it encodes thousands of uploads in seconds."""
 
+import base64
 import shutil
 from pathlib import Path
 
+import numpy as np
 import onnx
 from google.protobuf import text_format
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tests.torture.pictures import GRID, THRESHOLD_L2
+from triton_models.training.codebooks import fit
 
 REAL = Path(__file__).parents[2] / "triton_models" / "repository" / "image_encoder"
 MODEL = "image_encoder"
 SIZE = 4 * GRID
 DIM = 3 * GRID * GRID
+FITTED = 10_000  # vectors for the code books of large windows
 
 
 def write_repository(folder: Path) -> None:
@@ -32,11 +37,19 @@ def write_repository(folder: Path) -> None:
         "input_size": str(SIZE),
         "embedding_dim": str(DIM),
         "threshold_l2": str(THRESHOLD_L2),
+        "codebooks": base64.b64encode(fit(_vectors(FITTED)).to_bytes()).decode(),
     }
     config.parameters.clear()
     for name, value in parameters.items():
         config.parameters[name].string_value = value
     (folder / MODEL / "config.pbtxt").write_text(text_format.MessageToString(config))
+
+
+def _vectors(count: int) -> NDArray[np.float32]:
+    """Draw vectors as the model computes them of pictures, float32 [count, DIM]."""
+    cells = np.random.default_rng(0).integers(32, 224, (count, DIM)).astype(np.float32)
+    cells -= cells.mean(axis=1, keepdims=True)
+    return np.asarray(cells / np.linalg.norm(cells, axis=1, keepdims=True), np.float32)
 
 
 def _graph() -> onnx.ModelProto:

@@ -33,12 +33,24 @@ from tests.torture.store import ObjectStore
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Triton's Python backend keeps its regions
 READY_TIMEOUT_S = 60.0
 LOAD_TIMEOUT_S = 15.0
+# Runs a consumer whose windows outgrow the exact index after so many rows.
+OUTGROWS = """
+import sys
+from consumer.window import large_index, replica
+large_index.EXACT_ROWS = replica.EXACT_ROWS = int(sys.argv.pop(1))
+from consumer.cli.app import main
+main()
+"""
 
 
 class World:
-    """The servers, which run on from seed to seed, and a source of consumers; a context manager."""
+    """The servers, which run on from seed to seed, and a source of consumers; a context manager.
 
-    def __init__(self, brokers: int = 3) -> None:
+    The consumers' windows are searched exactly up to `exact_rows` rows, by default as many as those of the service.
+    """
+
+    def __init__(self, brokers: int = 3, exact_rows: int | None = None) -> None:
+        self._program = ["-m", "consumer"] if exact_rows is None else ["-c", OUTGROWS, str(exact_rows)]
         self.kafka = KafkaCluster(brokers)  # before anything that would stay where it cannot run
         self.folder = Path(tempfile.mkdtemp(prefix="seenit-torture-"))
         self.reaper = Reaper()
@@ -160,7 +172,7 @@ class World:
         }
         return Child(
             f"consumer-{number}",
-            [sys.executable, "-m", "consumer", "run"],
+            [sys.executable, *self._program, "run"],
             self.folder / f"consumer-{number}.log",
             self.reaper,
             {**others, **own, **clock, **environment},
