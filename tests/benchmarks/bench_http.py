@@ -16,22 +16,15 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from datetime import UTC, datetime
-from hashlib import sha256
 
 import numpy as np
 from redis import Redis
 
-from consumer.encoder.contract import ModelInfo
-from consumer.encoder.triton import TritonEncoder
-from consumer.encoder.views import Features
-from consumer.images.decode import decode
 from consumer.local.process import Server
-from consumer.settings import DecodeSettings, TritonSettings, WindowSettings
-from consumer.window.records import NewRecord
-from consumer.window.window import RedisWindow
+from consumer.settings import WindowSettings
+from consumer.window.store import WindowStore
 from tests.benchmarks.bench_service import BATCH, CORES, SIZE, pictures, servers, service_rate
-from tests.benchmarks.bench_window import made_up, mixed, unit
+from tests.benchmarks.filled_window import fill_aged, strangers
 from tests.http_fixtures import http_server
 from tests.service_fixtures import new_service
 from tests.stack_fixtures import serving
@@ -80,32 +73,6 @@ def latencies_ms(client: Client, images: Sequence[bytes], rate: float) -> list[f
         return [answer.result() for answer in answers]
 
 
-def fill(client: Redis, prefix: str, encoder: TritonEncoder, images: Sequence[bytes], rows: int) -> None:
-    """Fill the window of the default tenant with pictures that look somewhat like these."""
-    info: ModelInfo = encoder.info
-    vectors, features = [], []
-    for start in range(0, len(images), BATCH):
-        decoded = [decode(data, info.size, DecodeSettings()) for data in images[start : start + BATCH]]
-        encoded = encoder.submit(np.stack([picture.pixels for picture in decoded])).result()
-        vectors.append(encoded.embeddings)
-        if encoded.patches is not None:
-            features += [
-                Features(patches, picture.thumbnail).to_bytes()
-                for patches, picture in zip(encoded.patches, decoded, strict=True)
-            ]
-    rng, now = np.random.default_rng(0), datetime.now(UTC)
-    made = unit(mixed(rng, np.concatenate(vectors), rows) + 2 * made_up(rng, rows, info.dim))
-    # Nothing is that near: else most of the time would go into searching for what no upload has asked for.
-    window = RedisWindow(client, info, WindowSettings(), prefix, radius_l2=1e-3)
-    for start in range(0, rows, 500):
-        window.append(
-            [
-                NewRecord("default", f"row-{n}", sha256(b"%d" % n).digest(), made[n], now, features[n % len(features)])
-                for n in range(start, min(start + 500, rows))
-            ]
-        )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=300)
@@ -117,12 +84,12 @@ def main() -> None:
     rates: dict[str, list[float]] = {"c": [], "h": []}
     with ExitStack() as stack:
         broker, redis, triton, folder = stack.enter_context(servers())
-        encoder = stack.enter_context(TritonEncoder(TritonSettings(url=triton)))
         service = stack.enter_context(new_service(broker, redis, triton, folder))
         client = stack.enter_context(Redis.from_url(redis))
         prefix = service.environment["SEENIT_REDIS_KEY_PREFIX"]
         began_s = time.perf_counter()
-        fill(client, prefix, encoder, images[: arguments.images], arguments.rows)
+        model, vectors, features = strangers(triton, images[: arguments.images], arguments.rows)
+        fill_aged(WindowStore(client, model, WindowSettings(), prefix), "default", vectors, features)
         print(f"filled in {time.perf_counter() - began_s:.0f} s", flush=True)
         consumer = service.consumer()
         server = http_server({**service.environment, **SETTINGS}, folder)
@@ -137,9 +104,7 @@ def main() -> None:
             rates["c"].append(service_rate(service, consumer, new).rate)
         half = statistics.median(rates["h"]) / 2
         late_ms = latencies_ms(clients, images[-min(len(images), int(half * 30)) :], half)
-    print(
-        f"JPEGs of {SIZE[0]} x {SIZE[1]}, a window of {arguments.rows}, {CORES} cores, encoder {encoder.info.version}\n"
-    )
+    print(f"JPEGs of {SIZE[0]} x {SIZE[1]}, a window of {arguments.rows}, {CORES} cores, encoder {model.version}\n")
     print("| | a second, median | each round |\n|---|---|---|")
     for name, what in (("c", "verdicts of the service"), ("h", "look-ups over HTTP")):
         each = ", ".join(f"{rate:.0f}" for rate in rates[name])

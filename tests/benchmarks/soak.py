@@ -1,11 +1,12 @@
 """Run the whole service at full load for a long time: do memory, file descriptors and threads stay flat?
 
-    python -m tests.benchmarks.soak [--minutes 30] [--results out/soak]
+    python -m tests.benchmarks.soak [--minutes 30] [--rows 500000 [--rows-per-s 80]] [--results out/soak]
 
 One consumer process, exactly-once on Apache Kafka, with Redis and the shipped encoder on Triton. The input topic is
 always ahead of it, with new pictures, near and exact copies (these by address), deletions, and uploads that cannot be
 processed. The last two thirds of the run are judged. The window is a sixth of the run, so that long before them it is
-full and expires as fast as it grows. The exit status is 1 if something grew; `soak.csv` and `soak.png` are written.
+full and expires as fast as it grows; with `--rows` it is full of so many strangers at the start, and as long as it
+takes to replace them. The exit status is 1 if something grew; `soak.csv` and `soak.png` are written.
 """
 
 import argparse
@@ -34,7 +35,10 @@ from redis import Redis
 from consumer.local.binaries import find_binaries
 from consumer.local.process import Server
 from consumer.local.servers import TritonServer, valkey
+from consumer.settings import WindowSettings
+from consumer.window.store import WindowStore
 from tests.benchmarks.bench_service import pictures
+from tests.benchmarks.filled_window import fill_aged, strangers
 from tests.kafka_cluster import KafkaCluster
 from tests.service_fixtures import Service, new_service
 from tests.stack_fixtures import serving
@@ -270,6 +274,8 @@ def plot(samples: Sequence[Sample], file: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--rows", type=int, default=0, help="rows of the window from the start on")
+    parser.add_argument("--rows-per-s", type=float, default=80, help="how fast these expire: as new ones come")
     parser.add_argument("--results", type=Path, default=Path("out/soak"))
     arguments = parser.parse_args()
     mpl.use("agg")
@@ -280,17 +286,27 @@ def main() -> None:
         kafka = stack.enter_context(KafkaCluster(properties=TOPICS))
         redis = f"redis://127.0.0.1:{stack.enter_context(serving(valkey(binaries, folder))).ports[0]}/0"
         triton = f"127.0.0.1:{stack.enter_context(serving(TritonServer(binaries, folder))).ports[0]}"
+        window = WindowSettings(
+            retention_s=arguments.rows / arguments.rows_per_s or arguments.minutes * 10, max_bytes=16 << 30
+        )
         settings = {
             "SEENIT_KAFKA_DELIVERY": "exactly-once",
-            "SEENIT_WINDOW_RETENTION_S": str(arguments.minutes * 10),
+            "SEENIT_WINDOW_RETENTION_S": str(window.retention_s),
+            "SEENIT_WINDOW_MAX_BYTES": str(window.max_bytes),
             "SEENIT_FETCH_SCHEMES": '["http"]',
             "SEENIT_FETCH_NETWORKS": '["127.0.0.0/8"]',
         }
         service = stack.enter_context(new_service(kafka.bootstrap_servers, redis, triton, folder, **settings))
         load = Load(service)
+        client = stack.enter_context(Redis.from_url(redis))
+        if arguments.rows:
+            model, vectors, features = strangers(triton, pictures(BASES), arguments.rows)
+            store = WindowStore(client, model, window, service.environment["SEENIT_REDIS_KEY_PREFIX"])
+            fill_aged(store, "default", vectors, features)
+            print(f"the window has {arguments.rows} rows", flush=True)
         consumer = service.consumer()
         load.start()
-        observer = Observer(consumer, stack.enter_context(Redis.from_url(redis)), load)
+        observer = Observer(consumer, client, load)
         observer.watch(arguments.minutes * 60)
         load.stop.set()
         load.join()
