@@ -10,13 +10,13 @@ import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
 import obstore
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import TopicPartition
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
@@ -25,6 +25,7 @@ from consumer.events import ImageDeleted, ImageUpload
 from consumer.http.shown import CHILDREN, ShownPictures
 from consumer.kafka.consumer import UploadsConsumer
 from consumer.kafka.leases import Leased
+from consumer.kafka.member_loop import MemberLoop
 from consumer.parse import parse
 from consumer.settings import Settings
 
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_S = 5.0
 # Few, since the group hears nothing of a member while it works on them, and one picture may take a minute.
-_BATCH, _POLL_S, _PAUSE_S = 4, 0.5, 1.0
+_BATCH, _POLL_S = 4, 0.5
 
 
 class ThumbnailStore:
@@ -88,7 +89,6 @@ class ThumbnailWriter:
         self._settings = settings.kafka.model_copy(update={"group_id": group})
         self._store = store
         self._shown = shown
-        self._problem = ""
 
     def run(self, stop: threading.Event) -> None:
         """Read uploads and deletions. Raises Misconfigured when the brokers refuse this member for good."""
@@ -98,22 +98,14 @@ class ThumbnailWriter:
             consumer = UploadsConsumer(self._settings, lambda: None)
             stack.callback(consumer.close)
             leased: list[Leased] = []
-            while not stop.is_set():
-                try:
-                    leased = leased or consumer.poll(_BATCH, _POLL_S, 0.0)
-                    self._take_in([each for each in leased if consumer.holds(each[1])], consumer, pool)
-                    leased, self._problem = [], ""
-                except Misconfigured:
-                    raise
-                except Exception as error:  # look-ups go on, whatever is wrong here
-                    problem = str(error) or repr(error)
-                    if self._problem != problem:
-                        known = isinstance(error, Unavailable | KafkaException)
-                        log.warning("thumbnails wait: %s", problem, exc_info=not known)
-                    self._problem = problem
-                    stop.wait(_PAUSE_S)
-                    with suppress(Unavailable):  # it stays in the group meanwhile
-                        consumer.idle(0.0)
+
+            def step() -> None:
+                nonlocal leased
+                leased = leased or consumer.poll(_BATCH, _POLL_S, 0.0)
+                self._take_in([each for each in leased if consumer.holds(each[1])], consumer, pool)
+                leased = []
+
+            MemberLoop("thumbnails wait").run(step, consumer, stop)
 
     def _take_in(self, leased: list[Leased], consumer: UploadsConsumer, pool: ThreadPoolExecutor) -> None:
         """Do what these records say, of each picture the last one, and commit them."""

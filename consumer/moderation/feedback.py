@@ -13,19 +13,20 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from confluent_kafka import TopicPartition
 
 from consumer.encoder.contract import ModelInfo
-from consumer.errors import Misconfigured, Unavailable, Unprocessable
+from consumer.errors import Unavailable, Unprocessable
 from consumer.events import MatchFeedback, Record, decode_base64
 from consumer.json_values import cut, parse_json
 from consumer.kafka.consumer import UploadsConsumer
 from consumer.kafka.dead_letters import dead_letter
 from consumer.kafka.leases import Leased
+from consumer.kafka.member_loop import MemberLoop
 from consumer.kafka.messages import OutgoingMessage, event_message
 from consumer.kafka.publisher import Publisher
 from consumer.moderation.banks import BANK_ENTRY, NOTE_LENGTH, BankEntry, encode_key
@@ -41,7 +42,7 @@ log = logging.getLogger(__name__)
 
 EVENT_TYPE = "match.feedback"
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "seenit:match.feedback")
-_BATCH, _POLL_S, _PAUSE_S = 100, 0.5, 1.0
+_BATCH, _POLL_S = 100, 0.5
 
 
 class Received(NamedTuple):
@@ -72,7 +73,12 @@ class FeedbackWorker:
         self._model = Model(name=model.name, version=model.version)
         self._count = count
         self._is_for_all = is_for_all
-        self.problem = ""  # why feedback waits, in words for an operator
+        self._loop = MemberLoop("feedback waits")
+
+    @property
+    def problem(self) -> str:
+        """Why feedback waits, in words for an operator; "" while it does not."""
+        return self._loop.problem
 
     def run(self, stop: threading.Event) -> None:
         """Take in feedback. Raises Misconfigured when the brokers refuse this member for good."""
@@ -85,21 +91,15 @@ class FeedbackWorker:
             publisher = Publisher(own, consumer)
             stack.callback(publisher.close)
             leased: list[Leased] = []
-            while not stop.is_set():
-                try:
-                    leased = leased or consumer.poll(_BATCH, _POLL_S, 0.0)
-                    if leased:
-                        self._take_in(leased, consumer, publisher)
-                    leased, self.problem = [], ""
-                except Misconfigured:
-                    raise
-                except Exception as error:  # by a fault of this code too it waits where people see it
-                    if self.problem != (str(error) or repr(error)):
-                        log.warning("feedback waits: %s", error, exc_info=not isinstance(error, Unavailable))
-                    self.problem = str(error) or repr(error)
-                    stop.wait(_PAUSE_S)
-                    with suppress(Unavailable):  # it joins the group again
-                        consumer.idle(0.0)
+
+            def step() -> None:
+                nonlocal leased
+                leased = leased or consumer.poll(_BATCH, _POLL_S, 0.0)
+                if leased:
+                    self._take_in(leased, consumer, publisher)
+                leased = []
+
+            self._loop.run(step, consumer, stop)
 
     def _take_in(self, leased: Sequence[Leased], consumer: UploadsConsumer, publisher: Publisher) -> None:
         """Publish what follows from these records and commit them, where their partitions are still held."""

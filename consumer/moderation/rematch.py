@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 import uuid
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -22,11 +22,12 @@ from confluent_kafka import TopicPartition
 
 from consumer.encoder.contract import ModelInfo
 from consumer.encoder.views import PackedFeatures
-from consumer.errors import Misconfigured, Unavailable, Unprocessable
+from consumer.errors import Unavailable, Unprocessable
 from consumer.events import Record
 from consumer.kafka.consumer import UploadsConsumer
 from consumer.kafka.dead_letters import dead_letter
 from consumer.kafka.leases import Lease, Leased
+from consumer.kafka.member_loop import MemberLoop
 from consumer.kafka.messages import OutgoingMessage, event_message
 from consumer.kafka.publisher import Publisher
 from consumer.moderation.banks import BankEntry, EntryKey, encode_key, parse_change
@@ -42,7 +43,7 @@ from consumer.window.window import RedisWindow
 log = logging.getLogger(__name__)
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "seenit:image.rematched")
-POLL_MESSAGES, POLL_S, PAUSE_S = 50, 0.5, 1.0
+POLL_MESSAGES, POLL_S = 50, 0.5
 # Entries that are searched for together: a pass over the window takes hardly longer for many.
 MAX_ENTRIES = 1000
 # How often the group is told that this member is alive while it searches.
@@ -89,30 +90,20 @@ class Rematcher:
     def run(self, stop: threading.Event) -> None:
         """Answer messages, and wait for what is away. Raises Misconfigured when the brokers refuse this member."""
         self._stop = stop
-        reported = ""
         with ExitStack() as stack:
             # Nothing is in flight while the client is polled, which is when partitions are taken away.
             self._consumer = consumer = UploadsConsumer(self._settings, lambda: None)
             stack.callback(consumer.close)
             publisher = Publisher(self._settings, consumer)
             stack.callback(publisher.close)
-            while not stop.is_set():
-                try:
-                    if not self._is_unconfirmed:  # else the same has to be published again: the offsets tell what is
-                        self._read_more(consumer)
-                    if self._read:
-                        self._answer(consumer, publisher)
-                    reported = ""
-                except Misconfigured:
-                    raise
-                except Exception as error:  # a fault of this code must not end it in one process after the other
-                    if reported != str(error):
-                        expected = isinstance(error, Unavailable)
-                        log.warning("earlier uploads are not looked for yet: %s", error, exc_info=not expected)
-                    reported = str(error)
-                    stop.wait(PAUSE_S)
-                    with suppress(Unavailable):  # it joins the group again
-                        consumer.idle(0.0)
+
+            def step() -> None:
+                if not self._is_unconfirmed:  # else the same has to be published again: the offsets tell what is
+                    self._read_more(consumer)
+                if self._read:
+                    self._answer(consumer, publisher)
+
+            MemberLoop("earlier uploads are not looked for yet").run(step, consumer, stop)
 
     def _read_more(self, consumer: UploadsConsumer) -> None:
         """Read what there is, once the loader has it, up to as many entries as are looked for together."""

@@ -14,6 +14,7 @@ from confluent_kafka import TopicPartition
 
 from consumer.errors import Unavailable
 from consumer.events import Record
+from consumer.kafka import member_loop
 from consumer.kafka.leases import Lease, Leased
 from consumer.moderation import rematch
 from consumer.moderation.banks import BankEntry, change_message, encode_key
@@ -143,7 +144,7 @@ class PlayedUploads:
 @pytest.fixture(autouse=True)
 def _played(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rematch, "EarlierUploads", PlayedUploads)
-    monkeypatch.setattr(rematch, "PAUSE_S", 0.0)
+    monkeypatch.setattr(member_loop, "PAUSE_S", 0.0)
     monkeypatch.setattr(rematch, "_message", lambda _, found: found.entry.name)
 
 
