@@ -48,9 +48,14 @@ def create(
         silences=tuple(silences or ()),
         note=note,
     )
+    banks = read_banks(settings).banks if silences else {}
     producer = MessageProducer(settings)
     producer.send(change_message(settings.banks_topic, defined))
     producer.flush()
+    # They may come later, but a name that was mistyped silences nothing, and nobody is told.
+    for name in silences or ():
+        if BankKey(tenant, name) not in banks:
+            err.print(f"[yellow]warning:[/] there is no bank {plain(name)} yet, which it silences", highlight=False)
     out.print(f"bank {plain(bank)} ({kind}); fill it with: seenit bank add {plain(bank)} PICTURES", highlight=False)
 
 

@@ -154,6 +154,10 @@ def test_a_bank_is_made_filled_and_asked_by_command(up: dict[str, str], pictures
     [hit] = json.loads(found.stdout)["banks"]
     assert (hit["bank"], hit["entry_id"], hit["labels"]) == ("cats", "cat.png", {"policy": "pets"})
     assert seenit("bank", "check", str(pictures / "pagoda.jpg"), **up).returncode == 1
+    allow = seenit("bank", "create", "pets", "--kind", "allow", "--silences", "cats", "--silences", "dogs", **up)
+    assert "dogs" in allow.stderr
+    assert "cats" not in allow.stderr
+    run("bank", "remove", "pets", "--all")
     run("bank", "remove", "cats", "--all")
     assert run("bank", "list", "--json") == ""
     assert "there is no bank 'cats'" in seenit("bank", "add", "cats", "a.jpg", **up).stderr
