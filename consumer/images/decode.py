@@ -30,6 +30,7 @@ from consumer.images.containers import (
     read_jpeg,
 )
 from consumer.images.region import WHOLE_IMAGE, Region
+from consumer.images.resize import squash, squash_rgb
 from consumer.images.thumbnail import SIDE as THUMBNAIL_SIDE
 from consumer.images.thumbnail import Thumbnail, find_content, shrink
 from consumer.settings import DecodeSettings
@@ -240,9 +241,9 @@ def prepare(image: Image.Image, size: int, aspect: float) -> tuple[NDArray[np.ui
 
 def _squash(image: Image.Image, side: int, box: tuple[float, float, float, float] | None = None) -> NDArray[np.uint8]:
     """Resize a picture, or what is within edges of it in pixels, to uint8 [side, side, 3], RGB."""
-    # Bilinear (a triangle as wide as the reduction asks for) is the cheapest of Pillow's filters but for the box, and
-    # the one under which two versions of a picture, full and half size or recompressed, differ least.
-    return np.asarray(_rgb(image.resize((side, side), Image.Resampling.BILINEAR, box, reducing_gap=2.0)))
+    if image.mode == "RGB" and box is None:
+        return squash_rgb(image, side)
+    return np.asarray(_rgb(squash(image, side, box)))
 
 
 def _upright(pixels: NDArray[np.uint8], transposition: Image.Transpose | None) -> NDArray[np.uint8]:
