@@ -30,6 +30,7 @@ from consumer.images.containers import (
     read_jpeg,
 )
 from consumer.images.region import WHOLE_IMAGE, Region
+from consumer.images.resize import squash, squash_rgb
 from consumer.images.thumbnail import SIDE as THUMBNAIL_SIDE
 from consumer.images.thumbnail import Thumbnail, find_content, shrink
 from consumer.settings import DecodeSettings
@@ -128,10 +129,10 @@ def decode(data: bytes, size: int, settings: DecodeSettings, content_type: str |
     """
     _check_content_type(content_type)
     jpeg = read_jpeg(data) if data.startswith(START_OF_IMAGE) else None
-    pictures = [_decode(each, size, settings, jpeg) for each in mended(data, jpeg)]
-    if any(not np.array_equal(picture.pixels, pictures[0].pixels) for picture in pictures):
+    first, *others = [_decode(each, size, settings, jpeg) for each in mended(data, jpeg)]
+    if any(not np.array_equal(other.pixels, first.pixels) for other in others):
         raise Unprocessable("broken-image", "The picture is cut short; send the whole file.")
-    return pictures[0]
+    return first
 
 
 def _decode(data: bytes, size: int, settings: DecodeSettings, jpeg: Jpeg | None) -> Picture:
@@ -177,8 +178,8 @@ def detail(pixels: NDArray[np.uint8]) -> float:
     cell = max(1, pixels.shape[0] // 24)
     cells = pixels.shape[0] // cell
     side = cells * cell
-    grey = pixels[:side, :side] @ LUMA
-    sums = grey.reshape(cells, cell, side).sum(axis=1).reshape(cells, cells, cell).sum(axis=2)
+    rows = pixels[:side, :side].reshape(cells, cell, side * 3).sum(axis=1, dtype=np.uint16)
+    sums = rows.reshape(cells, cells, cell * 3) @ np.tile(LUMA, cell)
     return float(np.abs(np.diff(np.diff(sums, axis=0), axis=1)).mean() / cell**2)
 
 
@@ -226,21 +227,28 @@ def prepare(image: Image.Image, size: int, aspect: float) -> tuple[NDArray[np.ui
     image.load()
     transposition = _transposition(image)  # after loading, since Pillow turns a TIFF while loading it
     image = _resizable(image)
-    # Bilinear (a triangle as wide as the reduction asks for) is the cheapest of Pillow's filters but for the box, and
-    # the one under which two versions of a picture, full and half size or recompressed, differ least.
-    square = _rgb(image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0))
-    if transposition is not None:
-        square = square.transpose(transposition)
-        aspect = 1 / aspect if TURNS_BACK[transposition][0] else aspect
+    square = _upright(_squash(image, size), transposition)
+    if transposition is not None and TURNS_BACK[transposition][0]:
+        aspect = 1 / aspect
     small = shrink(square)
     content = find_content(small)
-    if content == WHOLE_IMAGE:
-        return np.ascontiguousarray(square), Thumbnail.of(small, content, aspect)
-    # From the picture itself: of the square, little may be left within wide margins.
-    box = _turned_back(content, transposition).box(image.size)
-    cut = _rgb(image.resize((THUMBNAIL_SIDE * 2,) * 2, Image.Resampling.BILINEAR, box, reducing_gap=2.0))
-    cut = cut if transposition is None else cut.transpose(transposition)
-    return np.ascontiguousarray(square), Thumbnail.of(shrink(cut), content, aspect)
+    if content != WHOLE_IMAGE:
+        # From the picture itself: of the square, little may be left within wide margins.
+        box = _turned_back(content, transposition).box(image.size)
+        small = shrink(_upright(_squash(image, THUMBNAIL_SIDE * 2, box), transposition))
+    return square, Thumbnail.of(small, content, aspect)
+
+
+def _squash(image: Image.Image, side: int, box: tuple[float, float, float, float] | None = None) -> NDArray[np.uint8]:
+    """Resize a picture, or what is within edges of it in pixels, to uint8 [side, side, 3], RGB."""
+    if image.mode == "RGB" and box is None:
+        return squash_rgb(image, side)
+    return np.asarray(_rgb(squash(image, side, box)))
+
+
+def _upright(pixels: NDArray[np.uint8], transposition: Image.Transpose | None) -> NDArray[np.uint8]:
+    """Turn uint8 [S, S, 3] upright."""
+    return pixels if transposition is None else np.asarray(Image.fromarray(pixels).transpose(transposition))
 
 
 def _turned_back(region: Region, transposition: Image.Transpose | None) -> Region:

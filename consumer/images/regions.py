@@ -11,7 +11,6 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from consumer.images.decode import Picture, detail
 from consumer.images.region import WHOLE_IMAGE, Region
@@ -51,7 +50,7 @@ class View:
         if self.region == WHOLE_IMAGE:
             return whole
         width, height = self.region.right - self.region.left, self.region.bottom - self.region.top
-        return Thumbnail.of(shrink(Image.fromarray(self.pixels)), WHOLE_IMAGE, whole.aspect * width / height)
+        return Thumbnail.of(shrink(self.pixels), WHOLE_IMAGE, whole.aspect * width / height)
 
 
 def make_views(pictures: Sequence[Picture], min_detail: float, within: bool = True) -> list[list[View]]:

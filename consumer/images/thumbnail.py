@@ -62,11 +62,16 @@ class Thumbnail(NamedTuple):
         return cls(levels, Region(*(side / 255 for side in content)), aspect)
 
 
-def shrink(image: Image.Image) -> NDArray[np.uint8]:
-    """Average an RGB picture to uint8 [48, 48, 3]."""
-    if image.width % SIDE == image.height % SIDE == 0:  # the same but for rounding, and several times faster
-        return np.asarray(image.reduce((image.width // SIDE, image.height // SIDE)))
-    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))
+def shrink(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Average uint8 [S, S, 3] to uint8 [48, 48, 3]."""
+    cell, rest = divmod(len(pixels), SIDE)
+    if rest:
+        return np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BOX))
+    # The same but for rounding, and several times faster.
+    rows = pixels.reshape(SIDE, cell, -1).sum(axis=1, dtype=np.uint16).reshape(-1, cell * 3)
+    means = rows @ np.tile(np.eye(3, dtype=np.float32) / cell**2, (cell, 1))
+    small: NDArray[np.uint8] = (means + np.float32(0.5)).astype(np.uint8)
+    return small.reshape(SIDE, SIDE, 3)
 
 
 def _to_levels(small: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -124,7 +124,7 @@ def test_views_are_the_whole_and_the_pictures_within_it_with_their_thumbnails() 
         assert part.thumbnail.content == WHOLE_IMAGE  # as in a region no margins are looked for
         left, top, right, bottom = part.region
         assert part.thumbnail.aspect == pytest.approx(3 * (right - left) / (bottom - top))
-        expected = Thumbnail.of(shrink(Image.fromarray(part.pixels)), WHOLE_IMAGE, 1.0)
+        expected = Thumbnail.of(shrink(part.pixels), WHOLE_IMAGE, 1.0)
         np.testing.assert_array_equal(part.thumbnail.levels, expected.levels)
 
 

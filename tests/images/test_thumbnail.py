@@ -47,8 +47,13 @@ def noisy(image: Image.Image, sigma: float, seed: int = 0) -> Image.Image:
     return Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
 
 
+def shrunk(image: Image.Image) -> Pixels:
+    """Average an image of any sides as `shrink` does a square."""
+    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))
+
+
 def content(image: Image.Image) -> Region:
-    return find_content(shrink(image))
+    return find_content(shrunk(image))
 
 
 def assert_around(found: Region, place: tuple[float, float, float, float], cells: float = 2.01) -> None:
@@ -159,8 +164,8 @@ def test_a_thumbnail_shows_its_content_as_the_content_alone_would() -> None:
     """What is cut out of a page is as sharp as what fills its frame."""
     page = on_page(size=(1600, 1200), place=(400, 300, 800, 600))
     thumbnail = decoded(page).thumbnail
-    alone = Thumbnail.of(shrink(page.resize((SIDE, SIDE), box=thumbnail.content.box(page.size))), WHOLE_IMAGE, 1.0)
-    from_square = Thumbnail.of(thumbnail.content.crop(shrink(page)), WHOLE_IMAGE, 1.0)
+    alone = Thumbnail.of(shrunk(page.resize((SIDE, SIDE), box=thumbnail.content.box(page.size))), WHOLE_IMAGE, 1.0)
+    from_square = Thumbnail.of(thumbnail.content.crop(shrunk(page)), WHOLE_IMAGE, 1.0)
     assert levels_apart(thumbnail, alone) < 0.3
     assert levels_apart(from_square, alone) > 3 * levels_apart(thumbnail, alone)
 
@@ -258,3 +263,9 @@ def test_lines_across_a_blank_page_are_no_error(rows: set[int], columns: set[int
     small[:, sorted(columns)] = 0
     found = find_content(small)
     assert found.area > 0
+
+
+@pytest.mark.parametrize("side", [144, 192, 240])
+def test_a_picture_is_shrunk_as_by_a_box_filter(side: int) -> None:
+    square = PHOTO.resize((side, side))
+    assert np.abs(shrink(np.asarray(square)).astype(int) - shrunk(square)).max() <= 1
