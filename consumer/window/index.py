@@ -79,7 +79,7 @@ class _Pairs(NamedTuple):
 class _Block:
     """Consecutive rows. Those before `first` have left the window; a row deleted among the rest is not alive."""
 
-    def __init__(self, dim: int, prefilter: Prefilter, capacity: int) -> None:
+    def __init__(self, dim: int, prefilter: Prefilter[Any], capacity: int) -> None:
         self.first = 0
         self.count = 0
         self.ids: list[bytes] = []
@@ -244,9 +244,10 @@ class VectorIndex:
         batch = self._prefilter.prepare(vectors)
         serials = np.array([query.position.serial for query in queries])
         since_ms = np.array([query.position.ms for query in queries]) - self._retention_ms
+        end, start_ms = serials.max(), since_ms.min()
         pairs_of_blocks: list[_Pairs] = []
         for number, block in enumerate(self._blocks):
-            if block.serial[0] >= serials.max() or block.ms[block.count - 1] < since_ms.min():
+            if block.serial[0] >= end or block.ms[block.count - 1] < start_ms:
                 continue
             filled = slice(block.count)
             sketch = tuple(array[filled] for array in block.sketch)
@@ -254,6 +255,8 @@ class VectorIndex:
             eligible = block.alive[row]
             eligible &= (block.serial[row] < serials[query]) & (block.ms[row] >= since_ms[query])
             query, row, l2 = self._rerank(block, vectors, query[eligible], row[eligible])
+            if not len(row):
+                continue
             pairs_of_blocks.append(self._prune(_Pairs(query, np.full(len(row), number), row, l2)))
         if not pairs_of_blocks:
             return [[] for _ in queries]
