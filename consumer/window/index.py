@@ -31,6 +31,8 @@ MAX_OWN_ROWS = 16
 SEARCH_QUERIES = 256
 # Pairs whose distance is computed at once: a few MiB of differences.
 RERANK_PAIRS = 4096
+# Pairs of a block that are kept without asking which of them may be reported: 32 KiB beside the 2 MiB of its vectors.
+PAIRS_WITHOUT_PRUNING = 1024
 
 
 class Query(NamedTuple):
@@ -255,8 +257,6 @@ class VectorIndex:
             eligible = block.alive[row]
             eligible &= (block.serial[row] < serials[query]) & (block.ms[row] >= since_ms[query])
             query, row, l2 = self._rerank(block, vectors, query[eligible], row[eligible])
-            if not len(row):
-                continue
             pairs_of_blocks.append(self._prune(_Pairs(query, np.full(len(row), number), row, l2)))
         if not pairs_of_blocks:
             return [[] for _ in queries]
@@ -299,6 +299,8 @@ class VectorIndex:
 
     def _prune(self, pairs: _Pairs) -> _Pairs:
         """Select the pairs of a block that may be reported: a flood of copies must not fill the memory with pairs."""
+        if len(pairs.l2) <= PAIRS_WITHOUT_PRUNING:
+            return pairs
         nearest = np.lexsort((pairs.l2, pairs.query))
         within = np.flatnonzero(pairs.l2 <= self._params.threshold_l2)
         earliest = within[np.argsort(pairs.query[within], kind="stable")]
