@@ -31,6 +31,8 @@ MAX_OWN_ROWS = 16
 SEARCH_QUERIES = 256
 # Pairs whose distance is computed at once: a few MiB of differences.
 RERANK_PAIRS = 4096
+# Pairs of a block that are kept without asking which of them may be reported: 32 KiB beside the 2 MiB of its vectors.
+PAIRS_WITHOUT_PRUNING = 1024
 
 
 class Query(NamedTuple):
@@ -79,7 +81,7 @@ class _Pairs(NamedTuple):
 class _Block:
     """Consecutive rows. Those before `first` have left the window; a row deleted among the rest is not alive."""
 
-    def __init__(self, dim: int, prefilter: Prefilter, capacity: int) -> None:
+    def __init__(self, dim: int, prefilter: Prefilter[Any], capacity: int) -> None:
         self.first = 0
         self.count = 0
         self.ids: list[bytes] = []
@@ -244,9 +246,10 @@ class VectorIndex:
         batch = self._prefilter.prepare(vectors)
         serials = np.array([query.position.serial for query in queries])
         since_ms = np.array([query.position.ms for query in queries]) - self._retention_ms
+        end, start_ms = serials.max(), since_ms.min()
         pairs_of_blocks: list[_Pairs] = []
         for number, block in enumerate(self._blocks):
-            if block.serial[0] >= serials.max() or block.ms[block.count - 1] < since_ms.min():
+            if block.serial[0] >= end or block.ms[block.count - 1] < start_ms:
                 continue
             filled = slice(block.count)
             sketch = tuple(array[filled] for array in block.sketch)
@@ -296,6 +299,8 @@ class VectorIndex:
 
     def _prune(self, pairs: _Pairs) -> _Pairs:
         """Select the pairs of a block that may be reported: a flood of copies must not fill the memory with pairs."""
+        if len(pairs.l2) <= PAIRS_WITHOUT_PRUNING:
+            return pairs
         nearest = np.lexsort((pairs.l2, pairs.query))
         within = np.flatnonzero(pairs.l2 <= self._params.threshold_l2)
         earliest = within[np.argsort(pairs.query[within], kind="stable")]

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.encoder.codebooks import Codebooks
-from consumer.window.segments import Codes, Numbers
+from consumer.window.codes import Codes
+from consumer.window.segments import Numbers
 
 
 class Effort(NamedTuple):

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.encoder.codebooks import Codebooks, code_scale
+from consumer.window.codes import CodedVectors, encode, pack, pairs_within
 from consumer.window.index import MAX_OWN_ROWS, SEARCH_QUERIES, Hit, Query, SearchParams
 from consumer.window.inverted_lists import Effort, InvertedLists
 from consumer.window.records import IndexRow, Position
-from consumer.window.segments import SEGMENT_ROWS, Codes, Numbers, Segments, encode
+from consumer.window.segments import SEGMENT_ROWS, Numbers, Segments
 
 Float64 = NDArray[np.float64]
 Indexes = NDArray[np.intp]
@@ -106,9 +107,9 @@ class LargeIndex:
     def extend(self, rows: Sequence[IndexRow]) -> None:
         """Append rows with vectors float16 [D], in order, which stand after all rows of the index."""
         if rows:
-            codes, error = encode(np.stack([row.vector for row in rows]))
-            self._lists.extend(codes, np.arange(self._rows.end, self._rows.end + len(rows)))
-            self._rows.extend(rows, codes, error)
+            vectors = encode(np.stack([row.vector for row in rows]))
+            self._lists.extend(vectors.codes, np.arange(self._rows.end, self._rows.end + len(rows)))
+            self._rows.extend(rows, vectors)
 
     def remove(self, position: Position) -> None:
         """Erase the row at a position, if there is one."""
@@ -136,20 +137,20 @@ class LargeIndex:
             return []
         first, end = self._rows.bounds([query.position for query in queries], self._retention_ms)
         own = [self._rows.locate(query.position.serial) if query.stored else None for query in queries]
-        codes, error = encode(np.stack([query.vector for query in queries]))
+        vectors = encode(np.stack([query.vector for query in queries]))
         for index, number in enumerate(own):
             if number is not None:
                 segment, row = self._rows.row(number)
-                codes[index], error[index] = segment.codes[row], segment.error[row]
+                vectors.put(index, segment.vectors.select(row))
         candidates: dict[int, _Candidates] = {}
         for group in _groups(first, end):
             chosen = np.array(group)
-            found = self._likely(codes[chosen], error[chosen], first[chosen], end[chosen])
+            found = self._likely(vectors.select(chosen), first[chosen], end[chosen])
             candidates |= zip(group, found, strict=True)
         exhaustive = [i for i in candidates if self._needs_all(candidates[i], int(first[i]), int(end[i]))]
         if exhaustive:
             chosen = np.array(exhaustive)
-            found = self._all(codes[chosen], error[chosen], first[chosen], end[chosen])
+            found = self._all(vectors.select(chosen), first[chosen], end[chosen])
             candidates |= zip(exhaustive, found, strict=True)
         searches = [
             _Search(query, number, candidates[index], index in exhaustive)
@@ -170,41 +171,36 @@ class LargeIndex:
             rows = sum(segment.count_living(start, stop) for segment, start, stop, _ in self._rows.parts(first, end))
         return rows <= self._exact_rows
 
-    def _likely(self, codes: Codes, error: NDArray[np.float16], first: Numbers, end: Numbers) -> list[_Candidates]:
+    def _likely(self, vectors: CodedVectors, first: Numbers, end: Numbers) -> list[_Candidates]:
         """Find candidates of each query by the lists."""
-        query, number = self._lists.search(codes, first, end, self._effort)
+        query, number = self._lists.search(vectors.codes, first, end, self._effort)
         order = np.argsort(number)
         query, number = query[order], number[order]
-        queries, squared = codes.astype(np.float32), np.empty(len(number))
+        queries, squared = vectors.codes.astype(np.float32), np.empty(len(number))
         row_error, alive = np.empty(len(number)), np.empty(len(number), np.bool_)
         # Segments begin at multiples of their length.
         place, row = np.divmod(number, SEGMENT_ROWS)
         for start, stop in _runs(place):
             (segment, _), rows = self._rows.row(int(number[start])), row[start:stop]
-            difference = queries[query[start:stop]] - segment.codes[rows]
+            difference = queries[query[start:stop]] - segment.vectors.codes[rows]
             squared[start:stop] = np.einsum("nd,nd->n", difference, difference)
-            row_error[start:stop], alive[start:stop] = segment.error[rows], segment.alive[rows]
-        pairs = _Candidates(number, np.sqrt(squared) / self._scale, row_error + error[query])
-        return _by_query(query[alive], pairs.select(alive), len(codes))
+            row_error[start:stop], alive[start:stop] = segment.vectors.error_l2[rows], segment.alive[rows]
+        pairs = _Candidates(number, np.sqrt(squared) / self._scale, row_error + vectors.error_l2[query])
+        return _by_query(query[alive], pairs.select(alive), len(first))
 
-    def _all(self, codes: Codes, error: NDArray[np.float16], first: Numbers, end: Numbers) -> list[_Candidates]:
+    def _all(self, vectors: CodedVectors, first: Numbers, end: Numbers) -> list[_Candidates]:
         """Find candidates of each query among all rows that it may find."""
-        queries = codes.astype(np.float32)
-        lengths = np.einsum("nd,nd->n", queries, queries)
-        found = [_Candidates(np.empty(0, np.int64), np.empty(0), np.empty(0)) for _ in codes]
+        queries = pack(vectors)
+        found = [_Candidates(np.empty(0, np.int64), np.empty(0), np.empty(0)) for _ in first]
         for segment, start, stop, offset in self._rows.parts(int(first.min()), int(end.max())):
             for low in range(start, stop, PRODUCT_ROWS):
-                rows = slice(low, min(low + PRODUCT_ROWS, stop))
-                values, number = segment.codes[rows].astype(np.float32), np.arange(rows.start, rows.stop) + offset
-                # Whole numbers below 2^24 throughout: exact, in whatever order they are added.
-                squared = lengths[:, np.newaxis] + np.einsum("nd,nd->n", values, values) - 2 * (queries @ values.T)
-                l2 = np.sqrt(squared) / self._scale
-                bound = error[:, np.newaxis].astype(np.float64) + segment.error[rows]
-                near = (l2 <= self._params.radius_l2 + bound) & segment.alive[rows]
-                near &= (number >= first[:, np.newaxis]) & (number < end[:, np.newaxis])
-                query, column = np.nonzero(near)
-                pairs = _Candidates(number[column], l2[query, column], bound[query, column])
-                for index, more in enumerate(_by_query(query, pairs, len(codes))):
+                rows = segment.vectors.select(slice(low, min(low + PRODUCT_ROWS, stop)))
+                query, row, l2 = pairs_within(queries, rows, self._params.radius_l2)
+                number = row + (low + offset)
+                eligible = segment.alive[row + low] & (number >= first[query]) & (number < end[query])
+                error = vectors.error_l2[query].astype(np.float64) + rows.error_l2[row]
+                pairs = _Candidates(number, l2, error).select(eligible)
+                for index, more in enumerate(_by_query(query[eligible], pairs, len(first))):
                     if len(more.number):
                         merged = found[index].join(more)
                         found[index] = merged.select(self._reportable(merged, True, MAX_OWN_ROWS))

@@ -6,15 +6,18 @@ misses none. Rows that pass wrongly are ruled out by their exact distance, in `c
 """
 
 from functools import lru_cache
-from math import asin, exp, lgamma, log, log1p, pi, sqrt
-from typing import Any, NamedTuple, Protocol
+from math import asin, exp, lgamma, log, log1p, pi
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from consumer.window.codes import CodedQueries, CodedVectors, encode, pack, pairs_within
+
 Float32 = NDArray[np.float32]
 Indexes = NDArray[np.intp]
 Sketch = tuple[NDArray[Any], ...]  # arrays with one row for each vector
+Queries = TypeVar("Queries")
 
 # Chance that SimHash rules out a row exactly at the radius; nearer rows have less.
 MISS_PROBABILITY = 1e-9
@@ -27,14 +30,7 @@ PRODUCT_ROWS = 1024  # rows whose products are computed at once: in float32 they
 DENSE_SHARE = 0.01
 
 
-class QueryBatch(NamedTuple):
-    """Query vectors, float32 [Q, D], with their sketches if the prefilter compares those."""
-
-    vectors: Float32
-    sketch: Sketch
-
-
-class Prefilter(Protocol):
+class Prefilter(Protocol[Queries]):
     """Decides by sketches which rows may be within the radius of a query."""
 
     def allocate(self, capacity: int) -> Sketch:
@@ -45,11 +41,11 @@ class Prefilter(Protocol):
         """Compute the sketches of vectors, float32 [N, D]."""
         ...
 
-    def prepare(self, vectors: Float32) -> QueryBatch:
+    def prepare(self, vectors: Float32) -> Queries:
         """Prepare queries, float32 [Q, D], to be compared with many blocks of rows."""
         ...
 
-    def candidates(self, queries: QueryBatch, sketch: Sketch, vectors: NDArray[np.number]) -> tuple[Indexes, Indexes]:
+    def candidates(self, queries: Queries, sketch: Sketch, vectors: NDArray[np.number]) -> tuple[Indexes, Indexes]:
         """Find the pairs (query, row) that may be within the radius, among rows with this sketch and these `vectors`.
 
         `vectors` are [N, D]; the pairs are two arrays [P] of indexes.
@@ -57,10 +53,17 @@ class Prefilter(Protocol):
         ...
 
 
-def make_prefilter(dim: int, radius_l2: float) -> Prefilter:
+def make_prefilter(dim: int, radius_l2: float) -> Prefilter[Any]:
     """Choose the prefilter for a radius: SimHash, unless it cannot tell the radius from unrelated vectors."""
     simhash = SimHash(dim, radius_l2)
     return simhash if simhash.words else ScalarQuantizer(dim, radius_l2)
+
+
+class HashedQueries(NamedTuple):
+    """Queries, float32 [Q, D], with their signatures."""
+
+    vectors: Float32
+    sketch: Sketch
 
 
 class SimHash:
@@ -92,10 +95,12 @@ class SimHash:
     def sketch(self, vectors: Float32) -> Sketch:
         return (np.packbits(vectors @ self._hyperplanes > 0, axis=1).view(np.uint64),)
 
-    def prepare(self, vectors: Float32) -> QueryBatch:
-        return QueryBatch(vectors, self.sketch(vectors))
+    def prepare(self, vectors: Float32) -> HashedQueries:
+        return HashedQueries(vectors, self.sketch(vectors))
 
-    def candidates(self, queries: QueryBatch, sketch: Sketch, vectors: NDArray[np.number]) -> tuple[Indexes, Indexes]:
+    def candidates(
+        self, queries: HashedQueries, sketch: Sketch, vectors: NDArray[np.number]
+    ) -> tuple[Indexes, Indexes]:
         query, row = self.similar_signatures(queries.sketch[0].T, sketch[0].T)
         if len(query) <= DENSE_SHARE * len(queries.vectors) * len(vectors):
             return query, row
@@ -116,28 +121,24 @@ class SimHash:
 
 
 class ScalarQuantizer:
-    """Rules out rows beyond a radius, however wide, by products with rows rounded to eight bits."""
+    """Rules out rows beyond a radius, however wide, by distances of vectors rounded to eight bits."""
 
     def __init__(self, dim: int, radius_l2: float) -> None:
         self._dim = dim
-        self._min_cosine = min_cosine(radius_l2)
+        self._radius_l2 = radius_l2
 
     def allocate(self, capacity: int) -> Sketch:
-        return np.empty((capacity, self._dim), np.int8), np.empty(capacity, np.float32)
+        return CodedVectors.allocate(capacity, self._dim)
 
     def sketch(self, vectors: Float32) -> Sketch:
-        """Round vectors to int8 [N, D], and bound the product [N] of each with unit vectors near enough from below."""
-        scale = 127 / np.maximum(np.abs(vectors).max(axis=1, keepdims=True), 1e-6)
-        # Rounding moves each of D coordinates by up to half a step, and the coordinates of a unit vector add up to at
-        # most the root of D.
-        min_products: Float32 = self._min_cosine * scale[:, 0] - 0.51 * sqrt(self._dim)
-        return np.rint(vectors * scale).astype(np.int8), min_products
+        return encode(vectors)
 
-    def prepare(self, vectors: Float32) -> QueryBatch:
-        return QueryBatch(vectors, ())
+    def prepare(self, vectors: Float32) -> CodedQueries:
+        return pack(encode(vectors))
 
-    def candidates(self, queries: QueryBatch, sketch: Sketch, vectors: NDArray[np.number]) -> tuple[Indexes, Indexes]:
-        return pairs_by_product(queries.vectors, *sketch)
+    def candidates(self, queries: CodedQueries, sketch: Sketch, vectors: NDArray[np.number]) -> tuple[Indexes, Indexes]:
+        query, row, _ = pairs_within(queries, CodedVectors(*sketch), self._radius_l2)
+        return query, row
 
 
 def min_cosine(radius_l2: float) -> float:

@@ -8,37 +8,36 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from consumer.encoder.codebooks import code_scale, to_codes
+from consumer.window.codes import CodedVectors
 from consumer.window.records import IndexRow, Position
 
 Numbers = NDArray[np.int64]
-Codes = NDArray[np.int8]
 
 SEGMENT_ROWS = 1 << 16
 
 
 class Segment:
-    """Consecutive rows. `error` is how far the codes are from the vector, or a little more."""
+    """Consecutive rows."""
 
     def __init__(self, dim: int) -> None:
         self.count = self.living = 0
         self.ms = np.empty(SEGMENT_ROWS, np.int64)
         self.serial = np.empty(SEGMENT_ROWS, np.int64)
         self.alive = np.zeros(SEGMENT_ROWS, np.bool_)
-        self.codes = np.empty((SEGMENT_ROWS, dim), np.int8)
-        self.error = np.empty(SEGMENT_ROWS, np.float16)
+        self.vectors = CodedVectors.allocate(SEGMENT_ROWS, dim)
 
     @property
     def nbytes(self) -> int:
         """Memory of the rows; what is allocated beyond them is not touched."""
-        return sum(array[: self.count].nbytes for array in (self.ms, self.serial, self.alive, self.codes, self.error))
+        return sum(array[: self.count].nbytes for array in (self.ms, self.serial, self.alive, *self.vectors))
 
-    def extend(self, rows: Sequence[IndexRow], codes: Codes, error: NDArray[np.float16]) -> None:
+    def extend(self, rows: Sequence[IndexRow], vectors: CodedVectors) -> None:
         """Append rows, for which there is room."""
         new = slice(self.count, self.count + len(rows))
         self.ms[new] = [row.position.ms for row in rows]
         self.serial[new] = [row.position.serial for row in rows]
-        self.codes[new], self.error[new], self.alive[new] = codes, error, True
+        self.vectors.put(new, vectors)
+        self.alive[new] = True
         self.count += len(rows)
         self.living += len(rows)
 
@@ -46,7 +45,7 @@ class Segment:
         """Overwrite rows, so that nothing of their vectors is left and no search finds them."""
         self.living -= int(np.count_nonzero(self.alive[start:end]))
         self.alive[start:end] = False
-        self.codes[start:end] = 0
+        self.vectors.erase(slice(start, end))
 
     def count_living(self, start: int, end: int) -> int:
         """Count the living rows in a range."""
@@ -91,14 +90,14 @@ class Segments:
             return self._dropped
         return self._dropped + SEGMENT_ROWS * (len(self._segments) - 1) + self._segments[-1].count
 
-    def extend(self, rows: Sequence[IndexRow], codes: Codes, error: NDArray[np.float16]) -> None:
-        """Append rows with their codes, int8 [N, D], and errors [N]."""
+    def extend(self, rows: Sequence[IndexRow], vectors: CodedVectors) -> None:
+        """Append rows with their vectors, [N]."""
         while rows:
             if not self._segments or self._segments[-1].count == SEGMENT_ROWS:
                 self._segments.append(Segment(self._dim))
             room = SEGMENT_ROWS - self._segments[-1].count
-            self._segments[-1].extend(rows[:room], codes[:room], error[:room])
-            rows, codes, error = rows[room:], codes[room:], error[room:]
+            self._segments[-1].extend(rows[:room], vectors.select(slice(room)))
+            rows, vectors = rows[room:], vectors.select(slice(room, None))
 
     def erase(self, number: int) -> None:
         """Erase one row."""
@@ -155,11 +154,3 @@ class Segments:
             start = self._dropped + SEGMENT_ROWS * place
             if first < start + segment.count and end > start:
                 yield segment, max(0, first - start), min(segment.count, end - start), start
-
-
-def encode(vectors: NDArray[np.float16]) -> tuple[Codes, NDArray[np.float16]]:
-    """Round vectors to codes, and tell how far each is from its codes, or a little more."""
-    codes = to_codes(vectors)
-    difference = vectors.astype(np.float32) - codes / np.float32(code_scale(vectors.shape[1]))
-    error = np.sqrt(np.einsum("nd,nd->n", difference, difference)) + np.float32(1e-4)
-    return codes, np.nextafter(error.astype(np.float16), np.float16(np.inf))

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from consumer.encoder.codebooks import Codebooks, code_scale, to_codes
+from consumer.encoder.codebooks import Codebooks, to_codes
 from consumer.window import large_index, segments
 from consumer.window.index import Hit, Query, SearchParams, VectorIndex
 from consumer.window.inverted_lists import Effort
@@ -190,10 +189,10 @@ def test_what_is_removed_is_overwritten() -> None:
     process.remove([rows[3].position])
     process.drop_before(Position(0, 1))
     segment, _ = index._rows.row(0)
-    assert segment.codes[:10].any(axis=1).tolist() == [n != 3 for n in range(10)]
+    assert segment.vectors.codes[:10].any(axis=1).tolist() == [n != 3 for n in range(10)]
     assert (len(index), len(index._lists)) == (9, 9)
     process.drop_before(Position(0, 6))
-    assert not segment.codes[:5].any()
+    assert not segment.vectors.codes[:5].any()
 
 
 def test_expired_rows_leave_the_memory() -> None:
@@ -214,15 +213,6 @@ def test_a_row_that_is_gone_from_the_window_is_noticed() -> None:
     process.rows.clear()
     with pytest.raises(RowsGone):
         process.search(queries_of(rows))
-
-
-def test_codes_are_as_near_as_they_say() -> None:
-    vectors = units(np.random.default_rng(0), 500, 256)
-    vectors[0] = np.eye(256)[0]  # beyond the reach of a code
-    codes, error = segments.encode(vectors)
-    off: NDArray[np.float64] = np.linalg.norm(vectors.astype(np.float64) - codes / code_scale(256), axis=1)
-    assert (off <= error).all()
-    assert np.median(error) < 0.02
 
 
 def test_a_search_begins_no_threads_whichever_thread_it_is_in() -> None:
