@@ -6,14 +6,13 @@ in the picture, at the others that are near. Each bank decides by its own strict
 
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple, get_args
 
 from consumer.encoder.contract import ModelInfo, Strictness
 from consumer.encoder.views import PackedFeatures
-from consumer.errors import Unavailable, Unprocessable
+from consumer.errors import Unprocessable
 from consumer.json_values import cut
 from consumer.moderation.banks import BankKey, EntryKey
 from consumer.moderation.candidates import BankRequest, Holders, nearest_pictures
@@ -26,12 +25,10 @@ from consumer.verdicts import Evidence
 from consumer.verification.looks import MAX_CANDIDATES, Candidate, Comparison, look_at_best
 from consumer.window.index import SearchParams, VectorIndex
 from consumer.window.inverted_lists import Effort
-from consumer.window.large_index import LargeIndex, RowsGone
+from consumer.window.large_index import LargeIndex
 
 # What a search among more than MAX_EXACT pictures may cost.
 EFFORT = Effort(share=0.6, candidates=200)
-# Searches of a replica that is read on in between, since entries that it holds have gone.
-MAX_SEARCHES = 16
 # Bits of 256 in which PDQ hashes may differ. The makers of PDQ recommend 31.
 MAX_PDQ_DISTANCES: Mapping[Strictness, int] = {"strict": 20, "balanced": 31, "eager": 40}
 # Of all banks: what it accepts is in the picture for one of them at least.
@@ -168,22 +165,15 @@ class Banks:
 
     def _find(self, requests: Sequence[BankRequest]) -> _Found:
         """Find what uploads may show, of the entries that count now. Raises Unavailable."""
-        for _ in range(MAX_SEARCHES):
-            self._replica.drop_expired(datetime.now(UTC))
-            shelves = [list(self._replica.shelves_for(each.tenant)) for each in requests]
-            of_requests = list(zip(requests, shelves, strict=True))
-            with suppress(RowsGone):
-                return _Found(
-                    self._replica.banks,
-                    [
-                        [entry for shelf in each for entry in shelf.exact(asked.digest.hex())]
-                        for asked, each in of_requests
-                    ],
-                    [[shelf.hashes() for shelf in each if asked.pdq] for asked, each in of_requests],
-                    nearest_pictures(requests, shelves, self._store.read_pictures),
-                )
-            self._replica.sync()
-        raise Unavailable("redis", "entries of banks go faster than they are read")
+        self._replica.drop_expired(datetime.now(UTC))
+        shelves = [list(self._replica.shelves_for(each.tenant)) for each in requests]
+        of_requests = list(zip(requests, shelves, strict=True))
+        return _Found(
+            self._replica.banks,
+            [[entry for shelf in each for entry in shelf.exact(asked.digest.hex())] for asked, each in of_requests],
+            [[shelf.hashes() for shelf in each if asked.pdq] for asked, each in of_requests],
+            nearest_pictures(requests, shelves),
+        )
 
     def _verified(
         self, requests: Sequence[BankRequest], near: Sequence[Candidate[Holders]]
