@@ -225,10 +225,8 @@ class LargeIndex:
 
     def _report(self, searches: Sequence[_Search], read: ReadRows, own_rows: int = 0) -> list[list[Hit]]:
         """Compute the exact distances of each query's candidates, and choose the rows to report."""
-        chosen = [
-            one.candidates.number[self._reportable(one.candidates, one.exhaustive, own_rows)].tolist()
-            for one in searches
-        ]
+        kept = [self._reportable(one.candidates, one.exhaustive, own_rows) for one in searches]
+        chosen = [one.candidates.number[keep].tolist() for one, keep in zip(searches, kept, strict=True)]
         numbers = list(dict.fromkeys([*chain(*chosen), *(one.own for one in searches if one.own is not None)]))
         rows: dict[int, IndexRow] = {}
         for number, row in zip(numbers, read([self._rows.position(number) for number in numbers]), strict=True):
@@ -245,31 +243,34 @@ class LargeIndex:
                 compared += [(index, row) for row in others]
         # The stored vector, not the one at hand: a repeated upload may be encoded a little differently.
         vectors = [one.query.vector if one.own is None else rows[one.own].vector for one in searches]
-        for index, near_rows in groupby(self._within_radius(vectors, compared), lambda each: each[0]):
-            reports[index] = self._chosen([hit for _, hit in near_rows])
+        hits = _within_radius(vectors, compared, self._params.radius_l2)
+        for index, of_query in groupby(hits, lambda each: each[0]):
+            reports[index] = _chosen([hit for _, hit in of_query], self._params)
         return reports
 
-    def _within_radius(
-        self, vectors: Sequence[NDArray[np.float16]], pairs: Sequence[tuple[int, IndexRow]]
-    ) -> list[tuple[int, Hit]]:
-        """Compute the exact distances of pairs of a query, by its index in `vectors`, and a row; keep the near ones."""
-        if not pairs:
-            return []
-        difference = np.stack([row.vector for _, row in pairs]).astype(np.float32)
-        difference -= np.stack(vectors).astype(np.float32)[[index for index, _ in pairs]]
-        exact = np.sqrt(np.einsum("nd,nd->n", difference, difference))
-        distances = np.round(exact.astype(np.float64), 6).tolist()  # as in `window.index`, to the last decimal
-        return [
-            (index, Hit(row.position, row.image_id, row.uploaded_us, l2))
-            for (index, row), l2 in zip(pairs, distances, strict=True)
-            if l2 <= self._params.radius_l2
-        ]
 
-    def _chosen(self, hits: list[Hit]) -> list[Hit]:
-        """Choose the rows to report of one query, in order of arrival as the rows are."""
-        nearest = sorted(hits, key=lambda hit: (hit.l2, hit.position))[: self._params.nearest]
-        earliest = [hit for hit in hits if hit.l2 <= self._params.threshold_l2][:1]
-        return sorted({*nearest, *earliest})
+def _within_radius(
+    vectors: Sequence[NDArray[np.float16]], pairs: Sequence[tuple[int, IndexRow]], radius_l2: float
+) -> list[tuple[int, Hit]]:
+    """Compute the exact distances of pairs of a query, by its index in `vectors`, and a row; keep the near ones."""
+    if not pairs:
+        return []
+    difference = np.stack([row.vector for _, row in pairs]).astype(np.float32)
+    difference -= np.stack(vectors).astype(np.float32)[[index for index, _ in pairs]]
+    exact = np.sqrt(np.einsum("nd,nd->n", difference, difference))
+    distances = np.round(exact.astype(np.float64), 6).tolist()  # as in `window.index`, to the last decimal
+    return [
+        (index, Hit(row.position, row.image_id, row.uploaded_us, l2))
+        for (index, row), l2 in zip(pairs, distances, strict=True)
+        if l2 <= radius_l2
+    ]
+
+
+def _chosen(hits: list[Hit], params: SearchParams) -> list[Hit]:
+    """Choose the rows to report of one query, in order of arrival as the rows are."""
+    nearest = sorted(hits, key=lambda hit: (hit.l2, hit.position))[: params.nearest]
+    earliest = [hit for hit in hits if hit.l2 <= params.threshold_l2][:1]
+    return sorted({*nearest, *earliest})
 
 
 def _groups(first: Numbers, end: Numbers) -> list[list[int]]:
