@@ -46,21 +46,23 @@ class BoostedTrees:
         return hash((self.base, self.leaves.tobytes()))
 
     @cached_property
-    def _widened(self) -> tuple[Floats, Floats]:
-        """Thresholds and leaves in 32 bits, made once: to do so costs as much as to walk one row."""
-        return self.thresholds.ravel().astype(np.float32), self.leaves.astype(np.float32)
+    def _widened(self) -> tuple[NDArray[np.intp], Floats, Floats]:
+        """Columns, thresholds and leaves as they are computed with, made once: to do so costs as much as to walk."""
+        return (
+            self.columns.ravel().astype(np.intp),
+            self.thresholds.ravel().astype(np.float32),
+            self.leaves.ravel().astype(np.float32),
+        )
 
     def log_odds(self, rows: Floats) -> Floats:
         """Sum up the trees' values for `rows` [M, F]: [M]."""
-        trees = np.arange(len(self.columns))
-        inner = self.columns.shape[1]
-        columns, (thresholds, leaves) = self.columns.ravel(), self._widened
-        node = np.zeros((len(rows), len(trees)), np.intp)
-        m = np.arange(len(rows))[:, None]
+        (count, inner), (columns, thresholds, leaves) = self.columns.shape, self._widened
+        numbers, first = rows.ravel(), np.arange(len(rows))[:, None] * rows.shape[1]
+        root = np.arange(count) * inner
+        place = np.broadcast_to(root, (len(rows), count))  # of the nodes, among those of all trees
         for _ in range(inner.bit_length()):
-            place = node + trees * inner
-            node = 2 * node + 1 + (rows[m, columns[place]] > thresholds[place])
-        total: Floats = leaves[trees, node - inner].sum(axis=1)
+            place = 2 * place - root + 1 + (numbers.take(columns.take(place) + first) > thresholds.take(place))
+        total: Floats = leaves.take(place - inner + np.arange(count)).sum(axis=1)
         total += np.float32(self.base)
         return total
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.encoder.views import EncodedViews
-from consumer.moderation.shelf import Entry, ReadPictures, Shelf
+from consumer.moderation.shelf import Entry, Shelf
 from consumer.verification.looks import MAX_CANDIDATES, Candidate
 
 # The entries that hold a picture, in the order of their names.
@@ -34,16 +34,11 @@ class _Search(NamedTuple):
     vectors: list[NDArray[np.float32]]
 
 
-def nearest_pictures(
-    requests: Sequence[BankRequest], shelves: Sequence[Sequence[Shelf]], read: ReadPictures
-) -> list[Candidate[Holders]]:
-    """List the pictures nearest each view, on the `shelves` of its request, nearest first, but for the same bytes.
-
-    Raises RowsGone when entries have gone.
-    """
+def nearest_pictures(requests: Sequence[BankRequest], shelves: Sequence[Sequence[Shelf]]) -> list[Candidate[Holders]]:
+    """List the pictures nearest each view, on the `shelves` of its request, nearest first, but for the same bytes."""
     near: dict[tuple[int, int], dict[str, Candidate[Holders]]] = {}
     for shelf, views, vectors in _searches(requests, shelves):
-        for (request, view), pictures in zip(views, shelf.near(vectors, read), strict=True):
+        for (request, view), pictures in zip(views, shelf.near(vectors), strict=True):
             of_view = near.setdefault((request, view), {})
             for digest, l2, entries in pictures:
                 if view == 0 and digest == requests[request].digest.hex():

@@ -6,14 +6,13 @@ in the picture, at the others that are near. Each bank decides by its own strict
 
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple, get_args
 
 from consumer.encoder.contract import ModelInfo, Strictness
 from consumer.encoder.views import PackedFeatures
-from consumer.errors import Unavailable, Unprocessable
+from consumer.errors import Unprocessable
 from consumer.json_values import cut
 from consumer.moderation.banks import BankKey, EntryKey
 from consumer.moderation.candidates import BankRequest, Holders, nearest_pictures
@@ -23,15 +22,13 @@ from consumer.moderation.replica import BankReplica
 from consumer.moderation.shelf import MAX_EXACT, RETENTION_MS, Entry, Shelf
 from consumer.moderation.store import BankRow, BankStore
 from consumer.verdicts import Evidence
-from consumer.verification.looks import MAX_CANDIDATES, Candidate, Comparison, look_at_best
+from consumer.verification.looks import MAX_CANDIDATES, Asked, Candidate, Comparison, Looked, look_at_best
 from consumer.window.index import SearchParams, VectorIndex
 from consumer.window.inverted_lists import Effort
-from consumer.window.large_index import LargeIndex, RowsGone
+from consumer.window.large_index import LargeIndex
 
 # What a search among more than MAX_EXACT pictures may cost.
 EFFORT = Effort(share=0.6, candidates=200)
-# Searches of a replica that is read on in between, since entries that it holds have gone.
-MAX_SEARCHES = 16
 # Bits of 256 in which PDQ hashes may differ. The makers of PDQ recommend 31.
 MAX_PDQ_DISTANCES: Mapping[Strictness, int] = {"strict": 20, "balanced": 31, "eager": 40}
 # Of all banks: what it accepts is in the picture for one of them at least.
@@ -39,12 +36,13 @@ MOST_LENIENT: Strictness = "eager"
 STRICTNESSES: tuple[Strictness, ...] = get_args(Strictness)
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
     """What uploads may show: for each the entries of the same bytes, and PDQ hashes; pictures near any of their views.
 
     `banks` are as they were at that moment.
     """
 
+    requests: Sequence[BankRequest]
     banks: Mapping[BankKey, BankRow]
     exact: list[list[Entry]]
     hashes: list[list[PdqIndex[Entry]]]
@@ -145,61 +143,69 @@ class Banks:
         """Find the entries that each upload shows, of those that were read. Raises Unavailable("redis", ...)."""
         return [result_of(hits) for hits in self._hits(requests)]
 
+    def search(self, requests: Sequence[BankRequest]) -> tuple[Found, Asked[Holders]]:
+        """Find what uploads may show, and what has to be looked at for it. Raises Unavailable("redis", ...)."""
+        with self._lock:
+            found = self._find(requests)
+        threshold_l2, shape = self._model.threshold_l2, self._model.patches
+        has_rule = self._model.verification_rule is not None
+        comparisons = self._comparisons(requests, found.near, shape) if has_rule and shape is not None else []
+        return found, Asked(comparisons, MOST_LENIENT, lambda each: each.l2 <= threshold_l2)
+
+    def results(self, found: Found, looked: Looked[Holders]) -> list[BankResult]:
+        """Tell what uploads show, after these looks."""
+        return [result_of(hits) for hits in self._all_hits(found, looked)]
+
     def silenced(self, requests: Sequence[BankRequest]) -> list[list[Hit]]:
         """Find the allowed entries that each upload shows as a whole, which silence others. Raises Unavailable."""
         return [[hit for hit in hits if hit.view == 0 and hit.bank.kind == "allow"] for hits in self._hits(requests)]
 
     def _hits(self, requests: Sequence[BankRequest]) -> list[list[Hit]]:
         """Find the entries that each upload shows, those that are allowed among them. Raises Unavailable."""
-        with self._lock:
-            found = self._find(requests)
+        found, asked = self.search(requests)
+        [looked] = look_at_best([asked], self._model.verification_rule)
+        return self._all_hits(found, looked)
+
+    def _all_hits(self, found: Found, looked: Looked[Holders]) -> list[list[Hit]]:
         hits = [[found.hit(0, entry, 0.0, exact=True) for entry in entries] for entries in found.exact]
-        for of_request, request, hashes in zip(hits, requests, found.hashes, strict=True):
+        for of_request, request, hashes in zip(hits, found.requests, found.hashes, strict=True):
             for entry, distance in _near_hashes(request, hashes):
                 hit = found.hit(0, entry, None, exact=False)
                 if distance <= MAX_PDQ_DISTANCES[hit.bank.strictness]:
                     of_request.append(hit)
-        for (index, view, l2, entries), strictness, evidence in self._verified(requests, found.near):
+        for (index, view, l2, entries), strictness, evidence in self._verified(found, looked):
             for entry in entries:
                 hit = found.hit(view, entry, l2, evidence, exact=False)
                 if hit.bank.strictness in strictness:
                     hits[index].append(hit)
         return hits
 
-    def _find(self, requests: Sequence[BankRequest]) -> _Found:
+    def _find(self, requests: Sequence[BankRequest]) -> Found:
         """Find what uploads may show, of the entries that count now. Raises Unavailable."""
-        for _ in range(MAX_SEARCHES):
-            self._replica.drop_expired(datetime.now(UTC))
-            shelves = [list(self._replica.shelves_for(each.tenant)) for each in requests]
-            of_requests = list(zip(requests, shelves, strict=True))
-            with suppress(RowsGone):
-                return _Found(
-                    self._replica.banks,
-                    [
-                        [entry for shelf in each for entry in shelf.exact(asked.digest.hex())]
-                        for asked, each in of_requests
-                    ],
-                    [[shelf.hashes() for shelf in each if asked.pdq] for asked, each in of_requests],
-                    nearest_pictures(requests, shelves, self._store.read_pictures),
-                )
-            self._replica.sync()
-        raise Unavailable("redis", "entries of banks go faster than they are read")
+        self._replica.drop_expired(datetime.now(UTC))
+        shelves = [list(self._replica.shelves_for(each.tenant)) for each in requests]
+        of_requests = list(zip(requests, shelves, strict=True))
+        return Found(
+            requests,
+            self._replica.banks,
+            [[entry for shelf in each for entry in shelf.exact(asked.digest.hex())] for asked, each in of_requests],
+            [[shelf.hashes() for shelf in each if asked.pdq] for asked, each in of_requests],
+            nearest_pictures(requests, shelves),
+        )
 
     def _verified(
-        self, requests: Sequence[BankRequest], near: Sequence[Candidate[Holders]]
+        self, found: Found, looked: Looked[Holders]
     ) -> Iterator[tuple[Candidate[Holders], Collection[Strictness], Evidence | None]]:
         """Yield the candidates that are in the pictures, to banks of which strictness, and the evidence."""
         rule, shape = self._model.verification_rule, self._model.patches
         if rule is None or shape is None:
-            yield from ((each, STRICTNESSES, None) for each in near if each.l2 <= self._model.threshold_l2)
+            yield from ((each, STRICTNESSES, None) for each in found.near if each.l2 <= self._model.threshold_l2)
             return
-        comparisons = self._comparisons(requests, near, shape)
-        threshold_l2 = self._model.threshold_l2
-        for candidate, looked in look_at_best(comparisons, rule, MOST_LENIENT, lambda each: each.l2 <= threshold_l2):
-            views = requests[candidate.request].views
-            accepting = [each for each in STRICTNESSES if rule.accepts(candidate.l2, looked.score, each)]
+        for candidate, one in looked:
+            views = found.requests[candidate.request].views
+            accepting = [each for each in STRICTNESSES if rule.accepts(candidate.l2, one.score, each)]
             if views is not None and accepting:
-                yield candidate, accepting, looked.in_whole_image(views.regions[candidate.view]).to_evidence(True)
+                yield candidate, accepting, one.in_whole_image(views.regions[candidate.view]).to_evidence(True)
 
     def _comparisons(
         self, requests: Sequence[BankRequest], near: Sequence[Candidate[Holders]], shape: tuple[int, int]

@@ -48,10 +48,6 @@ class Near(NamedTuple):
     entries: Collection[Entry]
 
 
-# Reads what is stored under names of entries: the digest of the picture, and its vector; None for what is gone.
-ReadPictures = Callable[[Sequence[bytes]], Sequence[tuple[str | None, bytes] | None]]
-
-
 class Shelf:
     """Searched by the digest of a picture, by its vector, and by its PDQ hash. Not thread-safe."""
 
@@ -63,6 +59,7 @@ class Shelf:
         self._by_digest: dict[str, dict[bytes, Entry]] = {}
         self._rows: dict[str, int] = {}  # the number of each picture that is in the index, by digest
         self._digests: dict[int, str] = {}
+        self._vectors: dict[int, bytes] = {}  # of what is in a large index, which has codes of them alone
         self._numbers = count()
         self._is_tidy = True
         self._hashed: dict[bytes, Entry] = {}
@@ -87,8 +84,12 @@ class Shelf:
                 number = self._rows[digest] = next(self._numbers)
                 self._digests[number] = digest
                 rows.append(_row(Position(0, number), vector))
+        if isinstance(self._index, LargeIndex):
+            self._keep_vectors(rows)
         self._index.extend(rows)
         if self._new_large_index is not None and isinstance(self._index, VectorIndex) and len(self) > MAX_EXACT:
+            for block in self._index.rows():
+                self._keep_vectors(block)
             self._index = moved(self._index, self._new_large_index())
 
     def remove(self, name: bytes) -> None:
@@ -107,6 +108,7 @@ class Shelf:
             number = self._rows.pop(digest, None)
             if number is not None:
                 del self._digests[number]
+                self._vectors.pop(number, None)
                 self._index.remove(Position(0, number))
                 self._is_tidy = False
 
@@ -131,26 +133,24 @@ class Shelf:
             self._pdq_index = PdqIndex((each.row.pdq or "", each) for each in self._hashed.values())
         return self._pdq_index
 
-    def near(self, vectors: Sequence[NDArray[np.float32]], read: ReadPictures) -> list[list[Near]]:
-        """Find the pictures near each vector [D], of those that are nearest. Raises RowsGone when entries have gone."""
-
-        def read_rows(positions: Sequence[Position]) -> list[IndexRow | None]:
-            digests = [self._digests[position.serial] for position in positions]
-            stored = read([min(self._by_digest[digest]) for digest in digests])
-            return [
-                None if picture is None or picture[0] != digest else _row(position, picture[1])
-                for position, digest, picture in zip(positions, digests, stored, strict=True)
-            ]
-
+    def near(self, vectors: Sequence[NDArray[np.float32]]) -> list[list[Near]]:
+        """Find the pictures near each vector [D], of those that are nearest."""
         queries = [Query(_END, _NOBODY, vector.astype(np.float16), False) for vector in vectors]
         index = self._index
-        found = index.search(queries) if isinstance(index, VectorIndex) else index.search(queries, read_rows)
+        found = index.search(queries) if isinstance(index, VectorIndex) else index.search(queries, self._read_rows)
         near = []
         for hits in found:
             digests = [self._digests[hit.position.serial] for hit in hits]
             pairs = zip(digests, hits, strict=True)
             near.append([Near(digest, hit.l2, self._by_digest[digest].values()) for digest, hit in pairs])
         return near
+
+    def _keep_vectors(self, rows: Sequence[IndexRow]) -> None:
+        for row in rows:
+            self._vectors[row.position.serial] = row.vector.tobytes()
+
+    def _read_rows(self, positions: Sequence[Position]) -> list[IndexRow]:
+        return [_row(position, self._vectors[position.serial]) for position in positions]
 
 
 def _row(position: Position, vector: bytes) -> IndexRow:

@@ -6,11 +6,12 @@ from contextlib import suppress
 from consumer.errors import Unprocessable
 from consumer.kafka.messages import OutgoingMessage
 from consumer.moderation.banks import removal_message
-from consumer.moderation.candidates import BankRequest
+from consumer.moderation.candidates import BankRequest, Holders
 from consumer.moderation.hits import NO_HITS, BankResult
-from consumer.moderation.matching import Banks
+from consumer.moderation.matching import Banks, Found
 from consumer.pipeline.batch import Item
 from consumer.pipeline.remembered import RecentViews, RememberedViews
+from consumer.verification.looks import Asked, Looked
 from consumer.window.contract import Window
 
 NOTHING_KNOWN = RememberedViews(None, None)
@@ -43,20 +44,26 @@ class BankStep:
         if self._banks is not None:
             self._banks.sync()
 
-    def compare(self, items: list[Item], encode_again: Callable[[Item], None]) -> list[BankResult]:
-        """Find the entries of banks that each upload shows. Raises Unavailable.
+    def search(self, items: list[Item], encode_again: Callable[[Item], None]) -> tuple[Found, Asked[Holders]] | None:
+        """Find what uploads may show of banks, and what has to be looked at for it. Raises Unavailable.
 
         `encode_again` encodes an exact copy that was not encoded when it was read.
         """
         if self._banks is None:
-            return [NO_HITS] * len(items)
+            return None
         self._banks.sync()
         requests = []
         for item in items:
             is_compared = item.failure is None and self._banks.compares(item.event.tenant)
             views, pdq = self._views(item, encode_again) if is_compared else NOTHING_KNOWN
             requests.append(BankRequest(item.event.tenant, item.content.digest, views, pdq))
-        return self._banks.match(requests)
+        return self._banks.search(requests)
+
+    def results(self, items: list[Item], found: Found | None, looked: Looked[Holders]) -> list[BankResult]:
+        """Tell which entries of banks each upload shows, after these looks."""
+        if self._banks is None or found is None:
+            return [NO_HITS] * len(items)
+        return self._banks.results(found, looked)
 
     def removals(self, item: Item, window: Window) -> list[OutgoingMessage]:
         """Messages that remove the entries of a deleted upload, unless the window still holds one of its name."""

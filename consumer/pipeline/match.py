@@ -18,6 +18,7 @@ from consumer.pipeline.bank_step import NO_BANKS, BankStep
 from consumer.pipeline.batch import Batch, Item, Outcome
 from consumer.pipeline.encode import Encode
 from consumer.verdicts import Evidence
+from consumer.verification.looks import NOTHING_ASKED, look_at_best
 from consumer.verification.rerank import VerificationRequest, Verifier
 from consumer.window.contract import Window
 from consumer.window.records import AppendResult, NewRecord, Position
@@ -99,9 +100,13 @@ class Match:
         self._confirm_exact_matches([item for item in items if item.content.exact_match is not None])
         new = [item for item in items if item.failure is None and item.content.exact_match is None]
         appended = self._leave_out(new, self._window.append([self._new_record(item) for item in new]))
-        verified = iter(zip(appended, self._verifier.verify(_requests(new, appended)), strict=True))
+        requests = _requests(new, appended)
+        asked = self._verifier.ask(requests)
         # After the uploads were appended: an entry that is written later finds them in the window.
-        of_banks = self._banks.compare(items, self._encode.encode_again)
+        found, asked_of_banks = self._banks.search(items, self._encode.encode_again) or (None, NOTHING_ASKED)
+        looked, looked_of_banks = look_at_best([asked, asked_of_banks], self._model.verification_rule)
+        verified = iter(zip(appended, self._verifier.outcomes(requests, looked), strict=True))
+        of_banks = self._banks.results(items, found, looked_of_banks)
         outcomes: list[Outcome] = []
         duplicates: dict[int, Duplicate] = {}
         for index, (item, banks) in enumerate(zip(items, of_banks, strict=True)):

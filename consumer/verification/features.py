@@ -9,6 +9,8 @@ map takes to each other (Lenc and Vedaldi, Understanding image representations b
 equivalence, 2015).
 """
 
+from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -50,6 +52,12 @@ class Geometry(NamedTuple):
     inlier_weight: Floats
     upload_rarity: Floats
     candidate_rarity: Floats
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Geometry"]) -> "Geometry":
+        """Join the parts of several calls, in order."""
+        transforms, links, *others = zip(*parts, strict=True)
+        return cls(np.concatenate(transforms), list(chain.from_iterable(links)), *map(np.concatenate, others))
 
 
 class _Features(NamedTuple):

@@ -51,47 +51,59 @@ def verify(
 
     Raises Misconfigured for a rule that asks for measures that a look does not take.
     """
-    columns, rotation_maps = columns_of(rule.measures), rule.rotation_maps
-    verifications: list[Verification] = []
-    for start in range(0, len(uploads), PAIRS_AT_ONCE):
-        part = slice(start, start + PAIRS_AT_ONCE)
-        looked = look(uploads[part], candidates[part], l2[part], rotation_maps)
-        scores = rule.trees.scores(looked.measures[:, columns])
-        verifications += [
-            Verification(score, int(inliers), transform, links, dict(zip(MEASURES, measures, strict=True)))
-            for score, inliers, transform, links, measures in zip(
-                scores.tolist(),
-                looked.geometry.inliers.tolist(),
-                looked.transforms,
-                looked.geometry.links,
-                looked.measures.tolist(),
-                strict=True,
-            )
-        ]
-    return verifications
+    columns = columns_of(rule.measures)
+    if not uploads:
+        return []
+    looked = look(uploads, candidates, l2, rule.rotation_maps)
+    scores = rule.trees.scores(looked.measures[:, columns])
+    return [
+        Verification(score, int(inliers), transform, links, dict(zip(MEASURES, measures, strict=True)))
+        for score, inliers, transform, links, measures in zip(
+            scores.tolist(),
+            looked.geometry.inliers.tolist(),
+            looked.transforms,
+            looked.geometry.links,
+            looked.measures.tolist(),
+            strict=True,
+        )
+    ]
 
 
 def look(uploads: Sequence[Features], candidates: Sequence[Features], l2: Floats, rotation_maps: Floats | None) -> Look:
-    """Compare each upload with the candidate beside it, M pairs at once.
+    """Compare each of M uploads, one at least, with the candidate beside it.
 
     Pairs that are far and whose features hardly agree are not laid upon each other: all that pixels would tell is 0.
+    The few of many pairs that are, are so together: half of what one takes by itself is numpy's calls.
     """
-    geometry = match_features(
-        np.stack([each.patches for each in uploads]), np.stack([each.patches for each in candidates]), rotation_maps
+    geometry = Geometry.concatenate(
+        [
+            match_features(
+                np.stack([each.patches for each in uploads[part]]),
+                np.stack([each.patches for each in candidates[part]]),
+                rotation_maps,
+            )
+            for part in _parts(len(l2))
+        ]
     )
     transforms = geometry.transforms.copy()
     measures = np.zeros((len(l2), len(MEASURES)), np.float32)
     measures[:, : len(FEATURE_MEASURES)] = feature_measures(l2, geometry)
     is_near = l2 < MAX_LOST_L2
     worthwhile = np.flatnonzero(is_near | (geometry.similarity * geometry.trust >= MIN_FAR_SIMILARITY))
-    if len(worthwhile):
-        transforms[worthwhile], measures[worthwhile, len(FEATURE_MEASURES) :] = _compare_pixels(
-            Thumbnails([uploads[m].thumbnail for m in worthwhile.tolist()]),
-            Thumbnails([candidates[m].thumbnail for m in worthwhile.tolist()]),
-            geometry.transforms[worthwhile],
-            is_near[worthwhile] & (geometry.inliers[worthwhile] < MAX_LOST_INLIERS),
+    for part in _parts(len(worthwhile)):
+        rows = worthwhile[part]
+        transforms[rows], measures[rows, len(FEATURE_MEASURES) :] = _compare_pixels(
+            Thumbnails([uploads[m].thumbnail for m in rows.tolist()]),
+            Thumbnails([candidates[m].thumbnail for m in rows.tolist()]),
+            geometry.transforms[rows],
+            is_near[rows] & (geometry.inliers[rows] < MAX_LOST_INLIERS),
         )
     return Look(transforms, geometry, measures)
+
+
+def _parts(count: int) -> list[slice]:
+    """Divide so many pairs into those that are compared at once."""
+    return [slice(start, start + PAIRS_AT_ONCE) for start in range(0, count, PAIRS_AT_ONCE)]
 
 
 def _compare_pixels(

@@ -4,8 +4,8 @@ Looks cost time, and each one at a stranger is a chance of an error.
 """
 
 from collections.abc import Callable, Sequence
-from itertools import groupby
-from typing import Generic, NamedTuple, TypeVar
+from itertools import chain, groupby, islice
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -41,29 +41,49 @@ class Comparison(NamedTuple, Generic[Picture]):
 Looked = list[tuple[Candidate[Picture], Verification]]
 
 
-def look_at_best(
-    comparisons: Sequence[Comparison[Picture]],
-    rule: VerificationRule,
-    strictness: Strictness,
-    is_worthwhile: Callable[[Candidate[Picture]], bool],
-) -> Looked[Picture]:
-    """Look at the most promising candidate of each view, and where one is accepted, at the worthwhile others.
+class Asked(NamedTuple, Generic[Picture]):
+    """Comparisons of which some get a look, those of a view together and the nearest first.
 
-    The comparisons of a view stand together, the nearest first.
+    Where one of a view is accepted at this strictness, its worthwhile others get one too.
     """
-    first, rest = _most_promising(comparisons)
-    looked = look_at(first, rule)
-    shown = {
-        (candidate.request, candidate.view)
-        for candidate, verification in looked
-        if rule.accepts(candidate.l2, verification.score, strictness)
-    }
-    others = [
-        each
-        for each in rest
-        if (each.candidate.request, each.candidate.view) in shown and is_worthwhile(each.candidate)
-    ]
-    return looked + look_at(others, rule)
+
+    comparisons: Sequence[Comparison[Picture]]
+    strictness: Strictness
+    is_worthwhile: Callable[[Candidate[Picture]], bool]
+
+
+NOTHING_ASKED: Asked[Any] = Asked((), "strict", lambda _: False)
+
+
+def look_at_best(asked: Sequence[Asked[Any]], rule: VerificationRule | None) -> list[Looked[Any]]:
+    """Look, for each who asked, at the most promising candidate of each view, and where it is accepted, at others.
+
+    All of them are looked at together, which costs less. Nothing is where there is no rule.
+    """
+    if rule is None:
+        return [[] for _ in asked]
+    first, rest = zip(*(_most_promising(each.comparisons) for each in asked), strict=True)
+    looked, others = _look_at_each(first, rule), []
+    for each, found, remaining in zip(asked, looked, rest, strict=True):
+        shown = {
+            (candidate.request, candidate.view)
+            for candidate, verification in found
+            if rule.accepts(candidate.l2, verification.score, each.strictness)
+        }
+        others.append(
+            [
+                one
+                for one in remaining
+                if (one.candidate.request, one.candidate.view) in shown and each.is_worthwhile(one.candidate)
+            ]
+        )
+    return [found + more for found, more in zip(looked, _look_at_each(others, rule), strict=True)]
+
+
+def _look_at_each(groups: Sequence[Sequence[Comparison[Any]]], rule: VerificationRule) -> list[Looked[Any]]:
+    """Look at the candidates of all groups together: the looks of each."""
+    looked = iter(look_at(list(chain.from_iterable(groups)), rule))
+    return [list(islice(looked, len(group))) for group in groups]
 
 
 def look_at(comparisons: Sequence[Comparison[Picture]], rule: VerificationRule) -> Looked[Picture]:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from consumer.encoder.contract import ModelInfo, Strictness, VerificationRule
+from consumer.encoder.contract import ModelInfo, Strictness
 from consumer.encoder.views import EncodedViews, Features, PackedFeatures
 from consumer.verdicts import Evidence
-from consumer.verification.looks import MAX_CANDIDATES, Candidate, Comparison, Looked, look_at, look_at_best
+from consumer.verification.looks import MAX_CANDIDATES, Asked, Candidate, Comparison, Looked, look_at, look_at_best
 from consumer.verification.measures import columns_of
 from consumer.window.contract import Window
 from consumer.window.records import AppendResult, NearMatch, Position, decode_record
@@ -58,15 +58,15 @@ class Verifier:
         judged at first. Regions are not stored, nor are pictures that are only looked up, so their features are those
         of the request. Candidates deleted meanwhile are left out. Raises Unavailable("redis", ...).
         """
+        [looked] = look_at_best([self.ask(requests)], self._model.verification_rule)
+        return self.outcomes(requests, looked)
+
+    def ask(self, requests: Sequence[VerificationRequest]) -> Asked[NearMatch]:
+        """Read what `verify` looks at, for whoever has more to look at. Raises Unavailable("redis", ...)."""
         rule, shape = self._model.verification_rule, self._model.patches
-        if rule is None or shape is None:
-            return [VerificationOutcome({}, request.appended.near) for request in requests]
-        comparisons = self._comparisons(requests, shape)
+        comparisons = [] if rule is None or shape is None else self._comparisons(requests, shape)
         # Copies of copies: each of them is a match.
-        verified = look_at_best(
-            comparisons, rule, self._strictness, lambda each: each.view == 0 and each.l2 <= self._model.threshold_l2
-        )
-        return self._outcomes(requests, verified, rule)
+        return Asked(comparisons, self._strictness, lambda each: each.view == 0 and each.l2 <= self._model.threshold_l2)
 
     def confirm(self, pairs: Sequence[tuple[str, Position | None, Position]]) -> list[bool]:
         """Tell whether each pair of stored pictures (tenant, upload, earlier picture) is verified by a look of its own.
@@ -136,16 +136,14 @@ class Verifier:
         }
         return {record: features for record, features in read.items() if features is not None}
 
-    def _outcomes(
-        self,
-        requests: Sequence[VerificationRequest],
-        verified: Looked[NearMatch],
-        rule: VerificationRule,
-    ) -> list[VerificationOutcome]:
+    def outcomes(self, requests: Sequence[VerificationRequest], looked: Looked[NearMatch]) -> list[VerificationOutcome]:
         """Collect for each request its evidence and its near matches, those of its regions among them."""
+        rule = self._model.verification_rule
+        if rule is None:
+            return [VerificationOutcome({}, request.appended.near) for request in requests]
         evidence: list[dict[Position, Evidence]] = [{} for _ in requests]
         near = [{match.position: match for match in request.appended.near} for request in requests]
-        for candidate, verification in sorted(verified, key=lambda each: each[0].view):  # what the whole shows first
+        for candidate, verification in sorted(looked, key=lambda each: each[0].view):  # what the whole shows first
             index, view, l2, match = candidate
             position, previous = match.position, evidence[index].get(match.position)
             accepted = rule.accepts(l2, verification.score, self._strictness)

@@ -9,7 +9,7 @@ as in `window.index`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, pairwise
+from itertools import chain, groupby, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +33,7 @@ EXACT_ROWS = 100_000
 EXPIRED_ROWS = 4096
 # Rows that may lie between the bounds of queries that are searched for together.
 SPREAD_ROWS = 512
-PAIRS = 4096  # of a query and a row, whose distance is computed at once
+PAIRS = 1024  # of a query and a row, whose distance is computed at once: what they take stays in the cache
 PRODUCT_ROWS = 4096  # that are multiplied with all queries at once
 
 
@@ -182,7 +182,8 @@ class LargeIndex:
         place, row = np.divmod(number, SEGMENT_ROWS)
         for start, stop in _runs(place):
             (segment, _), rows = self._rows.row(int(number[start])), row[start:stop]
-            difference = queries[query[start:stop]] - segment.vectors.codes[rows]
+            difference = segment.vectors.codes.take(rows, axis=0).astype(np.float32)
+            difference -= queries.take(query[start:stop], axis=0)
             squared[start:stop] = np.einsum("nd,nd->n", difference, difference)
             row_error[start:stop], alive[start:stop] = segment.vectors.error_l2[rows], segment.alive[rows]
         pairs = _Candidates(number, np.sqrt(squared) / self._scale, row_error + vectors.error_l2[query])
@@ -220,42 +221,52 @@ class LargeIndex:
 
     def _report(self, searches: Sequence[_Search], read: ReadRows, own_rows: int = 0) -> list[list[Hit]]:
         """Compute the exact distances of each query's candidates, and choose the rows to report."""
-        chosen = [
-            one.candidates.number[self._reportable(one.candidates, one.exhaustive, own_rows)].tolist()
-            for one in searches
-        ]
+        kept = [self._reportable(one.candidates, one.exhaustive, own_rows) for one in searches]
+        chosen = [one.candidates.number[keep].tolist() for one, keep in zip(searches, kept, strict=True)]
         numbers = list(dict.fromkeys([*chain(*chosen), *(one.own for one in searches if one.own is not None)]))
         rows: dict[int, IndexRow] = {}
         for number, row in zip(numbers, read([self._rows.position(number) for number in numbers]), strict=True):
             if row is None:
                 raise RowsGone
             rows[number] = row
-        reports = []
-        for one, near in zip(searches, chosen, strict=True):
-            # The stored vector, not the one at hand: a repeated upload may be encoded a little differently.
-            vector = one.query.vector if one.own is None else rows[one.own].vector
+        reports: list[list[Hit]] = [[] for _ in searches]
+        compared: list[tuple[int, IndexRow]] = []
+        for index, (one, near) in enumerate(zip(searches, chosen, strict=True)):
             others = [rows[number] for number in near if rows[number].image_id != one.query.image_id]
             if len(others) < len(near) and own_rows == 0:
-                reports += self._report([one], read, MAX_OWN_ROWS)
+                [reports[index]] = self._report([one], read, MAX_OWN_ROWS)
             else:
-                reports.append(self._hits(vector, others))
+                compared += [(index, row) for row in others]
+        # The stored vector, not the one at hand: a repeated upload may be encoded a little differently.
+        vectors = [one.query.vector if one.own is None else rows[one.own].vector for one in searches]
+        hits = _within_radius(vectors, compared, self._params.radius_l2)
+        for index, of_query in groupby(hits, lambda each: each[0]):
+            reports[index] = _chosen([hit for _, hit in of_query], self._params)
         return reports
 
-    def _hits(self, vector: NDArray[np.float16], rows: Sequence[IndexRow]) -> list[Hit]:
-        """Choose the rows to report, in order of arrival as the rows are."""
-        if not rows:
-            return []
-        difference = vector.astype(np.float32) - np.stack([row.vector for row in rows])
-        exact = np.sqrt(np.einsum("nd,nd->n", difference, difference))
-        distances = np.round(exact.astype(np.float64), 6).tolist()  # as in `window.index`, to the last decimal
-        hits = [
-            Hit(row.position, row.image_id, row.uploaded_us, l2)
-            for row, l2 in zip(rows, distances, strict=True)
-            if l2 <= self._params.radius_l2
-        ]
-        nearest = sorted(hits, key=lambda hit: (hit.l2, hit.position))[: self._params.nearest]
-        earliest = [hit for hit in hits if hit.l2 <= self._params.threshold_l2][:1]
-        return sorted({*nearest, *earliest})
+
+def _within_radius(
+    vectors: Sequence[NDArray[np.float16]], pairs: Sequence[tuple[int, IndexRow]], radius_l2: float
+) -> list[tuple[int, Hit]]:
+    """Compute the exact distances of pairs of a query, by its index in `vectors`, and a row; keep the near ones."""
+    if not pairs:
+        return []
+    difference = np.stack([row.vector for _, row in pairs]).astype(np.float32)
+    difference -= np.stack(vectors).astype(np.float32)[[index for index, _ in pairs]]
+    exact = np.sqrt(np.einsum("nd,nd->n", difference, difference))
+    distances = np.round(exact.astype(np.float64), 6).tolist()  # as in `window.index`, to the last decimal
+    return [
+        (index, Hit(row.position, row.image_id, row.uploaded_us, l2))
+        for (index, row), l2 in zip(pairs, distances, strict=True)
+        if l2 <= radius_l2
+    ]
+
+
+def _chosen(hits: list[Hit], params: SearchParams) -> list[Hit]:
+    """Choose the rows to report of one query, in order of arrival as the rows are."""
+    nearest = sorted(hits, key=lambda hit: (hit.l2, hit.position))[: params.nearest]
+    earliest = [hit for hit in hits if hit.l2 <= params.threshold_l2][:1]
+    return sorted({*nearest, *earliest})
 
 
 def _groups(first: Numbers, end: Numbers) -> list[list[int]]:

@@ -19,6 +19,7 @@ from consumer.pipeline.publish import Publish
 from consumer.settings import KafkaSettings
 from consumer.telemetry.metrics import Metrics
 from consumer.verdicts import Evidence, Verdict
+from consumer.verification.looks import NOTHING_ASKED, Asked
 from consumer.verification.rerank import VerificationOutcome, VerificationRequest
 from consumer.window.records import AppendResult, NearMatch, NewRecord, Position
 from consumer.window.redo_log import RedoLog
@@ -46,8 +47,11 @@ class FakeVerifier:
     def __init__(self, outcomes: Sequence[VerificationOutcome]) -> None:
         self._outcomes = outcomes
 
-    def verify(self, requests: Sequence[VerificationRequest]) -> list[VerificationOutcome]:
+    def ask(self, requests: Sequence[VerificationRequest]) -> Asked[NearMatch]:
         assert len(requests) == len(self._outcomes)
+        return NOTHING_ASKED
+
+    def outcomes(self, requests: Sequence[VerificationRequest], looked: object) -> list[VerificationOutcome]:
         return list(self._outcomes)
 
 

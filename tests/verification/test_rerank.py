@@ -16,7 +16,7 @@ from consumer.images.region import WHOLE_IMAGE, Region
 from consumer.settings import WindowSettings
 from consumer.verification import looks as looks_module
 from consumer.verification.look import verify
-from consumer.verification.looks import MAX_CANDIDATES
+from consumer.verification.looks import MAX_CANDIDATES, look_at_best
 from consumer.verification.rerank import VerificationOutcome, VerificationRequest, Verifier
 from consumer.verification.result import Verification
 from consumer.window.records import AppendResult, NewRecord, Position
@@ -237,6 +237,21 @@ def test_requests_do_not_depend_on_each_other_nor_on_their_order(window: RedisWi
     for order in permutations(parts):
         outcomes = Verifier(window, MODEL, "balanced").verify([request_for(appended[n], of[n]) for n in order])
         assert dict(zip(order, outcomes, strict=True)) == alone
+
+
+def test_two_who_ask_together_get_the_looks_that_each_gets_alone(window: RedisWindow) -> None:
+    """One of them has a match, and so looks at others near it; the other has none, for the same requests and views."""
+    window.append([record(str(n), original(n), 0.1 * n) for n in range(3)])
+    copy, stranger = window.append([record("copy", copy_of(1), -0.1), record("stranger", copy_of(9), -0.1)])
+    verifier, rule = Verifier(window, MODEL, "balanced"), MODEL.verification_rule
+    asked = [verifier.ask([request_for(appended)]) for appended in (copy, stranger)]
+    alone = [look_at_best([each], rule)[0] for each in asked]
+    assert [len(each) for each in alone] == [3, 1]
+    for order in ((0, 1), (1, 0)):
+        together = look_at_best([asked[each] for each in order], rule)
+        for each, looked in zip(order, together, strict=True):
+            expected = [(candidate, verification.score) for candidate, verification in alone[each]]
+            assert [(candidate, verification.score) for candidate, verification in looked] == expected
 
 
 def test_candidates_are_chosen_for_each_upload_of_each_tenant_and_for_each_view(window: RedisWindow) -> None:
