@@ -84,12 +84,14 @@ def main() -> None:
     rates: dict[str, list[float]] = {"c": [], "h": []}
     with ExitStack() as stack:
         broker, redis, triton, folder = stack.enter_context(servers())
-        service = stack.enter_context(new_service(broker, redis, triton, folder))
+        window = WindowSettings(max_bytes=16 << 30)
+        limits = {"SEENIT_WINDOW_MAX_BYTES": str(window.max_bytes)}
+        service = stack.enter_context(new_service(broker, redis, triton, folder, **limits))
         client = stack.enter_context(Redis.from_url(redis))
         prefix = service.environment["SEENIT_REDIS_KEY_PREFIX"]
         began_s = time.perf_counter()
         model, vectors, features = strangers(triton, images[: arguments.images], arguments.rows)
-        fill_aged(WindowStore(client, model, WindowSettings(), prefix), "default", vectors, features)
+        fill_aged(WindowStore(client, model, window, prefix), "default", vectors, features)
         print(f"filled in {time.perf_counter() - began_s:.0f} s", flush=True)
         consumer = service.consumer()
         server = http_server({**service.environment, **SETTINGS}, folder)
