@@ -7,7 +7,7 @@ To swap the index for another one: `consumer.window.replica` fills it, and `cons
 They use the public methods of `VectorIndex`, its length, and of this module otherwise the types of a search alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, NamedTuple
@@ -64,6 +64,14 @@ class SearchParams:
     radius_l2: float
     threshold_l2: float
     nearest: int
+
+
+def select_hits(hits: Iterable[Hit], params: SearchParams) -> list[Hit]:
+    """Choose the hits of one query that are reported, in order of arrival."""
+    in_order = sorted(hits)
+    nearest = sorted(in_order, key=lambda hit: hit.l2)[: params.nearest]
+    earliest = [hit for hit in in_order if hit.l2 <= params.threshold_l2][:1]
+    return sorted({*nearest, *earliest})
 
 
 class _Pairs(NamedTuple):

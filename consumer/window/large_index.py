@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from consumer.encoder.codebooks import Codebooks, code_scale
 from consumer.window.codes import CodedVectors, encode, pack, pairs_within
-from consumer.window.index import MAX_OWN_ROWS, SEARCH_QUERIES, Hit, Query, SearchParams
+from consumer.window.index import MAX_OWN_ROWS, SEARCH_QUERIES, Hit, Query, SearchParams, select_hits
 from consumer.window.inverted_lists import Effort, InvertedLists
 from consumer.window.records import IndexRow, Position
 from consumer.window.segments import SEGMENT_ROWS, Numbers, Segments
@@ -241,7 +241,7 @@ class LargeIndex:
         vectors = [one.query.vector if one.own is None else rows[one.own].vector for one in searches]
         hits = _within_radius(vectors, compared, self._params.radius_l2)
         for index, of_query in groupby(hits, lambda each: each[0]):
-            reports[index] = _chosen([hit for _, hit in of_query], self._params)
+            reports[index] = select_hits((hit for _, hit in of_query), self._params)
         return reports
 
 
@@ -260,13 +260,6 @@ def _within_radius(
         for (index, row), l2 in zip(pairs, distances, strict=True)
         if l2 <= radius_l2
     ]
-
-
-def _chosen(hits: list[Hit], params: SearchParams) -> list[Hit]:
-    """Choose the rows to report of one query, in order of arrival as the rows are."""
-    nearest = sorted(hits, key=lambda hit: (hit.l2, hit.position))[: params.nearest]
-    earliest = [hit for hit in hits if hit.l2 <= params.threshold_l2][:1]
-    return sorted({*nearest, *earliest})
 
 
 def _groups(first: Numbers, end: Numbers) -> list[list[int]]:

@@ -104,7 +104,7 @@ class SimHash:
         query, row = self.similar_signatures(queries.sketch[0].T, sketch[0].T)
         if len(query) <= DENSE_SHARE * len(queries.vectors) * len(vectors):
             return query, row
-        return pairs_by_product(queries.vectors, vectors, np.full(len(vectors), self._min_cosine, np.float32))
+        return pairs_by_product(queries.vectors, vectors, self._min_cosine)
 
     def similar_signatures(self, queries: NDArray[np.uint64], rows: NDArray[np.uint64]) -> tuple[Indexes, Indexes]:
         """Find the pairs (query, row) that differ in few enough bits, among signatures [words, Q] and [words, N]."""
@@ -146,18 +146,15 @@ def min_cosine(radius_l2: float) -> float:
     return 1 - radius_l2**2 / 2 - COSINE_MARGIN
 
 
-def pairs_by_product(queries: Float32, rows: NDArray[np.number], min_products: Float32) -> tuple[Indexes, Indexes]:
-    """Find the pairs (query, row) of [Q, D] and [N, D] whose product is at least the row's of `min_products` [N].
-
-    The pairs are in the order of rows.
-    """
+def pairs_by_product(queries: Float32, rows: NDArray[np.number], min_product: float) -> tuple[Indexes, Indexes]:
+    """Find the pairs (query, row) of [Q, D] and [N, D] whose product reaches `min_product`, in order of rows."""
     passing = np.empty((len(rows), len(queries)), bool)
     buffer = np.empty((min(PRODUCT_ROWS, len(rows)), queries.shape[1]), np.float32)
     for start in range(0, len(rows), PRODUCT_ROWS):
         chunk = slice(start, min(start + PRODUCT_ROWS, len(rows)))
         chunk_rows = buffer[: chunk.stop - start]
         chunk_rows[:] = rows[chunk]
-        np.greater_equal(chunk_rows @ queries.T, min_products[chunk, np.newaxis], out=passing[chunk])
+        np.greater_equal(chunk_rows @ queries.T, min_product, out=passing[chunk])
     row, query = np.divmod(np.flatnonzero(passing), len(queries))
     return query, row
 

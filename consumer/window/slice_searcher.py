@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from consumer.window.index import Hit, Query, SearchParams
+from consumer.window.index import Hit, Query, SearchParams, select_hits
 from consumer.window.records import IndexRow, NearMatch, Position, decode_index_row, decode_name, to_datetime
 from consumer.window.replica import Replica, Replicas
 from consumer.window.slice_filler import SliceFiller
@@ -58,7 +58,7 @@ class SliceSearcher:
                 if not queries[0].stored:
                     self._filler.wait(tenant, tail)
                 self._filler.reopen(tenant, tail, lost)
-        return [self._select(of_query) for of_query in hits]
+        return [select_hits(of_query, self._params) for of_query in hits]
 
     def _search_slices(self, tenant: str, tail: Tail, queries: Sequence[Query], hits: Sequence[set[Hit]]) -> None:
         """Add the hits in slices to those in the tail."""
@@ -95,13 +95,6 @@ class SliceSearcher:
             for row, each in zip(others, l2, strict=True)
             if each <= self._params.radius_l2
         ]
-
-    def _select(self, hits: Iterable[Hit]) -> list[Hit]:
-        """Choose the hits to report, in order of arrival: the nearest ones, and the earliest within the threshold."""
-        in_order = sorted(hits)
-        nearest = sorted(in_order, key=lambda hit: hit.l2)[: self._params.nearest]
-        earliest = [hit for hit in in_order if hit.l2 <= self._params.threshold_l2][:1]
-        return sorted({*nearest, *earliest})
 
     def _remember(
         self, tenant: str, tail: Tail, stored: Mapping[int, Position], hits: Mapping[int, list[list[Hit]]]
