@@ -14,13 +14,13 @@ import numpy as np
 from confluent_kafka.admin import AdminClient
 from redis import Redis
 
-from consumer.encoder.image_encoder import ImageEncoder
 from consumer.kafka.topic_reader import find_topic_id
 from consumer.moderation.banks import BankKey, EntryKey, encode_key
 from consumer.moderation.store import BankRow, BankStore, EntryRow, NewRow
-from consumer.settings import DecodeSettings, WindowSettings
+from consumer.settings import WindowSettings
 from consumer.window.store import WindowStore
 from tests.benchmarks.bench_service import BATCH, Load, pictures, servers, service_rate
+from tests.benchmarks.filled_window import encode_pictures
 from tests.service_fixtures import Service, new_service
 
 # Pictures that entries are made of, entries written at once, and how far a random vector is moved towards a picture.
@@ -31,11 +31,7 @@ WITH, WITHOUT = "with entries", "without banks"
 def fill(service: Service, redis_url: str, triton: str, images: list[bytes], entries: int) -> None:
     """Write a bank with so many entries for all tenants."""
     random = np.random.default_rng(0)
-    with ImageEncoder(triton) as encoder:
-        model = encoder.info
-        views = [encoder.encode_views(data, DecodeSettings(), within=False) for data in images[:SAMPLES]]
-    vectors = np.concatenate([each.embeddings for each in views])
-    features = [b"" if each.features is None else each.features[0].to_bytes() for each in views]
+    model, vectors, features = encode_pictures(triton, images[:SAMPLES])
     with Redis.from_url(redis_url) as redis:
         store = BankStore(WindowStore(redis, model, WindowSettings(), service.environment["SEENIT_REDIS_KEY_PREFIX"]))
         lease = store.lease()

@@ -18,13 +18,19 @@ from tests.benchmarks.bench_window import Float32, made_up, mixed, unit
 CHUNK_ROWS = 200
 
 
-def strangers(triton: str, images: Sequence[bytes], rows: int) -> tuple[ModelInfo, Float32, list[bytes]]:
-    """Make vectors, float32 [rows, D], that lie around those of these pictures, and read the pictures' features."""
+def encode_pictures(triton: str, images: Sequence[bytes]) -> tuple[ModelInfo, Float32, list[bytes]]:
+    """Encode pictures as a whole: the model, their vectors, float32 [N, D], and their features."""
     with ImageEncoder(triton) as encoder:
         model = encoder.info
         views = [encoder.encode_views(data, DecodeSettings(), within=False) for data in images]
-    rng, vectors = np.random.default_rng(0), np.concatenate([each.embeddings for each in views])
     features = [b"" if each.features is None else each.features[0].to_bytes() for each in views]
+    return model, np.concatenate([each.embeddings for each in views]), features
+
+
+def strangers(triton: str, images: Sequence[bytes], rows: int) -> tuple[ModelInfo, Float32, list[bytes]]:
+    """Make vectors, float32 [rows, D], that lie around those of these pictures, and read the pictures' features."""
+    model, vectors, features = encode_pictures(triton, images)
+    rng = np.random.default_rng(0)
     return model, unit(mixed(rng, vectors, rows) + 2 * made_up(rng, rows, model.dim)), features
 
 
