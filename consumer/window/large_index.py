@@ -4,8 +4,9 @@
 
 Each step leaves rows out by a rule on the query and the rows before it alone, so a search finds the same again in any
 process, whatever came after it. Where rows were deleted or have expired, it finds what it found of the rest, or nearer
-rows that move up. Searches among few rows skip the first step and allow for the rounding of codes: these are as exact
-as in `window.index`.
+rows that move up. Searches among few rows, or in a flood of copies, skip the first step and allow for the rounding of
+codes: these are as exact as in `window.index`. A flood that loses rows until it is none is searched by lists again, and
+so may lose a match.
 """
 
 from collections.abc import Callable, Iterator, Sequence
