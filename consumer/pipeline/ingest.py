@@ -100,7 +100,11 @@ class Ingest:
         return self._decode(self._fetch(item.upload, item.trace), item.upload.content_type, item)
 
     def _begin_fetch(self, item: Item) -> None:
-        item.content.fetching = self._fetchers.submit(self._fetch, item.upload, item.trace)
+        if item.upload.data_base64 is None:
+            item.content.fetching = self._fetchers.submit(self._fetch, item.upload, item.trace)
+        else:  # waking a thread would take longer
+            item.content.fetching = Future()
+            item.content.fetching.set_result(item.upload.data_base64)
 
     def _await_bytes(self, items: list[Item]) -> None:
         """Take over the fetched bytes. Fetch again what a store that is away did not give, and raise Unavailable."""
