@@ -13,6 +13,7 @@ from joserfc import jwt
 from joserfc.jwk import OctKey
 
 from consumer.http.keys import new_key
+from consumer.http.page.rendering import own_page
 from consumer.http.page.sessions import ID_COOKIE, SESSION_COOKIE, TOKEN_HEADER
 from consumer.http.server import STOP_TIMEOUT_S
 from tests.http.conftest import serve
@@ -191,6 +192,23 @@ def test_scopes_and_tenants_hold_on_the_page(site: Site, guarded: httpx.Client) 
     for who, disabled in ((reader, True), (reviewer, False)):
         text = who.send("GET", "/review?campaign=coffee.png").text
         assert ('<fieldset class="decisions" disabled>' in text) is disabled
+
+
+@pytest.mark.parametrize(
+    ("page", "own"),
+    [
+        ("/review?tenant=a&campaign=b%2Fc#d", True),
+        ("https://example.org/", False),
+        ("//example.org/", False),
+        ("/\\example.org/", False),
+        ("/\t/example.org/", False),
+        ("\n//example.org/", False),
+        ("javascript:alert(1)", False),
+        ("", False),
+    ],
+)
+def test_nobody_is_led_back_to_another_site(page: str, own: bool) -> None:
+    assert own_page(page) == (page if own else "/")
 
 
 def test_pages_allow_no_foreign_script_or_style(site: Site) -> None:
