@@ -180,6 +180,8 @@ def test_scopes_and_tenants_hold_on_the_page(site: Site, guarded: httpx.Client) 
 
     assert post(reader, "/review", decide) == 403
     assert post(reviewer, "/review", decide) == 200
+    assert post(reader, "/review/undo", {"campaign": "tall"}) == 403
+    assert post(reviewer, "/review/undo", {"campaign": "tall"}) == 200
     assert post(reviewer, "/banks", {"name": "a", "kind": "block"}) == 403
     assert post(admin, "/banks", {"name": "a", "kind": "block"}) == 303
     removed = {"entry_id": "unknown"}
