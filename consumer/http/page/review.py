@@ -104,7 +104,8 @@ async def undo(
     ]
     await _send(desk, parts, visitor, topic, withdrawn)
     context = await asyncio.to_thread(_context, desk, parts, visitor, campaign, "")
-    context |= {"undone_id": decided.shown.image_id}
+    if withdrawn:  # and nobody else took it back before
+        context |= {"undone_id": decided.shown.image_id}
     return _answer(request, visitor, context)
 
 

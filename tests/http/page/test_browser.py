@@ -339,15 +339,6 @@ def test_keys_of_a_text_field_decide_nothing(site: Site, page: Page) -> None:
     assert len(all_messages(site, site.feedback_topic)) == before
 
 
-def upload_for(site: Site, tenant: str, name: str, data: bytes) -> None:
-    """Upload a picture of a tenant, and wait for its verdict."""
-    attributes = {"specversion": "1.0", "id": name, "source": "/test", "type": "image.uploaded", "tenant": tenant}
-    headers = {f"ce_{key}": text.encode() for key, text in attributes.items()}
-    headers |= {"ce_subject": name.encode(), "content-type": b"image/jpeg"}
-    site.service.send(data, name.encode(), headers)
-    site.service.await_verdicts(lambda known: any((each.tenant, each.image_id) == (tenant, name) for each in known))
-
-
 def open_campaign(site: Site, page: Page, tenant: str, size: int) -> None:
     """Open a tenant's only campaign once the page knows all its uploads."""
     for _ in range(100):
@@ -370,8 +361,8 @@ def press(page: Page, key: str, said: str) -> None:
 
 
 def test_without_a_bank_the_way_leads_to_a_new_one_and_back(site: Site, page: Page) -> None:
-    upload_for(site, "bare", "first", jpeg(PHOTO))
-    upload_for(site, "bare", "copy", jpeg(PHOTO, 40))
+    site.upload("bare", "first", jpeg(PHOTO))
+    site.upload("bare", "copy", jpeg(PHOTO, 40))
     open_campaign(site, page, "bare", 2)
     expect(page.locator(".next")).to_contain_text("0 of 1 decided · this one: 1 copy, first seen")
     for key, bank, kind in (("b", "mine", "block"), ("a", "ours", "allow")):
@@ -394,16 +385,16 @@ def test_without_a_bank_the_way_leads_to_a_new_one_and_back(site: Site, page: Pa
 
 
 def test_undo_takes_a_decision_back(site: Site, page: Page) -> None:
-    upload_for(site, "undone", "first", jpeg(PHOTO))
+    site.upload("undone", "first", jpeg(PHOTO))
     for number in range(1, 7):
-        upload_for(site, "undone", f"copy {number}", jpeg(PHOTO.crop((0, 0, 512 - number, 512)), 80))
+        site.upload("undone", f"copy {number}", jpeg(PHOTO.crop((0, 0, 512 - number, 512)), 80))
     open_campaign(site, page, "undone", 7)
     # Whoever decides sees about what.
     expect(page.locator(".next")).to_contain_text("this one: 6 copies")
     expect(page.get_by_role("heading", name="The decision is about all 6 copies")).to_be_visible()
     expect(page.locator(".copies .thumbnail")).to_have_count(4)
     page.get_by_text("2 more").click()
-    expect(page.locator(".copies").get_by_text("copy 1")).to_be_visible()
+    expect(page.locator(".copies").get_by_text("copy 1", exact=True)).to_be_visible()
     before = len(all_messages(site, site.feedback_topic))
     press(page, "r", "You said that copy 6 is no copy.")
     expect(page.locator(".next")).to_have_text("1 of 1 decided · Nothing is left to decide for now.")
