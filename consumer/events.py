@@ -148,19 +148,23 @@ class ImageDeleted(Body):
     deleted_at: Annotated[AwareDatetime | None, WrapValidator(_or_none)] = None
 
 
+FeedbackDecision = Literal["confirm", "reject", "withdraw"]
+
+
 class MatchFeedback(Body):
     """Data of `match.feedback`: what a person decided about a match.
 
     The match is named by both its pictures, or by the id of the verdict's event (`verdict_id`). A rejected pair is not
     matched again, nor are exact copies of the two with each other; the latest decision counts. A confirmed one goes
-    into the bank `to_bank`, if it names one. `by` is who decided.
+    into the bank `to_bank`, if it names one. `withdraw` takes back what was decided, as if nobody ever had, and what
+    that put into the bank `to_bank`. `by` is who decided.
     """
 
     image_id: Name | None = None
     match_id: Name | None = None
     verdict_id: Annotated[str, Field(min_length=1, max_length=VERSION_LENGTH)] | None = None
     tenant: Tenant = DEFAULT_TENANT
-    decision: Literal["confirm", "reject"]
+    decision: FeedbackDecision
     by: Annotated[str, Field(min_length=1, max_length=256)]
     note: Annotated[str, Field(max_length=4096)] | None = None
     to_bank: Annotated[str, Field(min_length=1, max_length=256)] | None = None

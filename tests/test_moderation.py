@@ -66,11 +66,16 @@ def delete(service: Service, tenant: str, image_id: str) -> None:
 
 def seenit(service: Service, *arguments: str) -> str:
     """Run a command against the service's servers; return what it prints."""
+    return run(service, *arguments).stdout
+
+
+def run(service: Service, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a command against the service's servers, with some more in its environment."""
     command = [sys.executable, "-m", "consumer", *arguments]
-    environment = {**os.environ, **service.environment}
+    environment = {**os.environ, **service.environment, **more}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done
 
 
 def compacted(service: Service) -> bytes:
@@ -100,7 +105,21 @@ def test_a_duplicate_names_its_campaign(service: Service) -> None:
     upload(service, "one", "stranger", CHINA)
     [line] = seenit(service, "campaigns", "--tenant", "one", "--json").splitlines()
     assert Campaign.model_validate_json(line) == exact.campaign
-    assert "in the last hour" in seenit(service, "campaigns", "--tenant", "one")
+    assert "last hour" in seenit(service, "campaigns", "--tenant", "one")
+
+
+def test_campaigns_are_told_apart_in_a_narrow_terminal(service: Service) -> None:
+    names = [f"holiday/2026/summer/the-very-same-beginning/{number}.jpg" for number in (1, 2)]
+    for name, picture in zip(names, (CAT, CHINA), strict=True):
+        upload(service, "narrow", name, picture)
+        upload(service, "narrow", f"{name} again", picture)
+    shown = run(service, "campaigns", "--tenant", "narrow", COLUMNS="80")
+    cells = [line.split("│")[1].strip() for line in shown.stdout.splitlines() if line.count("│") > 1]
+    assert "".join(cells) in {"".join(names), "".join(reversed(names))}
+    assert shown.stderr == ""
+    for form in ((), ("--json",)):
+        cut = run(service, "campaigns", "--tenant", "narrow", "--top", "1", *form)
+        assert cut.stderr == "the first 1 of 2; more of them: --top 2\n"
 
 
 def test_a_rejected_pair_stays_apart(service: Service) -> None:
@@ -116,6 +135,9 @@ def test_a_rejected_pair_stays_apart(service: Service) -> None:
     # A copy of b is a copy of b, and of nothing else.
     copy = upload(service, "two", "c", BRIGHTER)
     assert (copy.match.image_id, copy.others, copy.campaign.id) == ("b", (), "b")
+    seenit(service, "feedback", "b", "a", "--withdraw", "--by", "ann", "--tenant", "two")
+    until(lambda: not any(decisions(service, "two").values()), 30, "it was not taken back")
+    until(lambda: upload(service, "two", "b", BRIGHTER, "at last").match, 30, "they stay apart")
 
 
 def test_a_flood_is_told_once(service: Service) -> None:

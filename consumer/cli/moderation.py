@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.table import Table
+from rich.table import Column, Table
 
 from consumer.cli.common import kafka_settings, open_window
-from consumer.cli.console import out, plain
+from consumer.cli.console import err, out, plain
 from consumer.errors import Misconfigured
 from consumer.events import MatchFeedback
 from consumer.kafka.clients import EventsProducer
@@ -28,12 +28,17 @@ def campaigns(
     A campaign has the name of its first picture. Looked at are the 1,000 with the newest uploads.
     """
     with open_window() as window:
-        listed = newest_campaigns(window, [tenant])[:top]
+        known = newest_campaigns(window, [tenant])
+    listed = known[:top]
+    if len(known) > top:
+        err.print(f"the first {top} of {len(known)}; more of them: --top {len(known)}", highlight=False)
     if as_json:
         for each in listed:
             sys.stdout.write(each.campaign.model_dump_json() + "\n")
         return
-    table = Table("campaign", "uploads", "in the last hour", "first seen (UTC)", "last seen (UTC)")
+    # Names often differ only at their end: they are folded, not cut.
+    name = Column("campaign", overflow="fold", min_width=24)
+    table = Table(name, "uploads", "last hour", "first seen (UTC)", "last seen (UTC)")
     for each in listed:
         campaign = each.campaign
         rate = f"[red]{campaign.uploads_per_hour}, a flood[/]" if each.in_flood else str(campaign.uploads_per_hour)
@@ -49,9 +54,12 @@ def feedback(
         str, typer.Option("--verdict", help="Instead of both: the id of the verdict's event (`ce_id`).")
     ] = "",
     reject: Annotated[bool | None, typer.Option("--reject/--confirm", help="The match is wrong, or right.")] = None,
+    withdraw: Annotated[bool, typer.Option("--withdraw", help="Take back what was decided about the match.")] = False,
     by: Annotated[str, typer.Option(help="Who decided; your user name, unless given.")] = "",
     note: Annotated[str, typer.Option(help="Why, in your own words.")] = "",
-    to_bank: Annotated[str, typer.Option(help="Put a confirmed picture into this bank.")] = "",
+    to_bank: Annotated[
+        str, typer.Option(help="Put a confirmed picture into this bank; --withdraw takes it out again.")
+    ] = "",
     tenant: Annotated[str, typer.Option(help="Tenant the pictures belong to.")] = "default",
     as_json: Annotated[bool, typer.Option("--json", help="Print what was sent as one JSON object.")] = False,
 ) -> None:
@@ -63,15 +71,15 @@ def feedback(
     settings = kafka_settings()
     if not settings.feedback_topic:
         raise Misconfigured("SEENIT_KAFKA_FEEDBACK_TOPIC names no topic: set it here and for the service")
-    if reject is None:
-        raise Misconfigured("say whether the match is right: --confirm or --reject")
+    if (reject is None) is not withdraw:
+        raise Misconfigured("say whether the match is right: --confirm or --reject, or else --withdraw")
     try:
         event = MatchFeedback(
             image_id=image_id or None,
             match_id=match_id or None,
             verdict_id=verdict_id or None,
             tenant=tenant,
-            decision="reject" if reject else "confirm",
+            decision="withdraw" if withdraw else "reject" if reject else "confirm",
             by=by or getpass.getuser(),
             note=note or None,
             to_bank=to_bank or None,

@@ -33,9 +33,17 @@ def down() -> None:
     out.print("stopped" if stack.down() else "nothing was running")
 
 
-def status() -> None:
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print processes and addresses as one JSON object.")] = False,
+) -> None:
     """Show what `seenit up` left running. Exits with 1 when there is nothing, or not all of it."""
     running = state.load()
+    if as_json:
+        processes = () if running is None else running.processes
+        listed = [{"name": each.name, "pid": each.pid, "alive": each.alive, "log": each.log} for each in processes]
+        addresses = {} if running is None else asdict(running.addresses)
+        sys.stdout.write(json.dumps({"processes": listed, "addresses": addresses}) + "\n")
+        raise typer.Exit(0 if running is not None and running.alive else 1)
     if running is None:
         out.print("nothing is running; start it with: seenit up")
         raise typer.Exit(1)

@@ -1,10 +1,9 @@
 """What the HTTP interface answers, as it stands in the OpenAPI document."""
 
-from typing import Literal
-
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from consumer.encoder.contract import Strictness
+from consumer.events import FeedbackDecision
 from consumer.http.matching import FoundMatch
 from consumer.moderation.banks import BankKey
 from consumer.moderation.shelf import Entry
@@ -160,6 +159,6 @@ class FeedbackBody(BaseModel):
     match_id: str | None = None
     verdict_id: str | None = None
     tenant: str | None = None
-    decision: Literal["confirm", "reject"]
+    decision: FeedbackDecision
     note: str | None = None
     to_bank: str | None = None

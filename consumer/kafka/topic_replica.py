@@ -80,6 +80,11 @@ class TopicReplica:
                 if time.monotonic() > deadline_s:
                     raise Unavailable("kafka", f"topic {self._topic!r} cannot be read to its end")
 
+    def await_read(self, partition: int, offset: int, timeout_s: float) -> bool:
+        """Wait until a message is applied, for at most some time; tell whether it is."""
+        with self._moved:
+            return self._moved.wait_for(lambda: self._next.get(partition, 0) > offset, timeout_s)
+
     def _follow(self) -> None:
         reported = ""
         try:

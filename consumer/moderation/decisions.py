@@ -52,7 +52,7 @@ class Decision(Body):
     @property
     def key(self) -> bytes:
         """The key of its message: the same for a pair, whichever of the two came first."""
-        return json.dumps([self.tenant, *sorted((self.image_id, self.match_id))]).encode()
+        return decision_key(self.tenant, self.image_id, self.match_id)
 
 
 class Partners(NamedTuple):
@@ -126,7 +126,7 @@ class Decisions:
             keys = sorted(self._keys_of_image.get((tenant, image_id), ()))
             keys = [key for key in keys if until is None or self._known[key].decided_at <= until]
         for key in keys:
-            yield OutgoingMessage(self._topic, key, None, ())
+            yield withdrawal_message(self._topic, key)
 
     def apply(self, record: Record) -> None:
         """Follow one message of the topic."""
@@ -201,9 +201,19 @@ def _read_decision(key: bytes | None, value: bytes) -> Decision | None:
         return None
 
 
+def decision_key(tenant: str, image_id: str, match_id: str) -> bytes:
+    """Write the key of a decision about a pair."""
+    return json.dumps([tenant, *sorted((image_id, match_id))]).encode()
+
+
 def decision_message(topic: str, decision: Decision) -> OutgoingMessage:
     """Write a decision for the topic."""
     return OutgoingMessage(topic, decision.key, decision.model_dump_json().encode(), ())
+
+
+def withdrawal_message(topic: str, key: bytes) -> OutgoingMessage:
+    """Write the message that takes a decision off the topic."""
+    return OutgoingMessage(topic, key, None, ())
 
 
 def _with_objects(images: tuple[tuple[str, str], ...]) -> set[tuple[str, str]]:

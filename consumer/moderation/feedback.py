@@ -29,8 +29,8 @@ from consumer.kafka.leases import Leased
 from consumer.kafka.member_loop import MemberLoop
 from consumer.kafka.messages import OutgoingMessage, event_message
 from consumer.kafka.publisher import Publisher
-from consumer.moderation.banks import BANK_ENTRY, NOTE_LENGTH, BankEntry, encode_key
-from consumer.moderation.decisions import Decision, decision_message
+from consumer.moderation.banks import BANK_ENTRY, NOTE_LENGTH, BankEntry, EntryKey, encode_key, removal_message
+from consumer.moderation.decisions import Decision, decision_key, decision_message, withdrawal_message
 from consumer.moderation.pictures import KnownPictures, Pair
 from consumer.notifications import to_time
 from consumer.parse import identity_of, refusal
@@ -64,7 +64,7 @@ class FeedbackWorker:
         count: Callable[[str], None],
         is_for_all: Callable[[str, str], bool],
     ) -> None:
-        """`count` is called with confirm, reject or refused for each event that was answered.
+        """`count` is called with confirm, reject, withdraw or refused for each event that was answered.
 
         `is_for_all` tells whether what a tenant knows by a name is a bank of all tenants.
         """
@@ -132,6 +132,8 @@ class FeedbackWorker:
         """What is counted and published for one piece of feedback."""
         feedback, problem = received.feedback, None if pair is None else pair.problem
         if isinstance(feedback, MatchFeedback) and pair is not None and problem is None:
+            if feedback.decision == "withdraw":
+                return feedback.decision, self._withdrawal(feedback, pair)
             decision = self._decision(feedback, pair, received.time)
             messages = [decision_message(self._settings.decisions_topic, decision)]
             try:
@@ -147,8 +149,7 @@ class FeedbackWorker:
         letters = [dead_letter(received.record, refused, name, self._settings.dead_letter_topic)]
         if pair is not None and pair.is_deleted and isinstance(feedback, MatchFeedback):
             # Outside of transactions the decision may have been published before the picture was deleted.
-            key = self._decision(feedback, pair, received.time).key
-            letters.append(OutgoingMessage(self._settings.decisions_topic, key, None, ()))
+            letters.append(self._undecided(feedback, pair))
         return "refused", letters
 
     def _decision(self, feedback: MatchFeedback, pair: Pair, time: datetime) -> Decision:
@@ -160,7 +161,7 @@ class FeedbackWorker:
             match_id=match.image_id,
             image_digest=digests[0],
             match_digest=digests[1],
-            decision=feedback.decision,
+            decision="reject" if feedback.decision == "reject" else "confirm",
             by=feedback.by,
             note=feedback.note,
             decided_at=time,
@@ -169,6 +170,18 @@ class FeedbackWorker:
             score=None if named is None else named.score,
             model=None if named is None else self._model,
         )
+
+    def _withdrawal(self, feedback: MatchFeedback, pair: Pair) -> list[OutgoingMessage]:
+        """What takes back a decision, and the entry that it made, whichever of the two pictures that was of."""
+        entries = []
+        if feedback.to_bank is not None and self._settings.banks_topic:
+            keys = [_entry_key(feedback.tenant, feedback.to_bank, each.image_id) for each in (pair.image, pair.match)]
+            entries = [removal_message(self._settings.banks_topic, key) for key in keys]
+        return [self._undecided(feedback, pair), *entries]
+
+    def _undecided(self, feedback: MatchFeedback, pair: Pair) -> OutgoingMessage:
+        key = decision_key(feedback.tenant, pair.image.image_id, pair.match.image_id)
+        return withdrawal_message(self._settings.decisions_topic, key)
 
     def _bank_entry(self, feedback: MatchFeedback, pair: Pair, time: datetime) -> OutgoingMessage:
         """The entry of a bank for a confirmed match: the upload, or its original where the upload is not stored."""
@@ -184,11 +197,17 @@ class FeedbackWorker:
                 f"to_bank: the bank {cut(bank, 80)!r} is for all tenants, and feedback is one tenant's: name a bank of "
                 f"{cut(tenant, 80)!r}, or let who keeps that bank add the picture to it",
             )
-        entry_id = str(uuid.uuid5(_NAMESPACE, json.dumps([tenant, bank, stored])))
+        key = _entry_key(tenant, bank, stored)
         note = None if feedback.note is None else cut(feedback.note, NOTE_LENGTH - 1)
-        entry = BankEntry(bank=bank, entry_id=entry_id, tenant=tenant, image_id=stored, note=note, source="feedback")
-        key = encode_key(entry.key).decode()
-        return event_message(self._settings.banks_topic, BANK_ENTRY, entry_id, key, time, entry)
+        entry = BankEntry(**key._asdict(), image_id=stored, note=note, source="feedback")
+        return event_message(
+            self._settings.banks_topic, BANK_ENTRY, entry.entry_id, encode_key(key).decode(), time, entry
+        )
+
+
+def _entry_key(tenant: str, bank: str, image_id: str) -> EntryKey:
+    """Name the entry that feedback makes of a picture: the same one however often it is confirmed."""
+    return EntryKey(tenant, bank, str(uuid.uuid5(_NAMESPACE, json.dumps([tenant, bank, image_id]))))
 
 
 def receive(record: Record) -> Received:

@@ -112,6 +112,8 @@ def _problem(feedback: MatchFeedback, pair: Pair) -> Unprocessable | None:
         text = f"verdict_id: no verdict on a duplicate of tenant {tenant!r} with this id is remembered; {remedy}"
     elif not match.image_id:
         text = f"verdict_id: the match that the verdict named is not in the window any more; {remedy}"
+    elif feedback.decision == "withdraw":
+        return None  # decisions outlive what is known of their pictures
     elif image.is_deleted or match.is_deleted:
         gone = image if image.is_deleted else match
         text = f"the picture {gone.image_id[:200]!r} of tenant {tenant!r} was deleted"

@@ -112,7 +112,7 @@ class Metrics(Collector):
             self.rebalances.labels(change)
         for state in ("began", "ended"):
             self.floods.labels(state)
-        for decision in ("confirm", "reject", "refused"):
+        for decision in ("confirm", "reject", "withdraw", "refused"):
             self.feedback.labels(decision)
         for verdict, kind in (("unique", ""), ("duplicate", "exact"), ("duplicate", "near"), ("unprocessable", "")):
             self.verdicts.labels(verdict, kind)

@@ -120,6 +120,10 @@ def test_upload_and_watch_on_a_stack_left_running(up: dict[str, str], pictures: 
     names = {"kafka", "triton_grpc", "redis", "metrics_url", "input_topic", "output_topic", "dead_letter_topic"}
     assert names <= set(addresses)
     assert seenit("status", **up).returncode == 0
+    status = seenit("status", "--json", **up)
+    running = json.loads(status.stdout)
+    assert (status.returncode, running["addresses"]) == (0, addresses)
+    assert {"tansu", "http"} <= {each["name"] for each in running["processes"] if each["alive"]}
     sent = seenit("upload", str(pictures), **up)
     assert "sent 3 uploads" in sent.stdout, sent.stderr
     watched = seenit("watch", "--json", "--from-beginning", "--count", "3", **up)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Message, Producer
 from redis import Redis
 
 from consumer.errors import Unavailable
@@ -121,6 +121,11 @@ class World:
         kept = {tuple(json.loads(key)): Decision.model_validate_json(value) for key, value in latest.items() if value}
         return {tuple(key[1:]): decision for key, decision in kept.items() if key[0] == self.tenant}
 
+    def in_banks(self) -> list[Message]:
+        """What was put into banks of this tenant, and taken out of them."""
+        messages = self.desk.topics.messages(self.desk.settings.banks_topic)
+        return [each for each in messages if json.loads(each.key() or b"")[1] == self.tenant]
+
     def refusals(self) -> list[tuple[str, str]]:
         """Reason and detail of each dead letter."""
         letters = self.desk.topics.messages(self.desk.settings.dead_letter_topic)
@@ -153,6 +158,10 @@ def reject(image_id: str = "b", match_id: str = "a", **more: Any) -> dict[str, A
 
 def confirm(image_id: str = "b", match_id: str = "a", **more: Any) -> dict[str, Any]:
     return reject(image_id, match_id, **{"decision": "confirm", **more})
+
+
+def withdraw(image_id: str, match_id: str, **more: Any) -> dict[str, Any]:
+    return reject(image_id, match_id, **{"decision": "withdraw", **more})
 
 
 def test_a_rejected_pair_and_exact_copies_of_it_are_not_matched_again(world: World) -> None:
@@ -192,6 +201,32 @@ def test_the_same_bytes_are_apart_where_people_say_so(world: World) -> None:
     assert world.matches_of("third", 1, 0) == []
 
 
+def test_what_was_decided_is_taken_back(world: World) -> None:
+    world.send(reject())
+    assert world.matches_of("b", 1, 1) == []
+    world.send(withdraw("a", "b"))
+    assert world.matches_of("b", 1, 1) == ["a"]
+    assert world.kept() == {}
+    # Also where nobody knows the pictures any more, and where nothing was decided.
+    world.send(reject("z", "a"))
+    for image_id in ("z", "a"):
+        world.window.delete(world.tenant, image_id)
+    before = world.refusals()
+    world.send(withdraw("z", "a"), withdraw("no", "nowhere"))
+    assert world.kept() == {}
+    assert world.refusals() == before
+
+
+@pytest.mark.parametrize("names", [("b", "a"), ("same", "a")], ids=["an edited copy", "an exact copy"])
+def test_what_was_taken_back_leaves_its_bank_again(world: World, names: tuple[str, str]) -> None:
+    world.join("same", 1)
+    world.send(confirm(*names, to_bank="known"), withdraw(*names, to_bank="known"))
+    messages = world.in_banks()
+    assert messages[0].value()
+    latest = {message.key(): message.value() for message in messages}
+    assert not any(latest.values())
+
+
 def test_other_tenants_are_not_concerned(world: World, desk: Desk) -> None:
     world.send(reject())
     assert World(desk).matches_of("b", 1, 1) == ["a"]
@@ -216,12 +251,12 @@ def test_binary_events_count_too(world: World) -> None:
     assert list(world.kept()) == [("a", "b")]
 
 
-def test_a_confirmed_match_goes_into_a_bank(world: World, desk: Desk) -> None:
+def test_a_confirmed_match_goes_into_a_bank(world: World) -> None:
     world.join("same", 1)
     world.send(
         confirm(to_bank="known", note="n" * 4096), confirm("same", "a", to_bank="known"), confirm(to_bank="known")
     )
-    first, second, third = desk.topics.messages(desk.settings.banks_topic)
+    first, second, third = world.in_banks()
     data = json.loads(first.value() or b"")
     assert dict(first.headers() or ())["ce_type"] == b"bank.entry"
     assert (data["bank"], data["tenant"], data["image_id"], data["source"]) == ("known", world.tenant, "b", "feedback")

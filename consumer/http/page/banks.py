@@ -2,20 +2,22 @@
 
 import asyncio
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query, Request, UploadFile
 from fastapi.responses import RedirectResponse, Response
 
+from consumer.http.banks import SEEN_WITHIN_S
 from consumer.http.bodies import valid
 from consumer.http.changes import not_set_up
 from consumer.http.page.bank_directory import Bank
 from consumer.http.page.desk import Desk, TheDesk, TheVisitor, check_form
-from consumer.http.page.rendering import render, tenant_query
+from consumer.http.page.rendering import own_page, render, tenant_query
 from consumer.http.page.sessions import Visitor
 from consumer.http.parts import Parts, ThePart
 from consumer.http.problems import Refused
 from consumer.http.scopes import Scope
+from consumer.kafka.messages import OutgoingMessage
 from consumer.moderation.banks import BankDefined, BankEntry, BankKey, EntryKey, change_message, removal_message
 from consumer.verdicts import BankKind
 
@@ -25,15 +27,22 @@ MAX_LISTED = 500
 # A picture in base64 has to fit into the usual message.
 MAX_PICTURE_BYTES = 700_000
 Name = Annotated[str, Query(min_length=1, max_length=256)]
+BackQuery = Annotated[str, Query(max_length=8192)]
 NameField = Annotated[str, Form(min_length=1, max_length=256)]
 
 
 @router.get("/banks")
-async def banks(request: Request, desk: TheDesk, parts: ThePart, visitor: TheVisitor) -> Response:
-    """List the banks that count for a tenant."""
-    listed = desk.banks.visible_to(visitor.tenant)
-    topic = parts.settings.kafka.banks_topic
-    return render(request, "banks.html", visitor, page="banks", banks=listed, is_set_up=bool(topic))
+async def banks(
+    request: Request, desk: TheDesk, parts: ThePart, visitor: TheVisitor, kind: BankKind = "block", back: BackQuery = ""
+) -> Response:
+    """List the banks that count for a tenant; offer to create one of a kind, and the way back if one is named."""
+    context: dict[str, Any] = {
+        "banks": desk.banks.visible_to(visitor.tenant),
+        "is_set_up": bool(parts.settings.kafka.banks_topic),
+        "wanted": kind,
+        "back": own_page(back) if back else "",
+    }
+    return render(request, "banks.html", visitor, page="banks", **context)
 
 
 @router.get("/banks/entries")
@@ -45,12 +54,19 @@ async def entries(request: Request, desk: TheDesk, visitor: TheVisitor, bank: Na
 
 
 @router.post("/banks", dependencies=[Depends(check_form)])
-async def create(parts: ThePart, visitor: TheVisitor, name: NameField, kind: Annotated[BankKind, Form()]) -> Response:
-    """Create a bank of the tenant."""
+async def create(
+    desk: TheDesk,
+    parts: ThePart,
+    visitor: TheVisitor,
+    name: NameField,
+    kind: Annotated[BankKind, Form()],
+    back: Annotated[str, Form(max_length=8192)] = "",
+) -> Response:
+    """Create a bank of the tenant, and lead back to where it was wanted."""
     topic = _changeable(parts, visitor, "admin")
     message = change_message(topic, valid(BankDefined, bank=name, tenant=visitor.tenant, kind=kind))
-    await parts.changes.ask(visitor.caller, "bank.defined", visitor.tenant, name, message)
-    return RedirectResponse(f"/banks?{tenant_query(visitor)}", 303)
+    await _change(desk, parts, visitor, "bank.defined", visitor.tenant, name, message)
+    return RedirectResponse(own_page(back) if back else f"/banks?{tenant_query(visitor)}", 303)
 
 
 @router.post("/banks/entries", dependencies=[Depends(check_form)])
@@ -69,7 +85,7 @@ async def add(
         await asyncio.wrap_future(parts.encoder.decode(data, picture.content_type))  # refuses what is no picture
     entry = valid(BankEntry, bank=bank, entry_id=entry_id, tenant=tenant, data_base64=data, source="page")
     message = change_message(topic, entry)
-    await parts.changes.ask(visitor.caller, "bank.entry", tenant, f"{bank}/{entry_id}", message)
+    await _change(desk, parts, visitor, "bank.entry", tenant, f"{bank}/{entry_id}", message)
     return Response(status_code=202)
 
 
@@ -86,7 +102,7 @@ async def remove(
     topic = _changeable(parts, visitor, "review")
     tenant = _find(desk, visitor, bank, shared, change=True).key.tenant
     message = removal_message(topic, EntryKey(tenant, bank, entry_id))
-    await parts.changes.ask(visitor.caller, "entry.deleted", tenant, f"{bank}/{entry_id}", message)
+    await _change(desk, parts, visitor, "entry.deleted", tenant, f"{bank}/{entry_id}", message)
     return Response(status_code=200)  # the row is replaced by nothing
 
 
@@ -99,6 +115,14 @@ def _changeable(parts: Parts, visitor: Visitor, scope: Scope) -> str:
     if not parts.settings.kafka.banks_topic:
         raise not_set_up("SEENIT_KAFKA_BANKS_TOPIC")
     return parts.settings.kafka.banks_topic
+
+
+async def _change(
+    desk: Desk, parts: Parts, visitor: Visitor, action: str, tenant: str | None, subject: str, message: OutgoingMessage
+) -> None:
+    """Ask for a change, and wait until the pages show it. Raises Refused, Unprocessable or Unavailable."""
+    asked = await parts.changes.ask(visitor.caller, action, tenant, subject, message)
+    await asyncio.to_thread(desk.replicas[message.topic].await_read, *asked.sent, SEEN_WITHIN_S)
 
 
 def _find(desk: Desk, visitor: Visitor, bank: str, shared: bool, *, change: bool = False) -> Bank:

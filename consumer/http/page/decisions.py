@@ -1,25 +1,27 @@
-"""What people decided about matches: the latest decision about each pair counts."""
+"""What people decided about matches: the latest decision about each pair counts, if it was not withdrawn."""
 
 import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from consumer.errors import Unprocessable
-from consumer.events import MatchFeedback, Record
+from consumer.events import FeedbackDecision, MatchFeedback, Record
 from consumer.http.bodies import valid
 from consumer.kafka.messages import OutgoingMessage, event_message
 from consumer.moderation.feedback import EVENT_TYPE, receive
 
 MAX_DECISIONS = 50_000
 
+Pair = tuple[str, str]  # the image ids of an upload and its match
+
 
 class Decision(NamedTuple):
-    """A decision, who made it and when; `to_bank` is the bank that the picture goes into."""
+    """A decision, who made it and when; `to_bank` is the bank that the picture goes into, or is taken out of."""
 
-    decision: Literal["confirm", "reject"]
+    decision: FeedbackDecision
     by: str
     at: datetime
     to_bank: str | None = None
@@ -30,16 +32,16 @@ class DecisionLog:
     """Decisions by pair. Thread-safe."""
 
     def __init__(self) -> None:
-        self._decisions: OrderedDict[tuple[str, frozenset[str]], Decision] = OrderedDict()
+        self._decisions: OrderedDict[tuple[str, frozenset[str]], tuple[Pair, Decision]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def add(self, tenant: str, pair: Iterable[str], decision: Decision) -> None:
+    def add(self, tenant: str, pair: Pair, decision: Decision) -> None:
         """Keep a decision about a pair of image ids, in place of an earlier one."""
         key = tenant, frozenset(pair)
         with self._lock:
             known = self._decisions.get(key)
-            if known is None or known.at <= decision.at:
-                self._decisions[key] = decision
+            if known is None or known[1].at <= decision.at:
+                self._decisions[key] = pair, decision
             self._decisions.move_to_end(key)
             if len(self._decisions) > MAX_DECISIONS:
                 self._decisions.popitem(last=False)
@@ -52,14 +54,25 @@ class DecisionLog:
         decision = Decision(feedback.decision, feedback.by, time, feedback.to_bank, feedback.note)
         self.add(feedback.tenant, (feedback.image_id, feedback.match_id), decision)
 
-    def latest(self, tenant: str, pairs: Iterable[Iterable[str]]) -> Decision | None:
-        """The latest decision about any of these pairs."""
+    def latest(self, tenant: str, pairs: Iterable[Pair]) -> Decision | None:
+        """The latest decision about any of these pairs that stands."""
         with self._lock:
             found = [self._decisions.get((tenant, frozenset(pair))) for pair in pairs]
-        return max((each for each in found if each is not None), key=lambda each: each.at, default=None)
+        standing = [each[1] for each in found if each is not None and each[1].decision != "withdraw"]
+        return max(standing, key=lambda each: each.at, default=None)
+
+    def made_with(self, tenant: str, decision: Decision) -> list[tuple[Pair, Decision]]:
+        """All that a person decided at the same moment as this, and that still stands."""
+        with self._lock:
+            known = [each for (whose, _), each in self._decisions.items() if whose == tenant]
+        return [
+            (pair, each)
+            for pair, each in known
+            if (each.by, each.at) == (decision.by, decision.at) and each.decision != "withdraw"
+        ]
 
 
-def feedback_message(topic: str, tenant: str, pair: tuple[str, str], decision: Decision) -> OutgoingMessage:
+def feedback_message(topic: str, tenant: str, pair: Pair, decision: Decision) -> OutgoingMessage:
     """Make the message that tells a decision about an upload and its match. Raises Refused."""
     image_id, match_id = pair
     feedback = valid(

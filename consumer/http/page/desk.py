@@ -42,7 +42,7 @@ class Desk:
     originals: Originals
     monitor: Monitor
     banks: BankDirectory
-    replicas: tuple[TopicReplica, ...]
+    replicas: dict[str, TopicReplica]  # by topic
     streams: int = 0  # visitors who are sent events
     is_closing: bool = False
 
@@ -54,12 +54,12 @@ class Desk:
         secret = serve.session_secret.get_secret_value().encode() or secrets.token_bytes(32)
         kafka, banks, decisions = parts.settings.kafka, BankDirectory(), DecisionLog()
         applied = (kafka.banks_topic, banks.apply), (kafka.feedback_topic, decisions.apply)
-        replicas = tuple(TopicReplica(kafka, topic, apply) for topic, apply in applied if topic)
+        replicas = {topic: TopicReplica(kafka, topic, apply) for topic, apply in applied if topic}
         known = Activity(), CampaignLog(), decisions, Originals(parts), Monitor(parts), banks, replicas
         sessions = Sessions(secret, parts.redis_command, parts.settings.redis.key_prefix)
         sign_in = ProviderSignIn(serve, parts.access, secret) if serve.oidc_client_id else None
         desk = cls(sessions, sign_in, *known)
-        for replica in replicas:
+        for replica in replicas.values():
             replica.start()
         parts.verdicts.listen(desk.follow)
         return desk
@@ -75,7 +75,7 @@ class Desk:
 
     def close(self) -> None:
         """Let go of the brokers."""
-        for replica in self.replicas:
+        for replica in self.replicas.values():
             replica.close()
         self.originals.close()
         self.monitor.close()

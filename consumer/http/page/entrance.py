@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse, Response
 from consumer.http.changes import not_set_up
 from consumer.http.page.desk import Desk, TheDesk, check_form, visitor_id
 from consumer.http.page.provider_sign_in import BACK, ProviderSignIn
-from consumer.http.page.rendering import render
+from consumer.http.page.rendering import own_page, render
 from consumer.http.page.sessions import FLOW_COOKIE, ID_COOKIE, SESSION_COOKIE, set_cookie
 from consumer.http.parts import ThePart
 from consumer.http.problems import Refused
@@ -51,7 +51,7 @@ async def sign_in(
         caller.require("read")
     except Refused:
         return await ask(request, desk, next, wrong=True)
-    response = RedirectResponse(_own_page(next), 303)
+    response = RedirectResponse(own_page(next), 303)
     set_cookie(response, SESSION_COOKIE, await desk.sessions.open(caller, key.strip()), secure=True)
     return response
 
@@ -59,7 +59,7 @@ async def sign_in(
 @router.get("/sign-in/provider")
 async def go_to_provider(desk: TheDesk, next: str = "/") -> Response:  # noqa: A002 (its name in the address)
     """Send the visitor to the provider."""
-    flow = await _provider(desk).begin(_own_page(next))
+    flow = await _provider(desk).begin(own_page(next))
     response = RedirectResponse(flow.url, 303)
     set_cookie(response, FLOW_COOKIE, flow.cookie, secure=True, lax=True)
     return response
@@ -84,11 +84,6 @@ async def sign_out(request: Request, desk: TheDesk) -> Response:
     response = RedirectResponse("/sign-in", 303)
     response.delete_cookie(SESSION_COOKIE, path="/", secure=True, httponly=True, samesite="strict")
     return response
-
-
-def _own_page(page: str) -> str:
-    """The page that somebody wanted to see, if it is one of ours."""
-    return page if page.startswith("/") and not page.startswith(("//", "/\\")) else "/"
 
 
 def _provider(desk: Desk) -> ProviderSignIn:

@@ -1,5 +1,6 @@
 """Turns templates into answers: the texts of the catalogue, and headers that let no foreign script or style in."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -23,11 +24,13 @@ HEADERS: Mapping[str, str] = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 PAGES = ("now", "try", "review", "campaigns", "banks", "calibration")
-TEXTS: dict[str, dict[str, str]] = tomllib.loads((files("consumer.http.page") / "catalogue.toml").read_text())
+TEXTS: dict[str, dict[str, Any]] = tomllib.loads((files("consumer.http.page") / "catalogue.toml").read_text())
 
 
-def _fill(text: str, **values: object) -> str:
-    """Fill in the words in braces."""
+def _fill(text: str | Mapping[str, str], **values: object) -> str:
+    """Fill in the words in braces; of a text in two forms the one that fits the number `count`."""
+    if not isinstance(text, str):
+        text = text["one" if values["count"] == 1 else "other"]
     return text.format(**values)
 
 
@@ -55,6 +58,14 @@ _templates = Jinja2Templates(env=_new_environment())
 def tenant_query(visitor: Visitor) -> str:
     """The query of an address that keeps the tenant."""
     return urlencode({"tenant": visitor.tenant})
+
+
+def own_page(page: str) -> str:
+    """The page that somebody is led back to, if it is one of ours.
+
+    Browsers leave out tabs and line breaks and take a backslash for a slash: two slashes would begin another site's.
+    """
+    return page if re.fullmatch(r"/(?!/)[!-\[\]-~]*", page) else "/"
 
 
 def render(request: Request, template: str, visitor: Visitor | None, status: int = 200, **context: Any) -> HTMLResponse:

@@ -40,6 +40,14 @@ class Site:
     def address(self) -> str:
         return str(self.client.base_url).rstrip("/")
 
+    def upload(self, tenant: str, name: str, data: bytes) -> None:
+        """Upload a picture of a tenant, and wait for its verdict."""
+        attributes = {"specversion": "1.0", "id": name, "source": "/test", "type": "image.uploaded", "tenant": tenant}
+        headers = {f"ce_{key}": text.encode() for key, text in attributes.items()}
+        headers |= {"ce_subject": name.encode(), "content-type": b"image/jpeg"}
+        self.service.send(data, name.encode(), headers)
+        self.service.await_verdicts(lambda known: any((each.tenant, each.image_id) == (tenant, name) for each in known))
+
 
 @pytest.fixture(scope="package")
 def site(broker: str, redis_server: str, triton: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:

@@ -177,6 +177,24 @@ def test_the_latest_decision_counts_whoever_came_first() -> None:
     assert log.latest("other", [("a", "b")]) is None
 
 
+def test_what_was_withdrawn_is_undecided() -> None:
+    log, pair = DecisionLog(), ("a", "b")
+    log.add("t", pair, Decision("confirm", "ada", NOW))
+    made = Decision("reject", "bob", NOW + timedelta(seconds=1))
+    for both in (pair, ("c", "b")):
+        log.add("t", both, made)
+    log.add("t", ("d", "b"), Decision("reject", "bob", NOW))
+    log.add("other", pair, made)
+    assert log.made_with("t", made) == [(pair, made), (("c", "b"), made)]
+    withdrawn = Decision("withdraw", "bob", NOW + timedelta(seconds=2), "known")
+    sent = feedback_message("feedback", "t", pair, withdrawn)
+    log.apply(Record(sent.topic, 0, 0, sent.key, sent.value, tuple(sent.headers), int(NOW.timestamp() * 1000)))
+    log.add("t", pair, made)  # which was on its way for longer
+    assert log.latest("t", [pair]) is None
+    assert log.latest("t", [pair, ("c", "b")]) == made
+    assert log.made_with("t", made) == [(("c", "b"), made)]
+
+
 def test_a_decision_about_several_pairs_is_one_when_it_comes_back_from_its_topic() -> None:
     log, decision = DecisionLog(), Decision("confirm", "ada", NOW, "known")
     pairs = [("b", "a"), ("c", "a")]

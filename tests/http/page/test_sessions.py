@@ -13,16 +13,19 @@ from joserfc import jwt
 from joserfc.jwk import OctKey
 
 from consumer.http.keys import new_key
+from consumer.http.page.rendering import own_page
 from consumer.http.page.sessions import ID_COOKIE, SESSION_COOKIE, TOKEN_HEADER
 from consumer.http.server import STOP_TIMEOUT_S
 from tests.http.conftest import serve
 from tests.http.keys import entry
 from tests.http.page.conftest import HOSTILE_ID, Site
+from tests.http.pictures import PHOTO, jpeg
 from tests.http.routes import changing
 from tests.http_fixtures import http_server
+from tests.processes import until
 from tests.stack_fixtures import serving
 
-READER, REVIEWER, ADMIN = new_key(), new_key(), new_key()
+READER, REVIEWER, ADMIN, BANKLESS = new_key(), new_key(), new_key(), new_key()
 OF_PAGES = [(method, path) for method, path, is_page in changing() if is_page]
 OF_PROGRAMS = [(method, path) for method, path, is_page in changing() if not is_page]
 
@@ -34,6 +37,7 @@ def keys_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         entry("reader", READER, ["read"], ["default"])
         + entry("reviewer", REVIEWER, ["read", "review"], ["default"])
         + entry("admin", ADMIN, ["read", "review", "admin"], ["*"])
+        + entry("bankless", BANKLESS, ["read", "review"], ["bankless"])
     )
     return file
 
@@ -179,6 +183,8 @@ def test_scopes_and_tenants_hold_on_the_page(site: Site, guarded: httpx.Client) 
 
     assert post(reader, "/review", decide) == 403
     assert post(reviewer, "/review", decide) == 200
+    assert post(reader, "/review/undo", {"campaign": "tall"}) == 403
+    assert post(reviewer, "/review/undo", {"campaign": "tall"}) == 200
     assert post(reviewer, "/banks", {"name": "a", "kind": "block"}) == 403
     assert post(admin, "/banks", {"name": "a", "kind": "block"}) == 303
     removed = {"entry_id": "unknown"}
@@ -191,6 +197,39 @@ def test_scopes_and_tenants_hold_on_the_page(site: Site, guarded: httpx.Client) 
     for who, disabled in ((reader, True), (reviewer, False)):
         text = who.send("GET", "/review?campaign=coffee.png").text
         assert ('<fieldset class="decisions" disabled>' in text) is disabled
+
+
+def test_who_may_create_no_bank_is_led_to_none(site: Site, guarded: httpx.Client) -> None:
+    site.upload("bankless", "first", jpeg(PHOTO))
+    site.upload("bankless", "copy", jpeg(PHOTO, 40))
+    reviewer = Browser(guarded)
+    assert reviewer.sign_in(BANKLESS).status_code == 303
+
+    def shown() -> str:
+        return reviewer.send("GET", "/review").text
+
+    until(lambda: "0 of 1 decided" in shown(), 30, "the campaign is not shown")
+    assert shown().count("There is no bank for this yet.") == 2
+    assert "No bank yet: create one." not in shown()
+    form = {"campaign": "first", "choice": "bank", "bank": "unknown", "token": reviewer.token()}
+    assert reviewer.send("POST", "/review", data=form).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("page", "own"),
+    [
+        ("/review?tenant=a&campaign=b%2Fc#d", True),
+        ("https://example.org/", False),
+        ("//example.org/", False),
+        ("/\\example.org/", False),
+        ("/\t/example.org/", False),
+        ("\n//example.org/", False),
+        ("javascript:alert(1)", False),
+        ("", False),
+    ],
+)
+def test_nobody_is_led_back_to_another_site(page: str, own: bool) -> None:
+    assert own_page(page) == (page if own else "/")
 
 
 def test_pages_allow_no_foreign_script_or_style(site: Site) -> None:

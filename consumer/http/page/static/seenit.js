@@ -47,16 +47,19 @@ function place(box, where) {
 }
 
 function prepare(root) {
+  for (const image of root.querySelectorAll("img[data-missing]")) {
+    image.addEventListener("error", () => {
+      const text = document.createElement("p");
+      text.className = "missing";
+      text.textContent = [image.alt, image.dataset.missing].filter(Boolean).join(": ");
+      image.parentElement.querySelector(".box")?.remove();
+      image.replaceWith(text);
+    });
+  }
   for (const figure of root.querySelectorAll("[data-pair]")) {
+    for (const name of KEPT) if (sessionStorage.getItem(name)) turn(figure, name, true);
     for (const image of figure.querySelectorAll("img")) {
       image.addEventListener("load", () => lay(figure));
-      image.addEventListener("error", () => {
-        const text = document.createElement("p");
-        text.className = "missing";
-        text.textContent = `${image.alt}: ${image.dataset.missing}`;
-        image.parentElement.querySelector(".box")?.remove();
-        image.replaceWith(text);
-      });
       if (image.dataset.file) {
         const chosen = document.querySelector(`input[type=file][name=${image.dataset.file}]`);
         if (chosen?.files[0]) image.src = URL.createObjectURL(chosen.files[0]);
@@ -69,16 +72,28 @@ function prepare(root) {
 
 document.addEventListener("input", (event) => {
   if (event.target.matches("[data-slider]")) {
-    event.target.closest("[data-pair]").querySelector(".stage").style.setProperty("--cut", `${100 - event.target.value}%`);
+    event.target.closest("[data-pair]").querySelector(".stage").style.setProperty("--cut", `${event.target.value}%`);
   }
 });
 
+// How pictures are shown is chosen for all of this session; but one picture is unblurred alone, unless all are.
+const KEPT = ["grey", "beside", "visible"];
+
+function turn(figure, name, isOn) {
+  const button = figure.querySelector(`button[data-toggle=${name}]`);
+  if (!button) return;
+  figure.classList.toggle(name, isOn);
+  button.setAttribute("aria-pressed", String(isOn));
+  if (name === "visible") turn(figure, "blurred", !isOn);
+}
+
 document.addEventListener("click", (event) => {
-  const toggle = event.target.closest("[data-toggle]")?.dataset.toggle;
-  if (!toggle) return;
+  const name = event.target.closest("[data-toggle]")?.dataset.toggle;
+  if (!name) return;
   const figure = event.target.closest("[data-pair]");
-  const isOn = figure.classList.toggle(toggle);
-  figure.querySelector(`button[data-toggle=${toggle}]`).setAttribute("aria-pressed", String(isOn));
+  const isOn = !figure.classList.contains(name);
+  turn(figure, name, isOn);
+  if (KEPT.includes(name)) sessionStorage.setItem(name, isOn ? "on" : "");
   lay(figure);
 });
 
@@ -94,8 +109,8 @@ document.addEventListener("keydown", (event) => {
   if (within.matches("textarea, select, input:not([type=range])")) return;
   if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
     const slider = document.querySelector("[data-slider]");
-    if (!slider || within === slider) return;
-    slider.value = Number(slider.value) + (event.key === "ArrowLeft" ? 5 : -5);
+    if (!slider || within === slider) return; // the slider itself moves the same way
+    if (event.key === "ArrowLeft") slider.stepDown(); else slider.stepUp();
     slider.dispatchEvent(new Event("input", { bubbles: true }));
     event.preventDefault();
     return;
@@ -163,6 +178,6 @@ document.addEventListener("htmx:afterSwap", (event) => {
 function goOn(part) {
   const same = pressed && part.querySelector(`[data-key="${pressed}"]:enabled, a[data-key="${pressed}"]`);
   (same || part.querySelector(".next")).focus({ preventScroll: true });
-  document.getElementById("said").textContent = part.querySelector("[data-said]")?.textContent ?? "";
+  document.getElementById("said").textContent = part.querySelector("[data-said]").dataset.said;
 }
 document.addEventListener("DOMContentLoaded", () => prepare(document));
