@@ -31,12 +31,12 @@ demo: setup ## photographs and edited copies through the whole service (IMAGES=f
 	$(BIN)/seenit demo $(if $(IMAGES),--images "$(IMAGES)") $(if $(KEEP),--keep)
 
 WORKERS ?= 2
-# What freezes and cuts off servers says within which time they have to be back: nothing else runs beside it.
-ALONE = tests/torture tests/faults
-test: setup ## all tests except those of the training; most by WORKERS processes, which mostly wait
-	@failed=0; set -x; $(BIN)/python -m pytest $(ALONE) || failed=1; \
-	  $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(addprefix --ignore=,$(ALONE)) \
-	  || failed=1; exit $$failed
+SHARED = $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
+# What hurts servers says within which time they have to be back: nothing but its like, which waits, runs beside it.
+HARMFUL = tests/torture tests/faults
+test: setup ## all tests except those of the training, by WORKERS processes, which mostly wait
+	@failed=0; set -x; $(SHARED) $(HARMFUL) || failed=1; \
+	  $(SHARED) $(addprefix --ignore=,$(HARMFUL)) || failed=1; exit $$failed
 
 SEEDS ?= 20
 START ?= 1

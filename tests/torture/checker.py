@@ -539,6 +539,7 @@ class Checker:
                 "isolation.level": isolation,
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
+                "fetch.wait.max.ms": 10,  # an end is told by a fetch that brings nothing
                 "auto.offset.reset": "error",
                 "log_level": 0,
             }
@@ -553,7 +554,7 @@ class Checker:
             while unread:
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"{topic} cannot be read to its end: partitions {sorted(unread)} stay open")
-                for polled in consumer.consume(500, 0.5):
+                for polled in consumer.consume(500, 0.05):
                     error = polled.error()
                     partition, offset = polled.partition() or 0, polled.offset() or 0
                     if error is None:
