@@ -16,7 +16,7 @@ from consumer.errors import Unavailable
 from consumer.window.index import Hit, Query, VectorIndex
 from consumer.window.large_index import EXACT_ROWS, LargeIndex, ReadRows, RowsGone
 from consumer.window.loss_guard import RECOVERY_PENDING, LossGuard
-from consumer.window.records import Position, decode_index_row
+from consumer.window.records import Position, decode_index_rows
 from consumer.window.store import Call, WindowGone, WindowRecovering, WindowStore
 
 log = logging.getLogger(__name__)
@@ -99,8 +99,7 @@ class Replica:
 
     def apply(self, page: Page) -> None:
         """Follow the appends and deletions of a page, and move the cursor behind it."""
-        rows = [decode_index_row(*pair) for pair in zip(page.records[::2], page.records[1::2], strict=True)]
-        self.index.extend([row for row in rows if len(row.vector) == self._dim])
+        self.index.extend(decode_index_rows(page.records[::2], page.records[1::2], self._dim))
         if self._new_large_index is not None and isinstance(self.index, VectorIndex) and len(self.index) > EXACT_ROWS:
             self.index = moved(self.index, self._new_large_index())
         for position in page.deleted:
