@@ -251,9 +251,10 @@ class VectorIndex:
         for number, block in enumerate(self._blocks):
             if block.serial[0] >= end or block.ms[block.count - 1] < start_ms:
                 continue
-            filled = slice(block.count)
+            filled = slice(block.first, block.count)
             sketch = tuple(array[filled] for array in block.sketch)
             query, row = self._prefilter.candidates(batch, sketch, block.vectors[filled])
+            row = row + block.first
             eligible = block.alive[row]
             eligible &= (block.serial[row] < serials[query]) & (block.ms[row] >= since_ms[query])
             query, row, l2 = self._rerank(block, vectors, query[eligible], row[eligible])
