@@ -225,9 +225,10 @@ def decode_index_rows(positions: Sequence[bytes], records: Sequence[bytes], dim:
             times_us.append(uploaded_us)
             names.append(record[digest_end:name_end])
             vectors.append(record[name_end:])
-    numbers = np.array([int(number) for position in kept for number in position.split(b"-")], np.int64).reshape(-1, 2)
+    numbers = list(map(int, b"-".join(kept).split(b"-"))) if kept else []
+    ms, serial = np.array(numbers, np.int64).reshape(-1, 2).T
     columns = np.frombuffer(b"".join(vectors), "<f2").reshape(-1, dim)
-    return IndexRows(numbers[:, 0], numbers[:, 1], np.array(times_us, np.int64), names, columns)
+    return IndexRows(ms, serial, np.array(times_us, np.int64), names, columns)
 
 
 def _decode_header(record: bytes) -> tuple[int, int, int]:
