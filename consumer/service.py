@@ -168,7 +168,7 @@ class Service:
 
     def _start_threads(self, parts: _Parts) -> None:
         """Start what works beside the pipeline, until stopped."""
-        self._metrics.windows = parts.window.tenant_stats
+        self._metrics.windows, self._metrics.unread_rows = parts.window.tenant_stats, parts.window.unread_rows
         parts.moderation.take_in_feedback(parts.pipeline.fail)
         threading.Thread(target=self._observe, args=(parts,), name="observe", daemon=True).start()
 
@@ -243,7 +243,7 @@ class Service:
             self._connect()
         except Unavailable as error:
             problems["redis"] = str(error)
-        problems |= self._parts.moderation.problems
+        problems |= self._parts.window.problems | self._parts.moderation.problems
         guard = self._parts.window.loss_guard
         if guard.recovers and guard.problem:
             problems["redis"] = guard.problem

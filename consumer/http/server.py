@@ -199,7 +199,7 @@ class HttpService:
             self._redis.ping()
         except REDIS_FAILURES as error:
             problems["redis"] = str(error) or type(error).__name__
-        return problems
+        return problems | self._parts.backends.window.problems
 
     def _observe(self) -> None:
         """Try the dependencies now and then, for the metrics."""

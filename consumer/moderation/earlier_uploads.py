@@ -27,7 +27,7 @@ from consumer.verdicts import Evidence
 from consumer.verification.looks import Candidate, Comparison, look_at
 from consumer.window.changelog import ChangelogReader, Tombstone, Upsert, parse_change
 from consumer.window.records import Position, RecordContent, decode_name, decode_record, to_datetime
-from consumer.window.replica import PAGE_ENTRIES, Page
+from consumer.window.replica import Page, page_after
 from consumer.window.store import WindowRecovering
 from consumer.window.window import RedisWindow
 
@@ -149,7 +149,7 @@ class EarlierUploads:
         store, cursor, end = self._window.store, b"-", -1
         while True:
             try:
-                [reply] = store.run("sync", [(tenant, ["", cursor, PAGE_ENTRIES])])
+                [reply] = store.run("sync", [(tenant, ["", *page_after(cursor)])])
             except WindowRecovering:
                 raise Unavailable("redis", "the window is being rebuilt") from None
             page = Page(*reply)

@@ -4,7 +4,7 @@ Entries of banks that are off, and such as have expired, are not on a shelf, so 
 same picture in many banks is one row of the index.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from itertools import count
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from consumer.moderation.pdq_index import PdqIndex
 from consumer.moderation.store import EntryRow
 from consumer.window.index import Query, VectorIndex
 from consumer.window.large_index import LargeIndex
-from consumer.window.records import IndexRow, Position, to_us
+from consumer.window.records import IndexRow, IndexRows, Position, to_us
 from consumer.window.replica import moved
 
 # More pictures than this are searched for by the code books of the model, if it has any.
@@ -84,9 +84,10 @@ class Shelf:
                 number = self._rows[digest] = next(self._numbers)
                 self._digests[number] = digest
                 rows.append(_row(Position(0, number), vector))
-        if isinstance(self._index, LargeIndex):
-            self._keep_vectors(rows)
-        self._index.extend(rows)
+        if rows:
+            if isinstance(self._index, LargeIndex):
+                self._keep_vectors(rows)
+            self._index.extend(IndexRows.stack(rows))
         if self._new_large_index is not None and isinstance(self._index, VectorIndex) and len(self) > MAX_EXACT:
             for block in self._index.rows():
                 self._keep_vectors(block)
@@ -145,7 +146,7 @@ class Shelf:
             near.append([Near(digest, hit.l2, self._by_digest[digest].values()) for digest, hit in pairs])
         return near
 
-    def _keep_vectors(self, rows: Sequence[IndexRow]) -> None:
+    def _keep_vectors(self, rows: Iterable[IndexRow]) -> None:
         for row in rows:
             self._vectors[row.position.serial] = row.vector.tobytes()
 

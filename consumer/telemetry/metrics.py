@@ -43,9 +43,10 @@ class TenantWindow(NamedTuple):
 class Metrics(Collector):
     """All metrics of one service.
 
-    Most are counted as things happen. Four are read only when Prometheus asks: `lags`, messages by partition;
-    `windows`, which gives (tenant, records, bytes, oldest_ms or None) of each window; `campaigns`, the few with the
-    highest rates: (tenant, id, uploads an hour); and `bank_entries`: (name, entries) of each bank.
+    Most are counted as things happen. Five are read only when Prometheus asks: `lags`, messages by partition;
+    `windows`, which gives (tenant, records, bytes, oldest_ms or None) of each window; `unread_rows` of one that is
+    being read; `campaigns`, the few with the highest rates: (tenant, id, uploads an hour); and `bank_entries`: (name,
+    entries) of each bank.
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
@@ -53,6 +54,7 @@ class Metrics(Collector):
         self.campaigns: Iterable[tuple[str, str, int]] = ()
         self.bank_entries: Iterable[tuple[str, int]] = ()
         self.windows: Callable[[], Iterable[tuple[str, int, int, int | None]]] = tuple
+        self.unread_rows: Callable[[], int] = int
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         histogram = partial(Histogram, registry=registry)
         self.verdicts = counter("seenit_verdicts", "Verdicts published", ["verdict", "kind"])
@@ -159,6 +161,8 @@ class Metrics(Collector):
             if window.oldest_ms is not None:
                 age.add_metric([window.tenant], max(0.0, now_ms - window.oldest_ms) / 1000)
         yield from (embeddings, size, age)
+        unread = "Embeddings still to be read of a window that is being read"
+        yield GaugeMetricFamily("seenit_window_unread", unread, self.unread_rows())
 
 
 def _series_name(name: str) -> str:

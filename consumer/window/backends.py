@@ -10,7 +10,8 @@ from consumer.window.index import SearchParams, VectorIndex
 from consumer.window.inverted_lists import Effort
 from consumer.window.large_index import LargeIndex
 from consumer.window.loss_guard import LossGuard
-from consumer.window.replica import Replica, Replicas
+from consumer.window.replica import Replica
+from consumer.window.replicas import Replicas
 from consumer.window.searcher import WindowSearcher
 from consumer.window.slice_filler import SliceFiller
 from consumer.window.slice_searcher import SliceSearcher

@@ -9,13 +9,15 @@ import numkong
 import numpy as np
 from numpy.typing import NDArray
 
-from consumer.encoder.codebooks import code_scale, to_codes
+from consumer.encoder.codebooks import MAX_CODE, code_scale
 
 Codes = NDArray[np.int8]
 Indexes = NDArray[np.intp]
 
 # Added to errors, so that no rounding of the arithmetic with them counts.
 ERROR_MARGIN_L2 = 1e-4
+# Vectors that are rounded at once, always in the same memory: fresh pages cost more than the arithmetic.
+ENCODED_AT_ONCE = 128
 
 
 class CodedVectors(NamedTuple):
@@ -57,11 +59,21 @@ class CodedQueries(NamedTuple):
 
 def encode(vectors: NDArray[np.floating]) -> CodedVectors:
     """Round vectors [N, D] to codes, with errors float16 [N]. Rows of other lengths than one are as good."""
-    codes = to_codes(vectors)
-    values = codes.astype(np.float32)
-    difference = vectors.astype(np.float32) - values / np.float32(code_scale(vectors.shape[1]))
-    error_l2 = np.sqrt(np.einsum("nd,nd->n", difference, difference)) + np.float32(ERROR_MARGIN_L2)
-    squared_length = np.einsum("nd,nd->n", values, values).astype(np.int32)
+    count, dim = vectors.shape
+    scale = np.float32(code_scale(dim))
+    codes, squared_length = np.empty((count, dim), np.int8), np.empty(count, np.int32)
+    squared_error = np.empty(count, np.float32)
+    scaled, rounded = np.empty((2, min(count, ENCODED_AT_ONCE), dim), np.float32)
+    for start in range(0, count, ENCODED_AT_ONCE):
+        chunk = slice(start, min(start + ENCODED_AT_ONCE, count))
+        exact, values = scaled[: chunk.stop - start], rounded[: chunk.stop - start]
+        np.multiply(vectors[chunk], scale, out=exact, dtype=np.float32)
+        np.clip(np.rint(exact, out=values), -MAX_CODE, MAX_CODE, out=values)
+        codes[chunk] = values
+        squared_length[chunk] = np.einsum("nd,nd->n", values, values)
+        exact -= values
+        squared_error[chunk] = np.einsum("nd,nd->n", exact, exact)
+    error_l2 = np.sqrt(squared_error) / scale + np.float32(ERROR_MARGIN_L2)
     return CodedVectors(codes, squared_length, np.nextafter(error_l2.astype(np.float16), np.float16(np.inf)))
 
 

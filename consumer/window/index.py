@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.window.prefilter import Prefilter, make_prefilter
-from consumer.window.records import IndexRow, Position
+from consumer.window.records import IndexRows, Position
 
 Float32 = NDArray[np.float32]
 Indexes = NDArray[np.intp]
@@ -127,18 +127,16 @@ class _Block:
     def _arrays(self) -> tuple[NDArray[Any], ...]:
         return self.ms, self.serial, self.uploaded_us, self.vectors, self.alive, *self.sketch
 
-    def extend(self, rows: Sequence[IndexRow]) -> None:
+    def extend(self, rows: IndexRows) -> None:
         """Append rows, for which there is room."""
         new = slice(self.count, self.count + len(rows))
-        self.ms[new] = [row.position.ms for row in rows]
-        self.serial[new] = [row.position.serial for row in rows]
-        self.uploaded_us[new] = [row.uploaded_us for row in rows]
-        self.vectors[new] = [row.vector for row in rows]
+        self.ms[new], self.serial[new], self.uploaded_us[new] = rows.ms, rows.serial, rows.uploaded_us
+        self.vectors[new] = rows.vectors
         sketches = self._prefilter.sketch(self.vectors[new].astype(np.float32))
         for array, values in zip(self.sketch, sketches, strict=True):
             array[new] = values
         self.alive[new] = True
-        self.ids += [row.image_id for row in rows]
+        self.ids += rows.image_ids
         self.count += len(rows)
 
     def count_before(self, serial: int) -> int:
@@ -190,8 +188,8 @@ class VectorIndex:
         block = blocks[0]
         return int(block.ms[min(block.first, block.capacity - 1)])
 
-    def extend(self, rows: Sequence[IndexRow]) -> None:
-        """Append rows with vectors float16 [D], in order, which stand after all rows of the index."""
+    def extend(self, rows: IndexRows) -> None:
+        """Append rows, in order, which stand after all rows of the index."""
         while rows:
             if not self._blocks or self._blocks[-1].count == BLOCK_ROWS:
                 capacity = BLOCK_ROWS if self._blocks else FIRST_BLOCK_ROWS
@@ -201,21 +199,15 @@ class VectorIndex:
             if count > block.capacity:
                 block.grow(min(max(count, 2 * block.capacity), BLOCK_ROWS))
             room = block.capacity - block.count
-            block.extend(rows[:room])
-            rows = rows[room:]
+            block.extend(rows.select(slice(room)))
+            rows = rows.select(slice(room, None))
 
-    def rows(self) -> Iterator[list[IndexRow]]:
+    def rows(self) -> Iterator[IndexRows]:
         """Read the living rows, in order, block by block."""
         for block in self._blocks:
-            yield [
-                IndexRow(
-                    Position(int(block.ms[row]), int(block.serial[row])),
-                    block.ids[row],
-                    int(block.uploaded_us[row]),
-                    block.vectors[row],
-                )
-                for row in np.flatnonzero(block.alive).tolist()
-            ]
+            alive = np.flatnonzero(block.alive)
+            columns = (block.ms[alive], block.serial[alive], block.uploaded_us[alive])
+            yield IndexRows(*columns, [block.ids[row] for row in alive.tolist()], block.vectors[alive])
 
     def remove(self, position: Position) -> None:
         """Erase the row at a position, if there is one."""
@@ -259,9 +251,10 @@ class VectorIndex:
         for number, block in enumerate(self._blocks):
             if block.serial[0] >= end or block.ms[block.count - 1] < start_ms:
                 continue
-            filled = slice(block.count)
+            filled = slice(block.first, block.count)
             sketch = tuple(array[filled] for array in block.sketch)
             query, row = self._prefilter.candidates(batch, sketch, block.vectors[filled])
+            row = row + block.first
             eligible = block.alive[row]
             eligible &= (block.serial[row] < serials[query]) & (block.ms[row] >= since_ms[query])
             query, row, l2 = self._rerank(block, vectors, query[eligible], row[eligible])

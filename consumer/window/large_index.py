@@ -20,7 +20,7 @@ from consumer.encoder.codebooks import Codebooks, code_scale
 from consumer.window.codes import CodedVectors, encode, pack, pairs_within
 from consumer.window.index import MAX_OWN_ROWS, SEARCH_QUERIES, Hit, Query, SearchParams, select_hits
 from consumer.window.inverted_lists import Effort, InvertedLists
-from consumer.window.records import IndexRow, Position
+from consumer.window.records import IndexRow, IndexRows, Position
 from consumer.window.segments import SEGMENT_ROWS, Numbers, Segments
 
 Float64 = NDArray[np.float64]
@@ -105,10 +105,10 @@ class LargeIndex:
         """When the oldest row came, in milliseconds of the Redis server's clock; None without rows."""
         return self._rows.oldest_ms
 
-    def extend(self, rows: Sequence[IndexRow]) -> None:
-        """Append rows with vectors float16 [D], in order, which stand after all rows of the index."""
+    def extend(self, rows: IndexRows) -> None:
+        """Append rows, in order, which stand after all rows of the index."""
         if rows:
-            vectors = encode(np.stack([row.vector for row in rows]))
+            vectors = encode(rows.vectors)
             self._lists.extend(vectors.codes, np.arange(self._rows.end, self._rows.end + len(rows)))
             self._rows.extend(rows, vectors)
 

@@ -1,9 +1,10 @@
 """An upload's record in the window: what is appended, the bytes that are stored, and the matches that are reported."""
 
 import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +110,36 @@ class IndexRow(NamedTuple):
     vector: NDArray[np.float16]
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class IndexRows:
+    """Rows for an index, by column: positions and times int64 [N], vectors float16 [N, D]. Iterates over its rows."""
+
+    ms: NDArray[np.int64]
+    serial: NDArray[np.int64]
+    uploaded_us: NDArray[np.int64]
+    image_ids: list[bytes]
+    vectors: NDArray[np.float16]
+
+    @classmethod
+    def stack(cls, rows: Sequence[IndexRow]) -> Self:
+        """Put rows together, at least one, whose vectors have the same length."""
+        ms, serial, uploaded_us = np.array([(*row.position, row.uploaded_us) for row in rows], np.int64).T
+        return cls(ms, serial, uploaded_us, [row.image_id for row in rows], np.stack([row.vector for row in rows]))
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __iter__(self) -> Iterator[IndexRow]:
+        positions = map(Position, self.ms.tolist(), self.serial.tolist())
+        return map(IndexRow, positions, self.image_ids, self.uploaded_us.tolist(), self.vectors)
+
+    def select(self, rows: slice) -> Self:
+        """Select rows, without copying their vectors."""
+        return type(self)(
+            self.ms[rows], self.serial[rows], self.uploaded_us[rows], self.image_ids[rows], self.vectors[rows]
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class NearMatch:
     """An earlier picture at Euclidean distance `l2`."""
@@ -182,6 +213,22 @@ def decode_index_row(position: bytes, record: bytes) -> IndexRow:
     uploaded_us, digest_end, name_end = _decode_header(record)
     vector = np.frombuffer(record, "<f2", offset=name_end)
     return IndexRow(Position.parse(position), record[digest_end:name_end], uploaded_us, vector)
+
+
+def decode_index_rows(positions: Sequence[bytes], records: Sequence[bytes], dim: int) -> IndexRows:
+    """Decode the records at some positions for an index, but those without a vector of `dim` numbers."""
+    kept, times_us, names, vectors = [], [], [], []
+    for position, record in zip(positions, records, strict=True):
+        uploaded_us, digest_end, name_end = _decode_header(record)
+        if len(record) - name_end == 2 * dim:
+            kept.append(position)
+            times_us.append(uploaded_us)
+            names.append(record[digest_end:name_end])
+            vectors.append(record[name_end:])
+    numbers = list(map(int, b"-".join(kept).split(b"-"))) if kept else []
+    ms, serial = np.array(numbers, np.int64).reshape(-1, 2).T
+    columns = np.frombuffer(b"".join(vectors), "<f2").reshape(-1, dim)
+    return IndexRows(ms, serial, np.array(times_us, np.int64), names, columns)
 
 
 def _decode_header(record: bytes) -> tuple[int, int, int]:

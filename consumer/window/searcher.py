@@ -8,7 +8,8 @@ from consumer.errors import Unavailable
 from consumer.window.index import Hit, Query
 from consumer.window.large_index import RowsGone
 from consumer.window.records import IndexRow, NearMatch, Position, decode_index_row, decode_name, to_datetime
-from consumer.window.replica import Replica, Replicas
+from consumer.window.replica import Replica
+from consumer.window.replicas import Replicas
 from consumer.window.store import WindowStore
 
 # Searches of a replica that is read on in between: others delete much, but not that fast.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.window.codes import CodedVectors
-from consumer.window.records import IndexRow, Position
+from consumer.window.records import IndexRows, Position
 
 Numbers = NDArray[np.int64]
 
@@ -31,11 +31,10 @@ class Segment:
         """Memory of the rows; what is allocated beyond them is not touched."""
         return sum(array[: self.count].nbytes for array in (self.ms, self.serial, self.alive, *self.vectors))
 
-    def extend(self, rows: Sequence[IndexRow], vectors: CodedVectors) -> None:
+    def extend(self, rows: IndexRows, vectors: CodedVectors) -> None:
         """Append rows, for which there is room."""
         new = slice(self.count, self.count + len(rows))
-        self.ms[new] = [row.position.ms for row in rows]
-        self.serial[new] = [row.position.serial for row in rows]
+        self.ms[new], self.serial[new] = rows.ms, rows.serial
         self.vectors.put(new, vectors)
         self.alive[new] = True
         self.count += len(rows)
@@ -90,14 +89,14 @@ class Segments:
             return self._dropped
         return self._dropped + SEGMENT_ROWS * (len(self._segments) - 1) + self._segments[-1].count
 
-    def extend(self, rows: Sequence[IndexRow], vectors: CodedVectors) -> None:
+    def extend(self, rows: IndexRows, vectors: CodedVectors) -> None:
         """Append rows with their vectors, [N]."""
         while rows:
             if not self._segments or self._segments[-1].count == SEGMENT_ROWS:
                 self._segments.append(Segment(self._dim))
             room = SEGMENT_ROWS - self._segments[-1].count
-            self._segments[-1].extend(rows[:room], vectors.select(slice(room)))
-            rows, vectors = rows[room:], vectors.select(slice(room, None))
+            self._segments[-1].extend(rows.select(slice(room)), vectors.select(slice(room)))
+            rows, vectors = rows.select(slice(room, None)), vectors.select(slice(room, None))
 
     def erase(self, number: int) -> None:
         """Erase one row."""

@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 from consumer.errors import Unavailable
 from consumer.window.large_index import RowsGone
 from consumer.window.records import IndexRow, Position
-from consumer.window.replica import Replica, Replicas
+from consumer.window.replica import Replica
+from consumer.window.replicas import Replicas
 from consumer.window.slices import Filled, SliceLost, Slices
 from consumer.window.tail import Tail, as_tail
 

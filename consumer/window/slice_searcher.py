@@ -14,7 +14,8 @@ import numpy as np
 
 from consumer.window.index import Hit, Query, SearchParams, select_hits
 from consumer.window.records import IndexRow, NearMatch, Position, decode_index_row, decode_name, to_datetime
-from consumer.window.replica import Replica, Replicas
+from consumer.window.replica import Replica
+from consumer.window.replicas import Replicas
 from consumer.window.slice_filler import SliceFiller
 from consumer.window.slices import SliceLost, SliceQuery, Slices
 from consumer.window.store import WindowStore

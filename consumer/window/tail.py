@@ -13,6 +13,7 @@ class Tail(Replica):
     """The rows behind `start`, and which rows were deleted there. All rows up to `start` are in slices."""
 
     index: VectorIndex
+    reads_ahead = False  # its rows are moved while it is read
 
     def __init__(self, new_index: Callable[[], VectorIndex], dim: int, slice_ms: int) -> None:
         super().__init__(new_index, dim, start=b"@%d" % slice_ms)

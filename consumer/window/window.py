@@ -227,6 +227,17 @@ class RedisWindow(Window):
         with self._lock:
             self._replicas.sync(self._replicas.stale(STALE_WITH_REFRESH), {})
 
+    @property
+    def problems(self) -> dict[str, str]:
+        """What keeps it from answering at once: a window that is being read. Never waits."""
+        reading = self._replicas.reading
+        return {} if reading is None else {"window": str(reading)}
+
+    def unread_rows(self) -> int:
+        """How many rows are still to be read of a window that is being read. Never waits."""
+        reading = self._replicas.reading
+        return 0 if reading is None else reading.rows_left
+
     def tenant_stats(self) -> list[TenantStats]:
         """Count what this process holds, by tenant."""
         indexes = [(tenant, replica.index) for tenant, replica in self._replicas.snapshot()]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from consumer.window.backends import EFFORTS
 from consumer.window.index import Hit, Query, SearchParams, VectorIndex
 from consumer.window.large_index import LargeIndex
-from consumer.window.records import IndexRow, Position
+from consumer.window.records import IndexRow, IndexRows, Position
 from triton_models.training.codebooks import mixtures
 from triton_models.training.parameters import CONFIGS, MODEL_FOLDER, model_of
 
@@ -192,7 +192,7 @@ def main() -> None:
 def fill(index: VectorIndex | LargeIndex, rows: NDArray[np.float16]) -> None:
     start = time.thread_time()
     for first in range(0, len(rows), 500):
-        index.extend(index_rows(rows, first, first + 500))
+        index.extend(IndexRows.stack(index_rows(rows, first, first + 500)))
     print(f"filled in {time.thread_time() - start:.1f} s of processor time, pages of 500 rows")
 
 

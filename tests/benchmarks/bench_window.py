@@ -26,7 +26,7 @@ from consumer.encoder.contract import ModelInfo  # noqa: E402
 from consumer.local.binaries import find_binaries  # noqa: E402
 from consumer.settings import WindowSettings  # noqa: E402
 from consumer.window.index import Query, SearchParams, VectorIndex  # noqa: E402
-from consumer.window.records import IndexRow, NewRecord, Position  # noqa: E402
+from consumer.window.records import IndexRow, IndexRows, NewRecord, Position  # noqa: E402
 from consumer.window.window import RedisWindow  # noqa: E402
 from tests.redis_servers import KINDS, redis_like  # noqa: E402
 from tests.stack_fixtures import serving  # noqa: E402
@@ -104,7 +104,7 @@ def bench_search(rng: np.random.Generator, vectors: Float32, radius_l2: float) -
     rows = [IndexRow(Position(0, n + 1), b"%032d" % n, 0, vector) for n, vector in enumerate(stored)]
     start = time.perf_counter()
     for first in range(0, len(rows), 500):
-        index.extend(rows[first : first + 500])
+        index.extend(IndexRows.stack(rows[first : first + 500]))
     built_s = time.perf_counter() - start
     targets = rng.integers(0, len(vectors), (12, BATCH))
     batches = [copies(rng, vectors[chosen], radius_l2) for chosen in targets]

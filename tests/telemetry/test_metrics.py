@@ -46,10 +46,12 @@ def test_every_name_has_its_unit_and_the_page_can_be_read(registry: CollectorReg
     metrics = Metrics(registry)
     metrics.lags = {0: 7, 3: 0}
     metrics.windows = lambda: [window("shop", 5)]
+    metrics.unread_rows = lambda: 3
     samples = shown(metrics, registry)
     assert samples["seenit_consumer_lag_messages", "0"] == 7
     assert samples["seenit_window_embeddings", "shop"] == 5
     assert samples["seenit_window_bytes", "shop"] == 3000
+    assert samples["seenit_window_unread", ""] == 3
     assert samples["seenit_window_age_seconds", "shop"] == pytest.approx(10, abs=5)
     assert all(name.startswith("seenit_") for name, _ in samples)
     assert ("seenit_verdicts_total", "near,duplicate") in samples  # from the first moment

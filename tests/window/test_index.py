@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from consumer.window.index import BLOCK_ROWS, Hit, Query, SearchParams, VectorIndex
-from consumer.window.records import IndexRow, Position
+from consumer.window.records import IndexRow, IndexRows, Position
 from tests.window.examples import units
 
 DIM = 32
@@ -33,11 +33,11 @@ def expected(rows: list[IndexRow], one: Query, params: SearchParams = PARAMS) ->
     hits = []
     for row in rows:
         before = row.position.serial < one.position.serial and row.position.ms >= one.position.ms - RETENTION_MS
-        l2 = math.dist(row.vector.tolist(), one.vector.tolist())
+        l2 = round(math.dist(row.vector.tolist(), one.vector.tolist()), 6)  # as it is reported
         if before and row.image_id != one.image_id and l2 <= params.radius_l2:
             hits.append(Hit(row.position, row.image_id, row.uploaded_us, l2))
     within = [hit for hit in hits if hit.l2 <= params.threshold_l2]
-    nearest = sorted(hits, key=lambda hit: (round(hit.l2, 6), hit.position))[: params.nearest]
+    nearest = sorted(hits, key=lambda hit: (hit.l2, hit.position))[: params.nearest]
     return sorted({*nearest, *within[:1]}, key=lambda hit: hit.position)
 
 
@@ -70,7 +70,8 @@ def test_a_search_finds_what_brute_force_finds(
             )
             for n, vector in enumerate(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
         ]
-        index.extend(fresh)
+        if fresh:
+            index.extend(IndexRows.stack(fresh))
         rows += fresh
     for serial in removed:
         index.remove(Position(0, serial))
@@ -89,7 +90,7 @@ def test_rows_fill_block_after_block() -> None:
     rows = [row(n + 1, vector) for n, vector in enumerate(vectors)]
     index = VectorIndex(DIM, PARAMS, RETENTION_MS)
     for start in range(0, len(rows), 500):
-        index.extend(rows[start : start + 500])
+        index.extend(IndexRows.stack(rows[start : start + 500]))
     assert len(index) == len(rows)
     chosen = (0, BLOCK_ROWS - 1, BLOCK_ROWS, 2 * BLOCK_ROWS + 9)
     results = index.search([query(10**6, vectors[n]) for n in chosen])
@@ -100,7 +101,7 @@ def test_rows_fill_block_after_block() -> None:
     index.drop_before(rows[BLOCK_ROWS + 5].position)
     assert len(index) == BLOCK_ROWS + 5
     one_block = VectorIndex(DIM, PARAMS, RETENTION_MS)
-    one_block.extend(rows[:BLOCK_ROWS])
+    one_block.extend(IndexRows.stack(rows[:BLOCK_ROWS]))
     assert index.nbytes == 2 * one_block.nbytes
 
 
@@ -108,7 +109,7 @@ def test_a_flood_of_copies_takes_no_flood_of_memory() -> None:
     rng = np.random.default_rng(0)
     vectors = (units(rng, 1, DIM).astype(np.float64) + rng.normal(0, 0.02, (8 * BLOCK_ROWS, DIM))).astype(np.float16)
     index = VectorIndex(DIM, WIDE_PARAMS, RETENTION_MS)
-    index.extend([row(n + 1, vector) for n, vector in enumerate(vectors)])
+    index.extend(IndexRows.stack([row(n + 1, vector) for n, vector in enumerate(vectors)]))
     queries = [query(10**6, vector) for vector in vectors[:100]]
     peaks = []
     for count in (10, 100):
@@ -126,7 +127,7 @@ def test_what_is_removed_is_overwritten(params: SearchParams) -> None:
     rng = np.random.default_rng(0)
     vectors = units(rng, 3, DIM)
     index = VectorIndex(DIM, params, RETENTION_MS)
-    index.extend([row(n + 1, vector, image_id=b"secret-%d" % n) for n, vector in enumerate(vectors)])
+    index.extend(IndexRows.stack([row(n + 1, vector, image_id=b"secret-%d" % n) for n, vector in enumerate(vectors)]))
     index.remove(Position(0, 2))
     [block] = index._blocks
     assert vectors[1].tobytes() not in block.vectors.tobytes()
@@ -140,7 +141,7 @@ def test_what_is_removed_is_overwritten(params: SearchParams) -> None:
 def test_the_stored_vector_is_searched_with() -> None:
     first, second, other = units(np.random.default_rng(0), 3, DIM)
     index = VectorIndex(DIM, PARAMS, RETENTION_MS)
-    index.extend([row(1, first), row(2, first), row(3, second)])
+    index.extend(IndexRows.stack([row(1, first), row(2, first), row(3, second)]))
     [hits] = index.search([query(2, other, image_id=b"2")])
     assert [(hit.image_id, hit.l2) for hit in hits] == [(b"1", 0.0)]
 
@@ -151,7 +152,7 @@ def test_a_flood_of_copies_reports_the_earliest_and_the_nearest() -> None:
     vectors = (centre + rng.normal(0, 0.02, (3 * BLOCK_ROWS, DIM))).astype(np.float16)
     rows = [row(n + 1, vector) for n, vector in enumerate(vectors)]
     index = VectorIndex(DIM, PARAMS, RETENTION_MS)
-    index.extend(rows)
+    index.extend(IndexRows.stack(rows))
     [hits] = index.search([query(10**6, vectors[-1])])
     assert len(hits) == PARAMS.nearest + 1
     assert hits[0].image_id == b"1"
@@ -161,7 +162,7 @@ def test_a_flood_of_copies_reports_the_earliest_and_the_nearest() -> None:
 def test_a_part_of_a_row_is_searched_for_by_itself() -> None:
     one, other = np.eye(DIM, dtype=np.float16)[:2]
     index = VectorIndex(DIM, PARAMS, RETENTION_MS)
-    index.extend([row(1, one), row(2, other), row(3, one, image_id=b"query")])
+    index.extend(IndexRows.stack([row(1, one), row(2, other), row(3, one, image_id=b"query")]))
     whole, part = index.search([query(3, other), query(3, other)._replace(stored=False)])
     assert [hit.position.serial for hit in whole] == [1]
     assert [hit.position.serial for hit in part] == [2]

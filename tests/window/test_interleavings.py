@@ -18,7 +18,7 @@ from consumer.decide import decide
 from consumer.errors import Unavailable
 from consumer.local.binaries import Binaries
 from consumer.settings import WindowSettings
-from consumer.window import large_index, replica, slice_filler
+from consumer.window import large_index, replica, replicas, slice_filler
 from consumer.window.index import VectorIndex
 from consumer.window.records import NewRecord, decode_index_row
 from consumer.window.tail import Tail
@@ -373,7 +373,7 @@ def test_a_deleted_picture_comes_back_nowhere(redis: Redis, monkeypatch: pytest.
     number = 0
     for tenant, processes in explore(redis, stored, tasks, 0):
         number += 1
-        monkeypatch.setattr(replica, "STALE_S", -1.0)
+        monkeypatch.setattr(replicas, "STALE_S", -1.0)
         fresh = RedisWindow(redis, MODEL, SETTINGS, PREFIX)
         assert process(fresh, upload("d", 1, 3, tenant))[1] in ("b", "c")
         living = len(stored_order(redis, tenant))

@@ -15,7 +15,7 @@ from consumer.window import large_index, segments
 from consumer.window.index import Hit, Query, SearchParams, VectorIndex
 from consumer.window.inverted_lists import Effort
 from consumer.window.large_index import LargeIndex, RowsGone
-from consumer.window.records import IndexRow, Position
+from consumer.window.records import IndexRow, IndexRows, Position
 from tests.window.examples import units
 
 DIM = 32
@@ -59,7 +59,7 @@ class Process:
 
     def extend(self, rows: list[IndexRow], page: int) -> None:
         for start in range(0, len(rows), page):
-            self.index.extend(rows[start : start + page])
+            self.index.extend(IndexRows.stack(rows[start : start + page]))
         self.rows |= {row.position: row for row in rows}
 
     def remove(self, positions: list[Position]) -> None:

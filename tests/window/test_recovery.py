@@ -16,7 +16,7 @@ from consumer.errors import Unavailable
 from consumer.kafka.messages import OutgoingMessage
 from consumer.settings import KafkaSettings, WindowSettings
 from consumer.window import originals as originals_module
-from consumer.window import recovery, replica, store
+from consumer.window import recovery, replicas, store
 from consumer.window.changelog import tombstone_message, upsert_message
 from consumer.window.loss_guard import RECOVERY_PENDING
 from consumer.window.originals import Originals
@@ -563,7 +563,7 @@ class TestWhileOthersWork:
         process = Process(redis, topic, on_loss="rebuild", retention_s=0.5)
         topic.recover(process.window)
         process.append(upload("a", 1))
-        time.sleep(replica.STALE_S)
+        time.sleep(replicas.STALE_S)
         assert redis.keys("*:log") == []
         process.window.refresh()
         assert process.window.stats().rows == 0

@@ -15,7 +15,7 @@ from redis import Redis
 from consumer.encoder.contract import ModelInfo
 from consumer.errors import Unavailable
 from consumer.settings import WindowSettings
-from consumer.window import large_index, replica, slice_filler, store
+from consumer.window import large_index, replica, replicas, slice_filler, store
 from consumer.window.records import ExactMatch, NewRecord, Position, Source, to_us
 from consumer.window.window import RedisWindow
 from tests.window.examples import (
@@ -254,7 +254,7 @@ def test_deletion_reaches_every_process(process: Open) -> None:
     assert (one.stats().rows, other.stats().rows) == (2, 3)
     one.delete("t", "a")
     assert (one.stats().rows, other.stats().rows) == (2, 3)
-    time.sleep(replica.STALE_S)
+    time.sleep(replicas.STALE_S)
     other.refresh()
     assert other.stats().rows == 2
     assert process().append([upload("d", 1, 1)])[0].near == ()
@@ -265,7 +265,7 @@ def test_deletion_reaches_every_process(process: Open) -> None:
 def test_a_process_busy_with_another_tenant_still_hears_of_deletions(
     process: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replica, "STALE_S", 0.0)
+    monkeypatch.setattr(replicas, "STALE_S", 0.0)
     one, other = process(), process()
     other.append([upload("a", 1)])
     one.delete("t", "a")
@@ -454,7 +454,7 @@ def test_a_late_process_reads_the_living_records_page_by_page(process: Open, mon
     assert len(pages) >= 6
     assert [records for _, records in pages] == sorted(records for _, records in pages)
     early.append([])
-    time.sleep(replica.STALE_S)
+    time.sleep(replicas.STALE_S)
     early.refresh()
     assert late.stats().rows == early.stats().rows == 60 - 9 + 3
 
@@ -593,7 +593,7 @@ class TestLostData:
         window = process()
         window.append([upload("a", 1)])
         redis.flushall()
-        time.sleep(replica.STALE_S)
+        time.sleep(replicas.STALE_S)
         window.refresh()
         assert (window.stats().rows, window.stats().resets) == (0, 1)
 
@@ -678,7 +678,7 @@ class TestTenants:
         assert newer.append([upload("b", 1, 1)])[0].near == ()
 
     def test_the_number_of_replicas_is_bounded(self, process: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(replica, "MAX_TENANTS", 3)
+        monkeypatch.setattr(replicas, "MAX_TENANTS", 3)
         window = process()
         for n in range(10):
             window.append([upload("a", 1, tenant=f"t{n}")])

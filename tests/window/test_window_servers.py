@@ -22,7 +22,7 @@ from consumer.moderation.campaigns import Campaigns, newest_campaigns
 from consumer.pipeline.poison import PoisonGuard
 from consumer.settings import CampaignsSettings, RedisSettings, Settings, WindowSettings
 from consumer.verification.rerank import Verifier
-from consumer.window import replica, slice_filler
+from consumer.window import replicas, slice_filler
 from consumer.window.connection import connect
 from consumer.window.records import AppendResult
 from consumer.window.store import KEY_KINDS
@@ -216,7 +216,7 @@ def test_a_user_of_one_tenant_sees_no_other(empty_redis: Redis) -> None:
 def test_a_server_that_is_away_is_said_to_be_and_nothing_is_lost(
     binaries: Binaries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replica, "STALE_S", -1.0)
+    monkeypatch.setattr(replicas, "STALE_S", -1.0)
     with serving(redis_like("valkey", binaries, tmp_path)) as server, client_of(server) as admin:
         [port] = server.ports
         with Redis(port=port, socket_timeout=1, retry=Retry(NoBackoff(), 0)) as redis:
