@@ -11,7 +11,7 @@ from consumer.window.index import Hit, Query, VectorIndex
 from consumer.window.large_index import EXACT_ROWS, LargeIndex, ReadRows
 from consumer.window.records import Position, decode_index_rows
 
-# Entries of the log in a page: 500 records are about 300 KB, for which Redis keeps others waiting for a millisecond.
+# Entries of the log in a page: 500 records are about 300 KB, for which Redis keeps others waiting for 1 to 3 ms.
 PAGE_ENTRIES = 500
 
 
