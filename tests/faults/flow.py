@@ -79,4 +79,4 @@ class Flow:
         assert self.consumer.stop() == 0
         with self.world.redis_client() as window:
             report = self.checker.check(window, self.prefix)
-        assert report.violations == []
+        assert report.violations == [], report.violations[:20]
