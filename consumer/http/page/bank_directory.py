@@ -14,9 +14,10 @@ MAX_ENTRIES = 20_000
 
 
 class Entry(NamedTuple):
-    """An entry of a bank, as far as it is shown."""
+    """An entry of a bank, as far as it is shown; `image_id` is the upload that it was made of, "" for others."""
 
     entry_id: str
+    image_id: str
     labels: dict[str, str]
     source: str
     note: str
@@ -70,5 +71,5 @@ class BankDirectory:
 
     def _enter(self, bank: Bank, body: BankEntry, time: datetime) -> None:
         if sum(len(each.entries) for each in self._banks.values()) < MAX_ENTRIES:
-            entry = Entry(body.entry_id, body.labels, body.source or "", body.note or "", time)
+            entry = Entry(body.entry_id, body.image_id or "", body.labels, body.source or "", body.note or "", time)
             bank.entries[body.entry_id] = entry

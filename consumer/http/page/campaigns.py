@@ -33,9 +33,20 @@ class Campaign:
     members: tuple[Verdict, ...] = ()
 
     @property
-    def shown(self) -> Verdict:
-        """The duplicate to look at: the newest one that is no exact copy, if there is one."""
-        return next((each for each in reversed(self.members) if each.kind == "near"), self.members[-1])
+    def listed(self) -> list[Verdict]:
+        """All copies that are kept: edited ones first, of these the newest first."""
+        newest_first = self.members[::-1]
+        return sorted(newest_first, key=lambda each: each.kind != "near")
+
+    @property
+    def copies(self) -> list[Verdict]:
+        """The copies to decide on, each with its match: the edited ones, or the newest where all are exact."""
+        listed = self.listed
+        return [each for each in listed if each.kind == "near"] or listed[:1]
+
+    def copy(self, image_id: str) -> Verdict | None:
+        """Find a copy by its image id."""
+        return next((each for each in self.members if each.image_id == image_id), None)
 
     @property
     def uploads_per_hour(self) -> int:
@@ -48,10 +59,11 @@ class Campaign:
         self.size += other.size - 1
         self.last_seen = max(self.last_seen, other.last_seen)
 
-    def pairs(self) -> list[tuple[str, str]]:
-        """The pairs that a decision is about: each duplicate with its match, exact copies only where all are."""
-        near = [each for each in self.members if each.kind == "near"] or [self.members[-1]]
-        return list(dict.fromkeys((each.image_id, each.match.image_id) for each in near if each.match is not None))
+
+def pair_of(copy: Verdict) -> tuple[str, str]:
+    """The image ids of a duplicate and its match."""
+    assert copy.match is not None  # noqa: S101 (narrows the type)
+    return copy.image_id, copy.match.image_id
 
 
 class CampaignLog:
@@ -88,7 +100,13 @@ class CampaignLog:
         """Find a campaign by its id, or by one of its uploads."""
         with self._lock:
             named = self._campaigns.get((tenant, campaign_id))
-            return named or self._campaigns.get((tenant, self._first(tenant, campaign_id)))
+        return named or self.joined(tenant, campaign_id)
+
+    def joined(self, tenant: str, image_id: str) -> Campaign | None:
+        """Find the campaign that an upload joined, whether or not a campaign is named after it."""
+        with self._lock:
+            earlier = self._earlier(tenant, image_id)
+            return next((found for each in earlier if (found := self._campaigns.get((tenant, each)))), None)
 
     def of_tenant(self, tenant: str) -> list[Campaign]:
         """A tenant's campaigns, those with the most uploads in the last hour first, then the newest."""
@@ -98,11 +116,14 @@ class CampaignLog:
 
     def _first(self, tenant: str, image_id: str) -> str:
         """The first picture of an upload's campaign, as far as is known."""
-        seen = {image_id}
-        while (earlier := self._of_upload.get((tenant, image_id), image_id)) not in seen:
-            image_id = earlier
-            seen.add(image_id)
-        return image_id
+        return [image_id, *self._earlier(tenant, image_id)][-1]
+
+    def _earlier(self, tenant: str, image_id: str) -> list[str]:
+        """The first picture of the campaign that an upload joined, the first of that one's campaign, and so on."""
+        seen = [image_id]
+        while (earlier := self._of_upload.get((tenant, seen[-1]), image_id)) not in seen:
+            seen.append(earlier)
+        return seen[1:]
 
 
 def _put(known: OrderedDict[tuple[str, str], Value], key: tuple[str, str], value: Value, limit: int) -> None:

@@ -27,6 +27,11 @@ class Decision(NamedTuple):
     to_bank: str | None = None
     note: str | None = None
 
+    @property
+    def stands(self) -> bool:
+        """Whether it is a decision, and not the taking back of one."""
+        return self.decision != "withdraw"
+
 
 class DecisionLog:
     """Decisions by pair. Thread-safe."""
@@ -54,21 +59,18 @@ class DecisionLog:
         decision = Decision(feedback.decision, feedback.by, time, feedback.to_bank, feedback.note)
         self.add(feedback.tenant, (feedback.image_id, feedback.match_id), decision)
 
-    def latest(self, tenant: str, pairs: Iterable[Pair]) -> Decision | None:
-        """The latest decision about any of these pairs that stands."""
+    def about(self, tenant: str, pairs: Iterable[Pair]) -> list[Decision | None]:
+        """The latest decision about each of these pairs, taken back or not."""
         with self._lock:
             found = [self._decisions.get((tenant, frozenset(pair))) for pair in pairs]
-        standing = [each[1] for each in found if each is not None and each[1].decision != "withdraw"]
-        return max(standing, key=lambda each: each.at, default=None)
+        return [None if each is None else each[1] for each in found]
 
     def made_with(self, tenant: str, decision: Decision) -> list[tuple[Pair, Decision]]:
         """All that a person decided at the same moment as this, and that still stands."""
         with self._lock:
             known = [each for (whose, _), each in self._decisions.items() if whose == tenant]
         return [
-            (pair, each)
-            for pair, each in known
-            if (each.by, each.at) == (decision.by, decision.at) and each.decision != "withdraw"
+            (pair, each) for pair, each in known if (each.by, each.at) == (decision.by, decision.at) and each.stands
         ]
 
 

@@ -1,4 +1,4 @@
-"""The pages Review and Campaigns: one decision for all uploads that show the same picture.
+"""The pages Review and Campaigns: one decision for all uploads that show the same picture, or one for each.
 
 Campaigns are sorted in other threads than that of the event loop: there may be thousands.
 """
@@ -14,21 +14,22 @@ from fastapi.responses import Response
 
 from consumer.events import NAME_LENGTH
 from consumer.http.changes import not_set_up
-from consumer.http.page.campaigns import Campaign
+from consumer.http.page.campaigns import Campaign, pair_of
 from consumer.http.page.decisions import Decision, Pair, feedback_message
 from consumer.http.page.desk import Desk, TheDesk, TheVisitor, check_form
-from consumer.http.page.rendering import render
+from consumer.http.page.rendering import render, tenant_query
 from consumer.http.page.sessions import Visitor
+from consumer.http.page.standing import Standing, standing_of
 from consumer.http.parts import Parts, ThePart
 from consumer.http.problems import Refused
-from consumer.verdicts import BankKind
+from consumer.verdicts import BankKind, Verdict
 
 router = APIRouter(include_in_schema=False)
 
 MAX_LISTED = 200
 Choice = Literal["confirm", "reject", "bank", "allow"]
-CampaignId = Annotated[str, Query(max_length=NAME_LENGTH)]
-CampaignField = Annotated[str, Form(max_length=NAME_LENGTH)]
+ImageId = Annotated[str, Query(max_length=NAME_LENGTH)]
+IdField = Annotated[str, Form(max_length=NAME_LENGTH)]
 BankName = Annotated[str, Form(max_length=256)]
 
 
@@ -38,25 +39,14 @@ def review(
     desk: TheDesk,
     parts: ThePart,
     visitor: TheVisitor,
-    campaign: CampaignId = "",
-    after: CampaignId = "",
+    campaign: ImageId = "",
+    image_id: ImageId = "",
+    after: ImageId = "",
+    key: Annotated[str, Query(max_length=1)] = "",
 ) -> Response:
-    """Show the campaign that is named, or else the next one to decide."""
-    context = _context(desk, parts, visitor, campaign, after)
-    return render(request, "review.html", visitor, page="review", **context)
-
-
-@router.get("/review/case")
-def case(
-    request: Request,
-    desk: TheDesk,
-    parts: ThePart,
-    visitor: TheVisitor,
-    campaign: CampaignId = "",
-    after: CampaignId = "",
-) -> Response:
-    """Show the same as a part of the page."""
-    return render(request, "_case.html", visitor, **_context(desk, parts, visitor, campaign, after))
+    """Show the campaign or the copy that is named, or else the next to decide; hint at the key to press, if any."""
+    context = _context(desk, parts, visitor, campaign, image_id, after) | {"key": key}
+    return _answer(request, visitor, context, request.url.query)
 
 
 @router.post("/review", dependencies=[Depends(check_form)])
@@ -65,14 +55,16 @@ async def decide(
     desk: TheDesk,
     parts: ThePart,
     visitor: TheVisitor,
-    campaign: CampaignField,
+    campaign: IdField,
+    image_id: IdField,
     choice: Annotated[Choice, Form()],
+    together: Annotated[bool, Form()] = False,
     bank: BankName = "",
     allow_bank: BankName = "",
     note: Annotated[str, Form(max_length=1000)] = "",
 ) -> Response:
-    """Decide a campaign, and show the next one."""
-    topic, decided = _decidable(desk, parts, visitor, campaign)
+    """Decide on a copy, or all copies of its campaign together, and show the next one."""
+    topic, decided, shown = _decidable(desk, parts, visitor, campaign, image_id)
     to_bank = {"bank": bank, "allow": allow_bank}.get(choice)
     kind = None if to_bank is None else _own_banks(desk, visitor).get(to_bank)
     if to_bank is not None and (kind is None or (kind == "allow") is not (choice == "allow")):
@@ -82,30 +74,34 @@ async def decide(
     )
     # One picture of a campaign is enough for a bank.
     others = decision._replace(to_bank=None)
-    pairs = decided.pairs()
-    await _send(desk, parts, visitor, topic, [(pairs[0], decision), *((pair, others) for pair in pairs[1:])])
-    context = await asyncio.to_thread(_context, desk, parts, visitor, "", campaign)
-    context |= {"done": decision, "done_id": decided.shown.image_id, "bank": bank, "allow_bank": allow_bank}
-    return _answer(request, visitor, context)
+    pairs = dict.fromkeys(pair_of(each) for each in ([shown, *decided.copies] if together else [shown]))
+    await _send(
+        desk, parts, visitor, topic, [(pair, others if index else decision) for index, pair in enumerate(pairs)]
+    )
+    left = standing_of(decided, desk.decisions).open
+    following = (decided.id, left[0].image_id, "") if left and not together else ("", "", decided.id)
+    context = await asyncio.to_thread(_context, desk, parts, visitor, *following)
+    context |= {"done": decision, "done_copy": shown, "done_others": len(pairs) - 1, "undoable": (decided, shown)}
+    return _answer(request, visitor, context | {"skipped": False, "bank": bank, "allow_bank": allow_bank})
 
 
 @router.post("/review/undo", dependencies=[Depends(check_form)])
 async def undo(
-    request: Request, desk: TheDesk, parts: ThePart, visitor: TheVisitor, campaign: CampaignField
+    request: Request, desk: TheDesk, parts: ThePart, visitor: TheVisitor, campaign: IdField, image_id: IdField
 ) -> Response:
-    """Take back the decision about a campaign, and show it as one to decide."""
-    topic, decided = _decidable(desk, parts, visitor, campaign)
-    decision, now = _decision(desk, decided), datetime.now(UTC)
+    """Take back the decision about a copy, with all that was decided together with it, and show it again."""
+    topic, decided, shown = _decidable(desk, parts, visitor, campaign, image_id)
+    [decision], now = desk.decisions.about(visitor.tenant, [pair_of(shown)]), datetime.now(UTC)
     # Copies that were decided on too may have been too many to be shown since.
     withdrawn = [
         (pair, Decision("withdraw", visitor.caller.name, now, each.to_bank))
         for pair, each in ([] if decision is None else desk.decisions.made_with(visitor.tenant, decision))
-        if desk.campaigns.find(visitor.tenant, pair[0]) is decided
+        if desk.campaigns.joined(visitor.tenant, pair[0]) is decided
     ]
     await _send(desk, parts, visitor, topic, withdrawn)
-    context = await asyncio.to_thread(_context, desk, parts, visitor, campaign, "")
+    context = await asyncio.to_thread(_context, desk, parts, visitor, campaign, image_id, "")
     if withdrawn:  # and nobody else took it back before
-        context |= {"undone_id": decided.shown.image_id}
+        context |= {"undone_id": shown.image_id}
     return _answer(request, visitor, context)
 
 
@@ -113,20 +109,23 @@ async def undo(
 def campaigns(request: Request, desk: TheDesk, visitor: TheVisitor) -> Response:
     """List the campaigns of a tenant."""
     listed = desk.campaigns.of_tenant(visitor.tenant)[:MAX_LISTED]
-    rows = [(each, _decision(desk, each)) for each in listed]
+    rows = [standing_of(each, desk.decisions) for each in listed]
     return render(request, "campaigns.html", visitor, page="campaigns", rows=rows, banks=_own_banks(desk, visitor))
 
 
-def _decidable(desk: Desk, parts: Parts, visitor: Visitor, campaign_id: str) -> tuple[str, Campaign]:
-    """The topic of feedback, and a campaign that the visitor may decide. Raises Refused."""
+def _decidable(
+    desk: Desk, parts: Parts, visitor: Visitor, campaign_id: str, image_id: str
+) -> tuple[str, Campaign, Verdict]:
+    """The topic of feedback, and a campaign with one of its copies that the visitor may decide. Raises Refused."""
     visitor.caller.require("review")
     topic = parts.settings.kafka.feedback_topic
     if not topic:
         raise not_set_up("SEENIT_KAFKA_FEEDBACK_TOPIC")
     campaign = desk.campaigns.find(visitor.tenant, campaign_id)
-    if campaign is None:
-        raise Refused(HTTPStatus.NOT_FOUND, "unknown-campaign", "This campaign is not known any more.")
-    return topic, campaign
+    copy = None if campaign is None else campaign.copy(image_id)
+    if campaign is None or copy is None:
+        raise Refused(HTTPStatus.NOT_FOUND, "unknown-campaign", "This campaign or copy is not known any more.")
+    return topic, campaign, copy
 
 
 async def _send(
@@ -138,31 +137,44 @@ async def _send(
         desk.decisions.add(visitor.tenant, pair, decision)
 
 
-def _answer(request: Request, visitor: Visitor, context: dict[str, Any]) -> Response:
-    template = "_case.html" if "hx-request" in request.headers else "review.html"
-    return render(request, template, visitor, page="review", **context)
+def _answer(request: Request, visitor: Visitor, context: dict[str, Any], query: str = "") -> Response:
+    """Show what comes next: the part of the page that htmx asks for, under an address that names it, or the page."""
+    is_part = "hx-request" in request.headers
+    response = render(request, "_case.html" if is_part else "review.html", visitor, page="review", **context)
+    response.headers["Vary"] = "HX-Request"
+    if is_part:
+        response.headers["HX-Replace-Url"] = f"/review?{query or tenant_query(visitor)}"
+    return response
 
 
-def _context(desk: Desk, parts: Parts, visitor: Visitor, campaign_id: str, after: str) -> dict[str, Any]:
-    """What the part with one campaign shows: the named one, or the next undecided one behind `after`."""
-    decisions = [(each, _decision(desk, each)) for each in desk.campaigns.of_tenant(visitor.tenant)]
-    undecided = [each for each, decision in decisions if decision is None]
-    campaign = desk.campaigns.find(visitor.tenant, campaign_id) if campaign_id else None
-    if campaign is None and undecided:
-        ids = [each.id for each in undecided]
-        campaign = undecided[(ids.index(after) + 1) % len(ids) if after in ids else 0]
-    shown = None if campaign is None else _decision(desk, campaign)
+def _context(desk: Desk, parts: Parts, visitor: Visitor, campaign_id: str, image_id: str, after: str) -> dict[str, Any]:
+    """What the part with one copy shows: the named one, or the next undecided one behind the campaign `after`."""
+    tenant, campaigns = visitor.tenant, desk.campaigns
+    standings = [standing_of(each, desk.decisions) for each in campaigns.of_tenant(tenant)]
+    undecided = [each for each in standings if each.open]
+    named = campaigns.find(tenant, campaign_id) if campaign_id else campaigns.joined(tenant, image_id)
+    ids = [each.campaign.id for each in undecided]
+    standing = None if named is None else standing_of(named, desk.decisions)
+    if standing is None and undecided:
+        standing = undecided[(ids.index(after) + 1) % len(ids) if after in ids else 0]
+    decisions = [each.decision.decision for each in standings if each.decision and not each.open]
     banks = _own_banks(desk, visitor)
-    own = [(each.at, decided.id) for decided, each in decisions if each and each.by == visitor.caller.name]
+    own = [(each.decision.at, each) for each in standings if each.decision and each.decision.by == visitor.caller.name]
+    last = max(own, key=lambda each: each[0])[1] if own else None
+    shown = _shown(desk, standing, image_id)
+    # What is shown is taken back, or else the visitor's last decision.
+    undoable = (shown["campaign"], shown["decided_copy"]) if shown["decision"] else last and (last.campaign, last.about)
     return {
-        "campaign": campaign,
-        "decision": shown,
-        "decided": len(decisions) - len(undecided),
-        "total": len(decisions),
-        # The decision that is shown is taken back, or else the visitor's last one.
-        "undoable": campaign.id if campaign and shown else max(own)[1] if own else None,
+        **shown,
+        "decided": len(standings) - len(undecided),
+        "total": len(standings),
+        "same": decisions.count("confirm"),
+        "different": decisions.count("reject"),
+        "undoable": undoable,
+        "skipped": bool(after),
         "done": None,
         "undone_id": None,
+        "key": "",
         "banks": banks,
         "review_banks": [name for name, kind in banks.items() if kind != "allow"],
         "allow_banks": [name for name, kind in banks.items() if kind == "allow"],
@@ -173,8 +185,17 @@ def _context(desk: Desk, parts: Parts, visitor: Visitor, campaign_id: str, after
     }
 
 
-def _decision(desk: Desk, campaign: Campaign) -> Decision | None:
-    return desk.decisions.latest(campaign.tenant, campaign.pairs())
+def _shown(desk: Desk, standing: Standing | None, image_id: str) -> dict[str, Any]:
+    """What is shown of a campaign: the named copy, or that to look at; and the decision about it, if there is one."""
+    if standing is None:
+        return {"campaign": None, "decision": None, "decided_copy": None}
+    campaign = standing.campaign
+    copy = campaign.copy(image_id) or standing.to_show
+    [own] = desk.decisions.about(campaign.tenant, [pair_of(copy)])
+    decision, about = (None, None) if standing.open else (standing.decision, standing.about)
+    if own and own.stands:
+        decision, about = own, copy
+    return {"campaign": campaign, "copy": copy, "decision": decision, "decided_copy": about}
 
 
 def _own_banks(desk: Desk, visitor: Visitor) -> dict[str, BankKind]:

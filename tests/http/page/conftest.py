@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -25,6 +25,9 @@ HOSTILE_ID = f"{SCRIPT}\"'&{{{{7*7}}}}"
 # What a browser tells of two pictures laid upon each other.
 BOXES = "[...document.querySelectorAll('.box')].map((box) => Object.values(box.getBoundingClientRect().toJSON()))"
 LOADED = "[...document.querySelectorAll('.pair img')].every((image) => image.complete && image.naturalWidth)"
+
+# A page that takes decisions: nothing is under way, and nothing has just appeared.
+CALM = "body:not([data-busy], [data-fresh])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,3 +154,38 @@ def settle(page: Page, expression: str) -> None:
             return
         page.wait_for_timeout(50)
     pytest.fail(f"never true: {expression}")
+
+
+def address(site: Site, name: str) -> str:
+    """The address of a page."""
+    return f"{site.address}/{'' if name == 'now' else name}"
+
+
+def all_messages(site: Site, topic: str) -> list[Message]:
+    """The messages that stand on a topic of one partition."""
+    consumer = Consumer({"bootstrap.servers": site.service.kafka.bootstrap_servers, "group.id": "look"})
+    _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0))
+    consumer.close()
+    return site.service.messages(topic, end)
+
+
+def open_campaign(site: Site, page: Page, tenant: str, size: int) -> None:
+    """Open a tenant's only campaign once the page knows all its uploads."""
+    for _ in range(100):
+        page.goto(f"{address(site, 'campaigns')}?tenant={tenant}")
+        row = page.locator("tbody tr")
+        if row.count() and row.locator("td").nth(1).inner_text() == str(size):
+            row.get_by_role("link").click()
+            page.wait_for_url("**/review*")  # whose script listens to keys by then
+            return
+        page.wait_for_timeout(50)
+    pytest.fail("the campaign is not listed")
+
+
+def press(page: Page, key: str, said: str) -> None:
+    """Press a key, and wait for what the page says then: once, also to those who hear it."""
+    expect(page.locator("html.js")).to_be_attached()  # a page just opened listens to keys by now
+    page.keyboard.press(key)
+    expect(page.locator("#said")).to_have_text(said)
+    expect(page.locator(CALM)).to_be_attached()
+    assert page.locator("main").inner_text().count(said) == 1

@@ -79,6 +79,7 @@ def take(browser: Browser, address: str, name: str, width: int, dark: bool) -> N
             page.set_input_files("[name=second]", files[1])
             page.get_by_role("button", name="Compare").click()
             page.wait_for_selector(".result")
+            page.keyboard.press("v")
     if name == "review":
         page.keyboard.press("s")
     page.wait_for_timeout(2000 if name == "now" else 500)

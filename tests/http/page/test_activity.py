@@ -12,13 +12,14 @@ from unittest.mock import Mock
 import pytest
 from fastapi import Request
 
-from consumer.events import Record
+from consumer.events import FeedbackDecision, Record
 from consumer.http.page import monitor, now
 from consumer.http.page.activity import MAX_TENANTS, Activity
-from consumer.http.page.campaigns import MAX_CAMPAIGNS, MAX_MEMBERS, CampaignLog
+from consumer.http.page.campaigns import MAX_CAMPAIGNS, MAX_MEMBERS, CampaignLog, pair_of
 from consumer.http.page.decisions import Decision, DecisionLog, feedback_message
 from consumer.http.page.desk import Desk
 from consumer.http.page.monitor import Health, Monitor
+from consumer.http.page.standing import standing_of
 from consumer.http.parts import Parts
 from consumer.http.problems import Refused
 from consumer.verdicts import Campaign, Match, Model, Verdict
@@ -148,17 +149,21 @@ def test_the_campaign_that_a_verdict_tells_counts() -> None:
     found = log.find("default", "b")  # which is an upload of the other one as well
     assert found is not None
     assert found.id == "b"
+    joined = log.joined("default", "b")
+    assert joined is not None
+    assert joined.id == "a"
+    assert log.find("default", "c") is found  # and not that of the first of its campaign
 
 
 def test_a_decision_is_about_the_edited_copies_where_there_are_any() -> None:
     log = CampaignLog()
     log.add(verdict("b", "a", "exact"))
     [campaign] = log.of_tenant("default")
-    assert campaign.pairs() == [("b", "a")]
+    assert [pair_of(each) for each in campaign.copies] == [("b", "a")]
     log.add(verdict("c", "a", "near"))
     log.add(verdict("d", "a", "exact"))
-    assert campaign.pairs() == [("c", "a")]
-    assert campaign.shown.image_id == "c"
+    assert [pair_of(each) for each in campaign.copies] == [("c", "a")]
+    assert [each.image_id for each in campaign.listed] == ["c", "d", "b"]  # what can be looked at
     for number in range(2 * MAX_MEMBERS):
         log.add(verdict(f"{number}", "a"))
     assert (campaign.size, len(campaign.members)) == (4 + 2 * MAX_MEMBERS, MAX_MEMBERS)
@@ -171,10 +176,11 @@ def test_the_latest_decision_counts_whoever_came_first() -> None:
     log.add("t", ("a", "b"), Decision("reject", "late", NOW - timedelta(seconds=1)))
     for none in ({"decision": "confirm"}, {"verdict_id": "v", "tenant": "t", "decision": "reject", "by": "eve"}, None):
         log.apply(feedback(none))
-    decision = log.latest("t", [("a", "b"), ("a", "c")])
+    decision, none = log.about("t", [("a", "b"), ("a", "c")])
     assert decision is not None
     assert (decision.decision, decision.by) == ("confirm", "bob")
-    assert log.latest("other", [("a", "b")]) is None
+    assert none is None
+    assert log.about("other", [("a", "b")]) == [None]
 
 
 def test_what_was_withdrawn_is_undecided() -> None:
@@ -190,8 +196,9 @@ def test_what_was_withdrawn_is_undecided() -> None:
     sent = feedback_message("feedback", "t", pair, withdrawn)
     log.apply(Record(sent.topic, 0, 0, sent.key, sent.value, tuple(sent.headers), int(NOW.timestamp() * 1000)))
     log.add("t", pair, made)  # which was on its way for longer
-    assert log.latest("t", [pair]) is None
-    assert log.latest("t", [pair, ("c", "b")]) == made
+    [one, other] = log.about("t", [pair, ("c", "b")])
+    assert one is not None
+    assert (one.stands, other) == (False, made)
     assert log.made_with("t", made) == [(("c", "b"), made)]
 
 
@@ -202,4 +209,41 @@ def test_a_decision_about_several_pairs_is_one_when_it_comes_back_from_its_topic
         sent = feedback_message("feedback", "t", pair, decision if number == 0 else decision._replace(to_bank=None))
         at_ms = int(NOW.timestamp() * 1000) + 10 * number
         log.apply(Record(sent.topic, 0, number, sent.key, sent.value, tuple(sent.headers), at_ms))
-    assert log.latest("t", pairs) == decision
+    assert log.about("t", pairs) == [decision, decision._replace(to_bank=None)]
+
+
+def test_a_campaign_is_decided_when_every_copy_is_that_was_there() -> None:
+    campaigns, decisions = CampaignLog(), DecisionLog()
+
+    def join(image_id: str, ago_s: float, kind: str = "near") -> None:
+        campaigns.add(verdict(image_id, "a", kind, ago_s=ago_s))
+
+    def decide(image_id: str, ago_s: float, decision: FeedbackDecision = "reject", to_bank: str | None = None) -> None:
+        at = NOW - timedelta(seconds=ago_s)
+        decisions.add("default", (image_id, "a"), Decision(decision, "ada", at, to_bank))
+
+    def left() -> list[str]:
+        [campaign] = campaigns.of_tenant("default")
+        return [each.image_id for each in standing_of(campaign, decisions).open]
+
+    for image_id, ago_s in (("b", 100), ("c", 90), ("d", 80)):
+        join(image_id, ago_s)
+    assert left() == ["d", "c", "b"]
+    decide("c", 70)
+    assert left() == ["d", "b"]  # left out of a single decision
+    decide("d", 60)
+    decide("b", 60, to_bank="known")
+    assert left() == []
+    join("late", 50)
+    join("same file", 40, "exact")
+    assert left() == []  # what joins later does not open it again
+    [campaign] = campaigns.of_tenant("default")
+    standing = standing_of(campaign, decisions)
+    assert (standing.decision and standing.decision.to_bank, standing.to_show.image_id) == ("known", "b")
+    # A later decision about the late copy alone is taken back, and an earlier one stands: the late copy is open.
+    decide("late", 30, "confirm")
+    assert left() == []
+    decide("late", 20, "withdraw")
+    assert left() == ["late"]
+    decide("late", 10)
+    assert left() == []

@@ -8,28 +8,27 @@ from io import BytesIO
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Message, TopicPartition
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from consumer.http.page.rendering import PAGES
-from tests.http.page.conftest import BOXES, HOSTILE_ID, LOADED, Site, settle, window
+from consumer.http.page.rendering import PAGES, TEXTS
+from tests.http.page.conftest import (
+    BOXES,
+    CALM,
+    HOSTILE_ID,
+    LOADED,
+    Site,
+    address,
+    all_messages,
+    open_campaign,
+    press,
+    settle,
+    window,
+)
 from tests.http.pictures import PHOTO, jpeg
 
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
 MAX_WEIGHT_BYTES, MAX_PAINT_MS = 150_000, 1000
-
-
-def all_messages(site: Site, topic: str) -> list[Message]:
-    """The messages that stand on a topic of one partition."""
-    consumer = Consumer({"bootstrap.servers": site.service.kafka.bootstrap_servers, "group.id": "look"})
-    _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0))
-    consumer.close()
-    return site.service.messages(topic, end)
-
-
-def address(site: Site, name: str) -> str:
-    return f"{site.address}/{'' if name == 'now' else name}"
 
 
 def is_invisible(finding: dict[str, Any]) -> bool:
@@ -76,10 +75,11 @@ def test_two_versions_are_laid_upon_each_other(site: Site, page: Page, pictures:
     settle(page, LOADED)
     first, second = page.evaluate(BOXES)
     assert first[2] > 100
-    assert second == pytest.approx(first, abs=3)  # both boxes lie upon each other, and so do the pictures
+    assert second[0] > first[0] + first[2]  # beside each other
     page.keyboard.press("v")
     first, second = page.evaluate(BOXES)
-    assert second[0] > first[0] + first[2]  # beside each other
+    assert first[2] > 100
+    assert second == pytest.approx(first, abs=3)  # both boxes lie upon each other, and so do the pictures
 
 
 def test_one_picture_is_looked_up(site: Site, page: Page, pictures: Callable[[str, bytes], str]) -> None:
@@ -118,7 +118,9 @@ def test_stored_scripts_are_shown_as_text(site: Site, page: Page) -> None:
     page.get_by_label("Note").fill(HOSTILE_ID)
     page.get_by_label("Bank to put it into").select_option(HOSTILE_ID)
     page.get_by_role("button", name="Same, to a bank").click()
-    expect(page.locator("#said")).to_contain_text(f"is a copy. Added to the bank {HOSTILE_ID}, which blocks.")
+    expect(page.locator("#said")).to_contain_text("is a copy of astronaut.png.")
+    expect(page.locator("#said")).to_contain_text(f"Added to the bank {HOSTILE_ID}, which blocks.")
+    expect(page.locator("#said")).to_contain_text(f"Note: “{HOSTILE_ID}”")
     page.goto(address(site, "campaigns"))
     expect(page.get_by_text(f"same. Added to the bank {HOSTILE_ID}, which blocks.")).to_be_visible()
     assert page.title().endswith("Seenit")
@@ -132,7 +134,7 @@ def skip(page: Page) -> None:
     campaign = page.locator("#decide [name=campaign]").get_attribute("value")
     page.keyboard.press("n")
     expect(page.locator(f"#decide [name=campaign][value={json.dumps(campaign)}]")).to_have_count(0)
-    expect(page.locator("body:not([data-busy])")).to_be_attached()
+    expect(page.locator(CALM)).to_be_attached()
 
 
 def test_pictures_are_blurred_until_asked_for(site: Site, page: Page) -> None:
@@ -147,7 +149,7 @@ def test_pictures_are_blurred_until_asked_for(site: Site, page: Page) -> None:
 
 def test_how_pictures_are_shown_is_chosen_once_for_a_session(site: Site, page: Page) -> None:
     page.goto(address(site, "review?campaign=astronaut.png"))
-    for key, name in (("k", "Keep pictures visible"), ("g", "Grey"), ("v", "Side by side")):
+    for key, name in (("k", "Keep pictures visible"), ("g", "Grey"), ("v", "Laid upon each other"), ("z", "Larger")):
         toggle = page.get_by_role("button", name=name)
         expect(toggle).to_have_attribute("aria-pressed", "false")
         assert toggle.inner_text().split()[-2] == "off"
@@ -158,17 +160,20 @@ def test_how_pictures_are_shown_is_chosen_once_for_a_session(site: Site, page: P
     for go_on in (lambda: skip(page), page.reload):
         go_on()
         expect(blur).to_have_attribute("aria-pressed", "false")
-        expect(page.locator(".pair")).to_have_class("pair grey beside visible")
+        expect(page.locator(".pair")).to_have_class("pair grey laid large visible")
         assert set(page.evaluate(FILTERS)) == {"grayscale(1)"}
     page.keyboard.press("k")
     expect(blur).to_have_attribute("aria-pressed", "true")
     page.keyboard.press("v")
+    page.keyboard.press("z")
     page.reload()
     expect(page.locator(".pair")).to_have_class("pair blurred grey")
 
 
 def test_the_slider_and_its_keys_move_the_line_the_same_way(site: Site, page: Page) -> None:
     page.goto(address(site, "review"))
+    expect(page.locator("[data-slider]")).to_be_hidden()
+    page.keyboard.press("v")
     slider, line = page.locator("[data-slider]"), "getComputedStyle(document.querySelector('.stage'), '::after').left"
     width = page.locator(".stage").evaluate("(stage) => stage.clientWidth")
 
@@ -197,7 +202,6 @@ def test_what_a_cropped_picture_does_not_reach_is_not_the_page(
     expect(page.locator(".result .yes")).to_be_visible()
     settle(page, LOADED)
     page.keyboard.press("v")
-    page.keyboard.press("v")
     stage = Image.open(BytesIO(page.locator(".stage").screenshot())).convert("RGB")
     corner = stage.crop((stage.width - 60, stage.height - 90, stage.width - 10, stage.height - 50))
     assert len(corner.getcolors(2000) or ()) > 1
@@ -212,26 +216,26 @@ def test_twenty_campaigns_are_decided_by_keyboard(site: Site, page: Page) -> Non
         page.keyboard.press("s")
         page.keyboard.press("cr"[turn % 2])
         expect(page.locator(f"#decide [name=campaign][value={json.dumps(campaign)}]")).to_have_count(0)
-        expect(page.locator("body:not([data-busy])")).to_be_attached()
+        expect(page.locator(CALM)).to_be_attached()
         decided.append(campaign)
     assert len(set(decided)) == 20, " ".join(map(str, decided))
     page.keyboard.press("u")
     expect(page.locator("#said")).to_contain_text("Taken back:")
     assert page.locator("#decide [name=campaign]").get_attribute("value") == decided[-1]
-    expect(page.locator("body:not([data-busy])")).to_be_attached()
+    expect(page.locator(CALM)).to_be_attached()
     page.keyboard.press("c")  # the latest decision counts
     expect(page.locator("#said")).to_contain_text("is a copy")
     messages = all_messages(site, site.feedback_topic)
     events = [json.loads(message.value() or b"") for message in messages]
     last = [each for each in events if each["match_id"] == decided[-1] or each["image_id"] == decided[-1]]
     assert [each["decision"] for each in last] == ["reject", "withdraw", "confirm"]
-    assert all(each["by"] == "anybody" and each["tenant"] == "default" for each in events)
+    assert all(each["by"] == "anybody" and each["tenant"] == "default" for each in last)
 
 
 FOCUS = """(() => {
   const focused = document.activeElement, style = getComputedStyle(focused), box = focused.getBoundingClientRect();
   return {
-    key: focused.dataset.key ?? focused.className,
+    key: focused.getAttribute("aria-keyshortcuts") ?? focused.className,
     seen: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2 && box.width > 0,
     within: box.top >= 0 && box.bottom <= innerHeight,
   };
@@ -248,7 +252,7 @@ def count_decided(page: Page) -> int:
 def decided(page: Page) -> None:
     """Wait until the next campaign is there."""
     expect(page.locator("#said:not(:empty)")).to_be_visible()
-    expect(page.locator("body:not([data-busy])")).to_be_attached()
+    expect(page.locator(CALM)).to_be_attached()
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (640, 400), (390, 844)], ids=["desk", "zoom 200%", "phone"])
@@ -280,7 +284,7 @@ def test_whoever_never_saw_the_page_finds_by_keyboard_what_to_press(
         decided(page)
         assert page.evaluate(FOCUS) == {"key": "next", "seen": True, "within": True}
         expect(page.locator("#said")).to_contain_text("is no copy")
-        # By Tab the first is Same; Enter decides once, however long it is held, and the focus stays.
+        # By Tab the first is Same; Enter decides once, however long it is held, and the focus moves on.
         page.keyboard.press("Tab")
         assert page.evaluate(FOCUS) == {"key": "c", "seen": True, "within": True}
         before = count_decided(page)
@@ -289,7 +293,7 @@ def test_whoever_never_saw_the_page_finds_by_keyboard_what_to_press(
         expect(page.locator("#said")).to_contain_text("is a copy")
         page.keyboard.down("Enter")  # again while it is down: a repeat
         page.keyboard.up("Enter")
-        assert page.evaluate(FOCUS) == {"key": "c", "seen": True, "within": True}
+        assert page.evaluate(FOCUS) == {"key": "next", "seen": True, "within": True}
         assert count_decided(page) == before + 1
         # Two decisions are taken back one after the other, also by who has just opened the page.
         page.goto(address(site, "review"))
@@ -298,7 +302,7 @@ def test_whoever_never_saw_the_page_finds_by_keyboard_what_to_press(
             page.keyboard.press("u")
             expect(page.locator(".next strong")).to_contain_text(f"{before - number} of ")
             expect(page.locator("#said")).to_contain_text("Taken back: ")
-            expect(page.locator("body:not([data-busy])")).to_be_attached()
+            expect(page.locator(CALM)).to_be_attached()
             undone.add(page.locator("#said").inner_text())
         assert len(undone) == 2
 
@@ -313,7 +317,6 @@ def test_what_is_beside_each_other_is_seen_whole(site: Site, page: Page, picture
     page.get_by_role("button", name="Compare").click()
     expect(page.locator(".result .yes")).to_be_visible()
     settle(page, LOADED)
-    page.keyboard.press("v")
     stage = page.locator(".stage").bounding_box()
     assert stage is not None
     for image in page.locator(".pair img").all():
@@ -339,47 +342,28 @@ def test_keys_of_a_text_field_decide_nothing(site: Site, page: Page) -> None:
     assert len(all_messages(site, site.feedback_topic)) == before
 
 
-def open_campaign(site: Site, page: Page, tenant: str, size: int) -> None:
-    """Open a tenant's only campaign once the page knows all its uploads."""
-    for _ in range(100):
-        page.goto(f"{address(site, 'campaigns')}?tenant={tenant}")
-        row = page.locator("tbody tr")
-        if row.count() and row.locator("td").nth(1).inner_text() == str(size):
-            row.get_by_role("link").click()
-            return
-        page.wait_for_timeout(50)
-    pytest.fail("the campaign is not listed")
-
-
-def press(page: Page, key: str, said: str) -> None:
-    """Press a key, and wait for what the page says then: once, also to those who hear it."""
-    expect(page.locator("html.js")).to_be_attached()  # a page just opened listens to keys by now
-    page.keyboard.press(key)
-    expect(page.locator("#said")).to_have_text(said)
-    expect(page.locator("body:not([data-busy])")).to_be_attached()
-    assert page.locator("main").inner_text().count(said) == 1
-
-
 def test_without_a_bank_the_way_leads_to_a_new_one_and_back(site: Site, page: Page) -> None:
     site.upload("bare", "first", jpeg(PHOTO))
     site.upload("bare", "copy", jpeg(PHOTO, 40))
     open_campaign(site, page, "bare", 2)
     expect(page.locator(".next")).to_contain_text("0 of 1 decided · this one: 1 copy, first seen")
     for key, bank, kind in (("b", "mine", "block"), ("a", "ours", "allow")):
-        expect(page.locator(f".decisions [data-key={key}]")).to_contain_text("No bank yet: create one.")
+        expect(page.locator(f".decisions [aria-keyshortcuts={key}]")).to_contain_text("No bank yet: create one.")
         expect(page.locator("html.js")).to_be_attached()
         page.keyboard.press(key)
         expect(page.get_by_label("Name")).to_be_focused()
         expect(page.get_by_label("Kind")).to_have_value(kind)
         expect(page.get_by_role("link", name="Back to the review")).to_have_attribute(
-            "href", "/review?tenant=bare&campaign=first"
+            "href", f"/review?tenant=bare&campaign=first&image_id=copy&key={key}"
         )
         page.keyboard.type(bank)
         page.keyboard.press("Enter")
-        expect(page.locator(f".decisions button[data-key={key}]")).to_be_enabled()  # at once
-    press(page, "b", "You said that copy is a copy. Added to the bank mine, which blocks.")
+        expect(page.locator(f".decisions button[aria-keyshortcuts={key}]")).to_be_enabled()  # at once
+        expect(page.locator("#said")).to_have_text(f"The bank is there. Now press {key.upper()}.")
+    which = TEXTS["review"]["which_picture"]
+    press(page, "b", f"You said that copy is a copy of first. Added to the bank mine, which blocks. {which}")
     press(page, "u", "Taken back: copy is to be decided again.")
-    press(page, "a", "You said that copy is a copy. Allowed by the bank ours.")
+    press(page, "a", f"You said that copy is a copy of first. Allowed by the bank ours. {which}")
     page.goto(f"{address(site, 'banks')}?tenant=bare&back=https://example.org/")
     assert page.locator("main a[href*=example]").count() == 0
 
@@ -391,13 +375,18 @@ def test_undo_takes_a_decision_back(site: Site, page: Page) -> None:
     open_campaign(site, page, "undone", 7)
     # Whoever decides sees about what.
     expect(page.locator(".next")).to_contain_text("this one: 6 copies")
-    expect(page.get_by_role("heading", name="The decision is about all 6 copies")).to_be_visible()
+    expect(page.get_by_role("heading", name="All 6 copies")).to_be_visible()
     expect(page.locator(".copies .thumbnail")).to_have_count(4)
     page.get_by_text("2 more").click()
     expect(page.locator(".copies").get_by_text("copy 1", exact=True)).to_be_visible()
     before = len(all_messages(site, site.feedback_topic))
-    press(page, "r", "You said that copy 6 is no copy.")
-    expect(page.locator(".next")).to_have_text("1 of 1 decided · Nothing is left to decide for now.")
+    others = "So for 5 other copies, each and its earlier picture."
+    press(page, "r", f"You said that copy 6 is no copy of first. {others}")
+    expect(page.get_by_role("heading", level=1)).to_have_text("All decided")
+    expect(page.locator(".next")).to_have_text(
+        "1 of 1 decided · 0 same, 1 different. Nothing is left to decide for now."
+    )
+    assert page.url.endswith("/review?tenant=undone")  # and not that of a campaign opened before
     press(page, "u", "Taken back: copy 6 is to be decided again.")
     expect(page.locator(".next strong")).to_have_text("0 of 1 decided")
     expect(page.locator(".pair")).to_be_visible()
@@ -410,7 +399,7 @@ def test_undo_takes_a_decision_back(site: Site, page: Page) -> None:
     expect(page.locator("tbody tr")).to_contain_text("to decide")
     # What somebody opens that is decided is taken back likewise.
     open_campaign(site, page, "undone", 7)
-    press(page, "c", "You said that copy 6 is a copy.")
+    press(page, "c", f"You said that copy 6 is a copy of first. {others}")
     open_campaign(site, page, "undone", 7)
     expect(page.locator("#said")).to_contain_text("anybody decided at")
     expect(page.locator(".next strong")).to_have_text("1 of 1 decided")

@@ -61,6 +61,7 @@ def test_from_the_printed_address_to_a_match_with_its_boxes(
     page.get_by_role("button", name="Compare").click()
     expect(page.get_by_role("heading", name="A copy: both show the same picture.")).to_be_visible()
     settle(page, LOADED)
+    page.keyboard.press("v")
     one, other = page.evaluate(BOXES)
     assert one[2] > 100
     assert other == pytest.approx(one, abs=3)

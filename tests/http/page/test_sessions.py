@@ -176,15 +176,16 @@ def test_scopes_and_tenants_hold_on_the_page(site: Site, guarded: httpx.Client) 
     reader, reviewer, admin = Browser(guarded), Browser(guarded), Browser(guarded)
     for who, key in ((reader, READER), (reviewer, REVIEWER), (admin, ADMIN)):
         assert who.sign_in(key).status_code == 303
-    decide = {"campaign": "tall", "choice": "confirm"}
+    copy = {"campaign": "tall", "image_id": "tall / zoom"}
+    decide = {**copy, "choice": "confirm"}
 
     def post(who: Browser, path: str, data: dict[str, str]) -> int:
         return who.send("POST", path, data={**data, "token": who.token()}).status_code
 
     assert post(reader, "/review", decide) == 403
     assert post(reviewer, "/review", decide) == 200
-    assert post(reader, "/review/undo", {"campaign": "tall"}) == 403
-    assert post(reviewer, "/review/undo", {"campaign": "tall"}) == 200
+    assert post(reader, "/review/undo", copy) == 403
+    assert post(reviewer, "/review/undo", copy) == 200
     assert post(reviewer, "/banks", {"name": "a", "kind": "block"}) == 403
     assert post(admin, "/banks", {"name": "a", "kind": "block"}) == 303
     removed = {"entry_id": "unknown"}
@@ -211,8 +212,9 @@ def test_who_may_create_no_bank_is_led_to_none(site: Site, guarded: httpx.Client
     until(lambda: "0 of 1 decided" in shown(), 30, "the campaign is not shown")
     assert shown().count("There is no bank for this yet.") == 2
     assert "No bank yet: create one." not in shown()
-    form = {"campaign": "first", "choice": "bank", "bank": "unknown", "token": reviewer.token()}
-    assert reviewer.send("POST", "/review", data=form).status_code == 404
+    form = {"campaign": "first", "image_id": "copy", "choice": "bank", "bank": "unknown", "token": reviewer.token()}
+    reply = reviewer.send("POST", "/review", data=form)
+    assert (reply.status_code, "There is no such bank" in reply.text) == (404, True)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-// What the page does by itself: two pictures laid upon each other, keys, and files that are sent one by one.
+// What the page does by itself: two pictures beside or upon each other, and keys.
 "use strict";
 
 document.documentElement.classList.add("js");
@@ -12,13 +12,15 @@ function lay(figure) {
   if (image && image.naturalWidth) {
     const aspect = image.naturalWidth / image.naturalHeight;
     stage.style.setProperty("--aspect", aspect);
+    stage.classList.toggle("wide", aspect > 1.3);
   }
   if (!edit) return;
   const upload = later.querySelector("img");
-  const distance = figure.classList.contains("beside");
   place(earlier.querySelector(".box"), edit.match);
   place(later.querySelector(".box"), edit.upload);
-  if (distance || !upload) return;
+  if (!upload) return;
+  later.style.cssText = "";
+  if (!figure.classList.contains("laid")) return;
   const match = edit.match, box = edit.upload;
   const turned = Math.abs(Math.sin((edit.turn * Math.PI) / 180)) > 0.7;
   let width = (match.right - match.left) / (box.right - box.left);
@@ -47,15 +49,16 @@ function place(box, where) {
 }
 
 function prepare(root) {
-  for (const image of root.querySelectorAll("img[data-missing]")) {
+  for (const image of root.querySelectorAll(".sheet img, .thumbnail img")) {
     image.addEventListener("error", () => {
       const text = document.createElement("p");
       text.className = "missing";
-      text.textContent = [image.alt, image.dataset.missing].filter(Boolean).join(": ");
+      text.textContent = [image.alt, document.body.dataset.missing].filter(Boolean).join(": ");
       image.parentElement.querySelector(".box")?.remove();
       image.replaceWith(text);
     });
   }
+  for (const box of root.querySelectorAll("[name=together]")) box.checked = !sessionStorage.getItem("alone");
   for (const figure of root.querySelectorAll("[data-pair]")) {
     for (const name of KEPT) if (sessionStorage.getItem(name)) turn(figure, name, true);
     for (const image of figure.querySelectorAll("img")) {
@@ -77,7 +80,7 @@ document.addEventListener("input", (event) => {
 });
 
 // How pictures are shown is chosen for all of this session; but one picture is unblurred alone, unless all are.
-const KEPT = ["grey", "beside", "visible"];
+const KEPT = ["grey", "laid", "large", "visible"];
 
 function turn(figure, name, isOn) {
   const button = figure.querySelector(`button[data-toggle=${name}]`);
@@ -99,14 +102,35 @@ document.addEventListener("click", (event) => {
 
 document.addEventListener("change", (event) => {
   event.target.closest("[data-submit-on-change]")?.submit();
+  if (event.target.matches("[name=together]")) sessionStorage.setItem("alone", event.target.checked ? "" : "on");
+  if (event.target.matches("#case select") && !isMoving) event.target.blur(); // a bank is chosen: keys decide again
+  isMoving = false;
 });
+
+// Nobody decides what is not there yet, or has been for less than a moment: the second tap of two is no decision.
+const MOMENT_MS = 400;
+document.addEventListener("click", (event) => {
+  const asks = event.target.closest("#case [type=submit], #case a");
+  const isEarly = asks?.matches("[type=submit]") && document.body.hasAttribute("data-fresh");
+  if (!isEarly && !(asks && document.body.hasAttribute("data-busy"))) return;
+  event.preventDefault();
+  event.stopPropagation();
+}, true);
+
+let isMoving = false; // through the banks of a closed list, where each key chooses one
 
 document.addEventListener("keydown", (event) => {
   const within = event.target;
-  if (event.repeat && event.key === "Enter" && within.closest(".decisions")) event.preventDefault(); // one press, one decision
+  if (within.matches("#case input:not([type=range], [type=checkbox]), #case select") && /^(Enter|Escape)$/.test(event.key)) {
+    event.preventDefault(); // Enter in the note would press the first button, which is Same
+    within.blur();
+    return;
+  }
+  isMoving = within.matches("#case select") && event.key !== " " && !event.altKey;
+  if (event.repeat && event.key === "Enter" && within.closest("#case")) event.preventDefault(); // one press, one decision
   if (event.ctrlKey || event.altKey || event.metaKey || event.repeat && /^[a-z]$/i.test(event.key)) return;
-  if (document.body.hasAttribute("data-busy")) return; // nobody decides what is not there yet
-  if (within.matches("textarea, select, input:not([type=range])")) return;
+  if (document.body.hasAttribute("data-busy")) return;
+  if (within.matches("textarea, select, input:not([type=range], [type=checkbox])")) return;
   if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
     const slider = document.querySelector("[data-slider]");
     if (!slider || within === slider) return; // the slider itself moves the same way
@@ -115,36 +139,11 @@ document.addEventListener("keydown", (event) => {
     event.preventDefault();
     return;
   }
-  const target = document.querySelector(`[data-key="${CSS.escape(event.key.toLowerCase())}"]`);
+  const target = document.querySelector(`[aria-keyshortcuts="${CSS.escape(event.key.toLowerCase())}"]`);
   if (target && !target.closest("fieldset:disabled")) {
     target.click();
     event.preventDefault();
   }
-});
-
-// Sends chosen files one by one, and shows how far it is.
-document.addEventListener("submit", async (event) => {
-  const form = event.target.closest("form[data-import]");
-  if (!form) return;
-  event.preventDefault();
-  const files = [...form.querySelector("input[type=file]").files];
-  const progress = form.querySelector("progress"), status = form.querySelector("[role=status]");
-  const button = form.querySelector("button");
-  const token = JSON.parse(document.body.getAttribute("hx-headers"))["X-Seenit-Token"];
-  progress.hidden = false;
-  progress.max = files.length;
-  button.disabled = true;
-  const problems = [];
-  for (const [index, file] of files.entries()) {
-    const body = new FormData();
-    body.append("picture", file);
-    const reply = await fetch(form.action, { method: "POST", body, headers: { "X-Seenit-Token": token } });
-    if (!reply.ok) problems.push(`${file.name}: ${(await reply.json().catch(() => ({}))).detail ?? reply.status}`);
-    progress.value = index + 1;
-    status.textContent = form.dataset.sent.replace("{count}", index + 1 - problems.length) +
-      problems.map((each) => " " + form.dataset.refused.replace("{detail}", each)).join("");
-  }
-  button.disabled = false;
 });
 
 // What a request was refused with is shown until the next one goes well.
@@ -158,11 +157,8 @@ document.addEventListener("htmx:responseError", (event) => {
   const { responseText, status } = event.detail.xhr;
   try { show(JSON.parse(responseText).detail); } catch { show(String(status)); }
 });
-let pressed; // the key of the button that a visitor has moved to, and pressed
 document.addEventListener("htmx:beforeRequest", (event) => {
-  if (!event.target.closest("#case")) return;
-  pressed = document.activeElement.closest("#case [data-key]")?.dataset.key;
-  document.body.setAttribute("data-busy", "");
+  if (event.target.closest("#case")) document.body.setAttribute("data-busy", "");
 });
 for (const name of ["htmx:afterSettle", "htmx:responseError", "htmx:sendError"]) {
   document.addEventListener(name, () => document.body.removeAttribute("data-busy"));
@@ -174,10 +170,16 @@ document.addEventListener("htmx:afterSwap", (event) => {
   if (event.target.id === "case") goOn(event.target);
 });
 
-// Whoever moves by Tab stays on the same button, others are led to what is next; and what was done is said aloud.
+// Everybody is led to what is next, and what was done is said aloud.
+let freshness;
 function goOn(part) {
-  const same = pressed && part.querySelector(`[data-key="${pressed}"]:enabled, a[data-key="${pressed}"]`);
-  (same || part.querySelector(".next")).focus({ preventScroll: true });
-  document.getElementById("said").textContent = part.querySelector("[data-said]").dataset.said;
+  const next = part.querySelector(".next");
+  document.querySelector("h1").textContent = next.dataset.heading;
+  document.getElementById("said").textContent = next.dataset.said;
+  next.focus({ preventScroll: true });
+  next.scrollIntoView({ block: "nearest" });
+  document.body.setAttribute("data-fresh", "");
+  clearTimeout(freshness);
+  freshness = setTimeout(() => document.body.removeAttribute("data-fresh"), MOMENT_MS);
 }
 document.addEventListener("DOMContentLoaded", () => prepare(document));

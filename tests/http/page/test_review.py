@@ -1,0 +1,228 @@
+"""Review in a real browser: what is decided is what was shown, once, and can be read afterwards."""
+
+import json
+
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect
+
+from tests.http.page.conftest import (
+    BOXES,
+    CALM,
+    LOADED,
+    Site,
+    address,
+    all_messages,
+    open_campaign,
+    press,
+    settle,
+    window,
+)
+from tests.http.pictures import PHOTO, jpeg
+
+CAPTIONS = "[...document.querySelectorAll('.role')].map((role) => role.innerText)"
+SHOWN = "[...document.querySelectorAll('.pair img')].map((image) => new URL(image.src).searchParams.get('image_id'))"
+
+
+def upload_copies(site: Site, page: Page, tenant: str, count: int) -> None:
+    """Upload a picture and copies of it for a tenant, and open their campaign."""
+    site.upload(tenant, "first", jpeg(PHOTO))
+    for number in range(1, count + 1):
+        site.upload(tenant, f"copy {number}", jpeg(PHOTO.crop((0, 0, 512 - number, 512)), 80))
+    open_campaign(site, page, tenant, count + 1)
+
+
+def decisions(site: Site, tenant: str) -> list[tuple[str, str, str]]:
+    """What was sent about a tenant's pictures: each upload, its match and the decision."""
+    events = [json.loads(message.value() or b"") for message in all_messages(site, site.feedback_topic)]
+    return [(each["image_id"], each["match_id"], each["decision"]) for each in events if each["tenant"] == tenant]
+
+
+def test_each_copy_is_shown_with_its_own_match_and_decided_alone(site: Site, page: Page) -> None:
+    upload_copies(site, page, "several", 3)
+    expect(page.locator(".next")).to_contain_text("a key decides all 3 copies together")
+    shown = []
+    for number in (1, 2, 3):
+        expect(page.get_by_role("button", name=f"Other copy · {number} of 3")).to_be_visible()
+        shown.append(page.evaluate(SHOWN))
+        assert page.evaluate(CAPTIONS) == [f"Earlier picture {shown[-1][0]}", f"Upload {shown[-1][1]}"]
+        expect(page.locator(".copies [aria-current]")).to_have_text(shown[-1][1])
+        page.keyboard.press("o")
+        expect(page.locator(f"#decide [name=image_id][value='{shown[-1][1]}']")).to_have_count(0)
+        expect(page.locator(CALM)).to_be_attached()
+    assert [each[1] for each in shown] == ["copy 3", "copy 2", "copy 1"]
+    page.get_by_role("link", name="copy 2").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Other copy · 2 of 3")).to_be_visible()
+    expect(page.locator(CALM)).to_be_attached()
+    # One alone: the campaign stays open, and the next of it is shown.
+    page.keyboard.press("t")
+    expect(page.locator(".next")).to_contain_text("a key decides this copy alone")
+    press(page, "r", "You said that copy 2 is no copy of first.")
+    expect(page.locator(".next")).to_contain_text("0 of 1 decided · this one: 3 copies")
+    assert page.evaluate(SHOWN) == ["first", "copy 3"]
+    expect(page.locator(".next")).to_contain_text("a key decides this copy alone")  # chosen for the session
+    page.goto(f"{address(site, 'campaigns')}?tenant=several")
+    expect(page.locator("tbody tr")).to_contain_text("2 copies are still to decide.")
+    page.get_by_role("link", name="Review first").click()
+    press(page, "c", "You said that copy 3 is a copy of first.")
+    press(page, "r", "You said that copy 1 is no copy of first.")
+    expect(page.get_by_role("heading", level=1)).to_have_text("All decided")
+    assert decisions(site, "several") == [
+        ("copy 2", "first", "reject"),
+        ("copy 3", "first", "confirm"),
+        ("copy 1", "first", "reject"),
+    ]
+    # Each decision is shown with its copy, and taken back with it alone.
+    page.goto(f"{address(site, 'review')}?tenant=several&image_id=copy 3")
+    expect(page.locator("#said")).to_contain_text("UTC: same.")
+    press(page, "u", "Taken back: copy 3 is to be decided again.")
+    expect(page.locator(".next strong")).to_have_text("0 of 1 decided")
+    assert page.evaluate(SHOWN) == ["first", "copy 3"]
+    assert decisions(site, "several")[3:] == [("copy 3", "first", "withdraw")]
+
+
+def test_a_copy_that_is_opened_from_now_is_the_one_that_is_shown(site: Site, page: Page) -> None:
+    upload_copies(site, page, "opened", 3)
+    page.goto(f"{address(site, 'now')}?tenant=opened")
+    page.get_by_role("link", name="Look at copy 1").click()
+    expect(page.locator("html.js")).to_be_attached()
+    assert page.evaluate(SHOWN) == ["first", "copy 1"]
+
+
+def test_enter_in_the_note_decides_nothing_and_the_note_is_shown_later(site: Site, page: Page) -> None:
+    upload_copies(site, page, "noted", 1)
+    note = page.get_by_label("Note")
+    note.fill("different receipt")
+    note.press("Enter")
+    expect(note).not_to_be_focused()
+    expect(page.locator(".next strong")).to_have_text("0 of 1 decided")
+    assert decisions(site, "noted") == []
+    press(page, "r", "You said that copy 1 is no copy of first. Note: “different receipt”")  # keys work at once
+    page.goto(f"{address(site, 'review')}?tenant=noted&image_id=copy 1")
+    expect(page.locator("#said")).to_contain_text("different. Note: “different receipt”")
+
+
+def test_a_second_tap_decides_nothing(site: Site, page: Page) -> None:
+    upload_copies(site, page, "tapped", 3)
+    page.keyboard.press("t")
+    for first, second in (("c", "c"), ("u", "u")):
+        page.keyboard.press(first)
+        page.wait_for_selector("[data-fresh]", state="attached")
+        page.keyboard.press(second)
+        page.locator(f".decisions [aria-keyshortcuts={first}]" if first == "c" else "[aria-keyshortcuts=c]").click()
+        expect(page.locator(CALM)).to_be_attached()
+    assert decisions(site, "tapped") == [("copy 3", "first", "confirm"), ("copy 3", "first", "withdraw")]
+
+
+def test_keys_during_a_request_decide_nothing(site: Site, page: Page) -> None:
+    upload_copies(site, page, "hurried", 3)
+    page.keyboard.press("t")
+    held = list[Route]()
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/review?*", hold)
+    page.keyboard.press("c")
+    expect(page.locator("body[data-busy]")).to_be_attached()
+    for key in "rcno":
+        page.keyboard.press(key)
+    page.get_by_role("button", name="Skip").click()
+    assert len(held) == 1
+    held[0].continue_()
+    expect(page.locator(CALM)).to_be_attached()
+    assert decisions(site, "hurried") == [("copy 3", "first", "confirm")]
+    expect(page.locator("#said")).to_have_text("You said that copy 3 is a copy of first.")
+
+
+def test_what_is_skipped_comes_again_and_undo_says_what_it_takes_back(site: Site, page: Page) -> None:
+    upload_copies(site, page, "skipped", 2)
+    page.keyboard.press("t")
+    press(page, "c", "You said that copy 2 is a copy of first.")
+    press(page, "n", "Skipped; it comes again at the end.")
+    expect(page.get_by_role("button", name="Undo: copy 2")).to_be_visible()
+    press(page, "u", "Taken back: copy 2 is to be decided again.")
+
+
+def test_focus_goes_to_what_is_next_however_it_was_decided(site: Site, page: Page) -> None:
+    upload_copies(site, page, "focused", 3)
+    page.keyboard.press("t")
+    for focused, key in (("c", "r"), ("r", "Enter"), ("u", "Enter")):
+        page.locator(f"[aria-keyshortcuts={focused}]").focus()
+        page.keyboard.press(key)
+        expect(page.locator(".next")).to_be_focused()
+        expect(page.locator(CALM)).to_be_attached()
+
+
+def test_a_list_of_banks_gives_the_keys_back(site: Site, page: Page) -> None:
+    upload_copies(site, page, "listed", 1)
+    for name in ("one", "two"):
+        page.goto(f"{address(site, 'banks')}?tenant=listed")
+        page.get_by_label("Name").fill(name)
+        page.get_by_role("button", name="Create").click()
+    open_campaign(site, page, "listed", 2)
+    banks = page.get_by_label("Bank to put it into")
+    banks.focus()
+    for key in ("Space", "ArrowDown", "Enter"):  # opens the list, and chooses from it
+        page.keyboard.press(key)
+        page.wait_for_timeout(200)
+    expect(banks).to_have_value("two")
+    expect(banks).not_to_be_focused()
+    banks.focus()
+    page.keyboard.press("ArrowUp")  # chooses in the closed list, where others may be wanted
+    expect(banks).to_have_value("one")
+    expect(banks).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(banks).not_to_be_focused()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)], ids=["desk", "phone"])
+def test_captions_cover_nothing_and_pictures_grow(site: Site, browser: Browser, width: int, height: int) -> None:
+    with window(browser, width, height) as page:
+        page.goto(address(site, "review?campaign=coffee.png"))
+        settle(page, LOADED)
+
+        def tops() -> list[tuple[float, float]]:
+            found = []
+            for layer in page.locator(".layer").all():
+                caption, view = layer.locator(".role").bounding_box(), layer.locator(".view").bounding_box()
+                assert caption is not None
+                assert view is not None
+                found.append((caption["y"] + caption["height"], view["y"]))
+            return found
+
+        assert all(bottom <= top + 0.5 for bottom, top in tops())
+        before = page.evaluate(BOXES)[0][2]
+        page.keyboard.press("z")
+        settle(page, f"{BOXES}[0][2] > {before} * 1.3")
+        earlier, later = page.evaluate(BOXES)
+        assert later[1] >= earlier[1] + earlier[3]  # wide ones stand one below the other
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert all(bottom <= top + 0.5 for bottom, top in tops())
+        page.keyboard.press("v")
+        assert all(bottom <= top + 0.5 for bottom, top in tops())
+
+
+def test_nothing_moves_when_something_is_said(site: Site, page: Page) -> None:
+    upload_copies(site, page, "steady", 2)
+    before = page.locator(".decisions").bounding_box()
+    page.keyboard.press("t")
+    press(page, "r", "You said that copy 2 is no copy of first.")
+    assert page.locator(".decisions").bounding_box() == before
+
+
+def test_an_entry_made_by_a_decision_is_listed_by_its_picture(site: Site, page: Page) -> None:
+    upload_copies(site, page, "kept", 1)
+    page.goto(f"{address(site, 'banks')}?tenant=kept")
+    page.get_by_label("Name").fill("stolen")
+    page.get_by_role("button", name="Create").click()
+    open_campaign(site, page, "kept", 2)
+    expect(page.locator("html.js")).to_be_attached()
+    page.keyboard.press("b")
+    expect(page.locator("#said")).to_contain_text("Added to the bank stolen")
+    for _ in range(100):
+        page.goto(f"{address(site, 'banks/entries')}?tenant=kept&bank=stolen")
+        if page.get_by_role("button", name="Remove copy 1").count():
+            break
+        page.wait_for_timeout(100)
+    expect(page.get_by_role("cell", name="copy 1", exact=True)).to_be_visible()
