@@ -37,7 +37,6 @@ from consumer.window.records import decode_index_row
 from consumer.window.redo_log import RedoLog
 from consumer.window.window import RedisWindow
 from tests.fakes.moderation import no_campaigns, no_rejections
-from tests.model import played
 from tests.model.instances import CONTENT, TOPICS, Instance
 from tests.model.played import TOPIC, PlayedAdmin, PlayedBroker, PlayedClient, PlayedProducer
 from tests.model.traces import State
@@ -46,8 +45,6 @@ from tests.window.examples import MODEL, PREFIX, upload
 METRICS = Metrics(CollectorRegistry())
 TENANT = "default"
 STUCK_S = 20.0
-# So much sooner a client repeats a request, and may a publisher fear it: walks would mostly wait for that.
-SPEED = 4
 # The request that each action makes; the others make none.
 REQUESTS = {
     "LookUp": "exact",
@@ -272,10 +269,8 @@ def _new_producer(options: dict[str, Any]) -> PlayedProducer:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Publishers have played producers; nobody waits long for a client or a process; pages have one entry."""
+    """Publishers have played producers; nobody waits long for a process that stands still; pages have one entry."""
     # In one place for all processes: each for itself would put back what another one has put there.
     monkeypatch.setattr(publisher_module, "Producer", _new_producer)
-    monkeypatch.setattr(publisher_module, "SENT_ONCE_S", publisher_module.SENT_ONCE_S / SPEED)
-    monkeypatch.setattr(played, "RETRY_PAUSE_S", played.RETRY_PAUSE_S / SPEED)
     monkeypatch.setattr(consumer_module, "CLOSE_TIMEOUT_S", 0.02)
     monkeypatch.setattr(replica, "PAGE_ENTRIES", 1)
