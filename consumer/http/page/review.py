@@ -153,10 +153,12 @@ def _context(desk: Desk, parts: Parts, visitor: Visitor, campaign_id: str, image
     standings = [standing_of(each, desk.decisions) for each in campaigns.of_tenant(tenant)]
     undecided = [each for each in standings if each.open]
     named = campaigns.find(tenant, campaign_id) if campaign_id else campaigns.joined(tenant, image_id)
-    ids = [each.campaign.id for each in undecided]
+    ids = [each.campaign.id for each in standings]
     standing = None if named is None else standing_of(named, desk.decisions)
-    if standing is None and undecided:
-        standing = undecided[(ids.index(after) + 1) % len(ids) if after in ids else 0]
+    if standing is None:
+        # Whether `after` was decided or skipped: what is skipped comes again behind all others.
+        start = ids.index(after) + 1 if after in ids else 0
+        standing = next((each for each in (*standings[start:], *standings[:start]) if each.open), None)
     decisions = [each.decision.decision for each in standings if each.decision and not each.open]
     banks = _own_banks(desk, visitor)
     own = [(each.decision.at, each) for each in standings if each.decision and each.decision.by == visitor.caller.name]

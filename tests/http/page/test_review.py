@@ -1,10 +1,13 @@
 """Review in a real browser: what is decided is what was shown, once, and can be read afterwards."""
 
 import json
+from itertools import islice
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
+from consumer.local.pictures import edited, photographs
 from tests.http.page.conftest import (
     BOXES,
     CALM,
@@ -142,6 +145,22 @@ def test_what_is_skipped_comes_again_and_undo_says_what_it_takes_back(site: Site
     press(page, "n", "Skipped; it comes again at the end.")
     expect(page.get_by_role("button", name="Undo: copy 2")).to_be_visible()
     press(page, "u", "Taken back: copy 2 is to be decided again.")
+
+
+def test_what_is_skipped_comes_behind_all_others(site: Site, page: Page) -> None:
+    for number, (_, photograph) in enumerate(islice(photographs(), 3)):
+        site.upload("skips", f"first {number}", photograph)
+        site.upload("skips", f"copy {number}", edited(photograph, "re-compressed", np.random.default_rng(0)))
+    page.goto(f"{address(site, 'review')}?tenant=skips")
+    expect(page.locator(".next strong")).to_have_text("0 of 3 decided")
+    shown = [page.evaluate(SHOWN)]
+    for key in "ncc":
+        page.keyboard.press(key)
+        expect(page.locator(f"#decide [name=image_id][value='{shown[-1][1]}']")).to_have_count(0)
+        expect(page.locator(CALM)).to_be_attached()
+        shown.append(page.evaluate(SHOWN))
+    assert len({upload for _, upload in shown}) == 3
+    assert shown[3] == shown[0]
 
 
 def test_focus_goes_to_what_is_next_however_it_was_decided(site: Site, page: Page) -> None:
