@@ -178,7 +178,7 @@ Confirm(p) ==
             IN  Decide("Confirm", p, Earliest(copies), store.window, IF own = {} THEN 0 ELSE CHOOSE at \in own : TRUE)
     /\ UNCHANGED <<broker, store, left, fresh>>
 
-(* @ consumer.window.replica.Replicas._let_begin *)
+(* @ consumer.window.replicas.Replicas._let_begin *)
 LetBegin(p) == \* the window is not there, and the marker says that it was not lost
     /\ At(p, "new")
     /\ Rebuilds /\ ~IsThere /\ ~store.half /\ store.marker # 0 /\ proc[p].leave = 0
@@ -186,7 +186,7 @@ LetBegin(p) == \* the window is not there, and the marker says that it was not l
         leave |-> store.marker, reading |-> store.marker, redo |-> Kept(proc[p].redo, store.marker), replica |-> NoReplica])
     /\ Alone(p)
 
-(* @ consumer.window.replica.Replicas._read_pages *)
+(* @ consumer.window.replicas.Replicas._read_pages *)
 AppendUpload(p) == \* the script appends, and returns a page of the log; a replica of another window is read from the start
     LET u == proc[p].upload
         begins == store.window = 0
