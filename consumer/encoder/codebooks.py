@@ -54,8 +54,12 @@ def code_scale(dim: int) -> float:
     return float(MAX_CODE * np.sqrt(dim) / CODE_REACH)
 
 
+def round_scaled(scaled: NDArray[np.float32], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """Round vectors [N, D] that are scaled by `code_scale` to the whole numbers of codes; into `out`, if given."""
+    rounded: NDArray[np.float32] = np.clip(np.rint(scaled, out=out), -MAX_CODE, MAX_CODE, out=out)
+    return rounded
+
+
 def to_codes(vectors: NDArray[np.floating]) -> NDArray[np.int8]:
     """Round unit vectors [N, D] to int8."""
-    scaled = np.rint(vectors.astype(np.float32) * np.float32(code_scale(vectors.shape[1])))
-    codes: NDArray[np.int8] = np.clip(scaled, -MAX_CODE, MAX_CODE).astype(np.int8)
-    return codes
+    return round_scaled(vectors.astype(np.float32) * np.float32(code_scale(vectors.shape[1]))).astype(np.int8)

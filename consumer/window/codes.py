@@ -9,7 +9,7 @@ import numkong
 import numpy as np
 from numpy.typing import NDArray
 
-from consumer.encoder.codebooks import MAX_CODE, code_scale
+from consumer.encoder.codebooks import code_scale, round_scaled
 
 Codes = NDArray[np.int8]
 Indexes = NDArray[np.intp]
@@ -68,8 +68,7 @@ def encode(vectors: NDArray[np.floating]) -> CodedVectors:
         chunk = slice(start, min(start + ENCODED_AT_ONCE, count))
         exact, values = scaled[: chunk.stop - start], rounded[: chunk.stop - start]
         np.multiply(vectors[chunk], scale, out=exact, dtype=np.float32)
-        np.clip(np.rint(exact, out=values), -MAX_CODE, MAX_CODE, out=values)
-        codes[chunk] = values
+        codes[chunk] = round_scaled(exact, out=values)
         squared_length[chunk] = np.einsum("nd,nd->n", values, values)
         exact -= values
         squared_error[chunk] = np.einsum("nd,nd->n", exact, exact)
