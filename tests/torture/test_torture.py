@@ -66,14 +66,14 @@ def test_kill_in_mid_flow_gives_each_upload_one_verdict_and_the_checker_sees_wha
         report = checker.check(window, "s1000")
         assert report.violations == []
         assert [*fleet.trouble, *leftovers(world)] == []
-        for complaint in itertools.chain(_tear(world, topics, checker), _tamper(world, topics, checker)):
+        for complaint in itertools.chain(_tear(world, topics, checker), _tamper(world, topics, checker, workload)):
             report = Checker(world.kafka.bootstrap_servers, topics, topics.uploads, workload, []).check(window, "s1000")
             assert any(complaint in what for _, what in report.violations), f"not noticed: {complaint}"
 
 
 def _tear(world: World, topics: Topics, checker: Checker) -> Iterator[str]:
     """Write a verdict as if it had been in the batch of others, and abort it; yield what the checker has to say."""
-    in_batch = Counter((v.batch, checker.partition(v.image_id)) for v in checker.verdicts())
+    in_batch = Counter((v.batch, checker.partition(v.image_id)) for v in checker.verdicts() if v.committed)
     (batch, partition), _ = in_batch.most_common(1)[0]
     others = {v.image_id for v in checker.verdicts() if v.batch == batch}
     lost = next(
@@ -88,13 +88,14 @@ def _tear(world: World, topics: Topics, checker: Checker) -> Iterator[str]:
     yield "cannot be seen"
 
 
-def _tamper(world: World, topics: Topics, checker: Checker) -> Iterator[str]:
+def _tamper(world: World, topics: Topics, checker: Checker, workload: Workload) -> Iterator[str]:
     """Put false verdicts on the topic, one after the other; yield after each what the checker has to complain about."""
     producer = Producer({"bootstrap.servers": world.kafka.bootstrap_servers})
     # Of an upload that was sent once: of others several verdicts are right.
     counts = Counter(v.image_id for v in checker.verdicts())
     duplicate = next(v for v in checker.verdicts() if v.data["kind"] == "near" and counts[v.image_id] == 1)
-    unique = next(v for v in checker.verdicts() if v.data["verdict"] == "unique" and v.match != duplicate.match)
+    picture = workload.planted[duplicate.image_id].picture
+    stranger = next(planted.image_id for planted in workload.planted.values() if planted.picture not in {picture, -1})
     lies: list[tuple[str, dict[str, object]]] = [
         ("and has 2 verdicts", dict(duplicate.data)),
         ("was never uploaded", {**duplicate.data, "image_id": "nobody"}),
@@ -103,7 +104,7 @@ def _tamper(world: World, topics: Topics, checker: Checker) -> Iterator[str]:
             "matches ghost, which was never",
             {**duplicate.data, "match": {**duplicate.data["match"], "image_id": "ghost"}},
         ),
-        ("which is no copy", {**duplicate.data, "match": {**duplicate.data["match"], "image_id": unique.image_id}}),
+        ("which is no copy", {**duplicate.data, "match": {**duplicate.data["match"], "image_id": stranger}}),
         ("beyond", {**duplicate.data, "match": {**duplicate.data["match"], "l2": 1.0}}),
         ("decided in different ways", {**duplicate.data, "verdict": "unique", "kind": None, "match": None}),
         ("was judged unprocessable", {**duplicate.data, "verdict": "unprocessable", "kind": None, "match": None}),
