@@ -19,8 +19,9 @@ from consumer.window.slices import Slices
 from consumer.window.store import WindowStore
 from consumer.window.tail import Tail
 
-# Near matches reported for an upload, beside the earliest one within the threshold.
-MAX_NEAREST = 32
+# Near matches reported for an upload, beside the earliest one within the threshold. A second look considers eight: that
+# leaves as many that people may have rejected.
+MAX_NEAREST, MAX_NEAREST_TO_LOOK_AT = 32, 16
 # By the setting: how much a search among more than EXACT_ROWS may cost. What each finds: tests/benchmarks/README.md.
 EFFORTS = {"thorough": Effort(share=0.6, candidates=500), "fast": Effort(share=0.2, candidates=200)}
 
@@ -43,7 +44,8 @@ def open_backend(
 ) -> Backend:
     """Open the back end that the settings name; of the arguments see `RedisWindow`."""
     radius_l2 = model.match_radius_l2 if radius_l2 is None else radius_l2
-    search = SearchParams(radius_l2, model.threshold_l2, max(MAX_NEAREST, settings.others + 1))
+    nearest = MAX_NEAREST if model.verification_rule is None else MAX_NEAREST_TO_LOOK_AT
+    search = SearchParams(radius_l2, model.threshold_l2, max(nearest, settings.others + 1))
     new_index = partial(VectorIndex, model.dim, search, store.retention_ms)
     if settings.backend == "redis-vectors":
         slices = Slices(store, search)

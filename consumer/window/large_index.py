@@ -226,7 +226,7 @@ class LargeIndex:
         chosen = [one.candidates.number[keep].tolist() for one, keep in zip(searches, kept, strict=True)]
         numbers = list(dict.fromkeys([*chain(*chosen), *(one.own for one in searches if one.own is not None)]))
         rows: dict[int, IndexRow] = {}
-        for number, row in zip(numbers, read([self._rows.position(number) for number in numbers]), strict=True):
+        for number, row in zip(numbers, read(self._rows.positions(numbers)), strict=True):
             if row is None:
                 raise RowsGone
             rows[number] = row

@@ -117,10 +117,10 @@ class Segments:
         place, row = divmod(number - self._dropped, SEGMENT_ROWS)
         return self._segments[place], row
 
-    def position(self, number: int) -> Position:
-        """The position of a row."""
-        segment, row = self.row(number)
-        return Position(int(segment.ms[row]), int(segment.serial[row]))
+    def positions(self, numbers: Sequence[int]) -> list[Position]:
+        """The positions of rows."""
+        places = (self.row(number) for number in numbers)
+        return [Position(segment.ms.item(row), segment.serial.item(row)) for segment, row in places]
 
     def number_from(self, serial: int) -> int:
         """Find the number of the first row at or after a serial number."""
