@@ -4,25 +4,33 @@ What differs is listed in README.md. HMA knows no tenants: these routes work on 
 """
 
 import asyncio
-import re
 import secrets
 from collections import defaultdict
+from collections.abc import Container
 from hashlib import sha256
 from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import PlainTextResponse
-from starlette.datastructures import UploadFile
 
 from consumer.http.addresses import check_address
 from consumer.http.banks import bank_key, change, known_banks, read_banks, remove
-from consumer.http.bodies import PictureAddress, PictureFile, read_parts
+from consumer.http.bodies import PictureAddress, PictureFile
 from consumer.http.encoding import hash_content
+from consumer.http.hma_requests import (
+    BankCreation,
+    BankUpdate,
+    bad,
+    check_name,
+    photo_address,
+    read_photo,
+    signal_types,
+)
 from consumer.http.parts import Admin, Backends, Parts, Reader, Reviewer, ThePart
 from consumer.http.problems import Refused
 from consumer.http.scopes import Caller
-from consumer.http.signals import check_pdq, compare_pdq, decode_signal, encode_signal, pdq_distance
+from consumer.http.signals import SIGNAL_TYPES, check_pdq, compare_pdq, decode_signal, encode_signal, pdq_distance
 from consumer.moderation.banks import BankDefined, BankEntry, BankKey, EntryKey
 from consumer.moderation.candidates import BankRequest
 from consumer.moderation.matching import Banks
@@ -32,19 +40,13 @@ from consumer.verification.pair import verify_pair
 
 router = APIRouter(tags=["hma"])
 
-PHOTO = "photo"
-BANK_NAME = re.compile("^[A-Z_][A-Z0-9_]*$")
 # Content ids are numbers that JavaScript can hold.
 MAX_CONTENT_ID = 2**53 - 1
 
 Url = Annotated[str | None, Query(max_length=8192)]
 Types = Annotated[str | None, Query(description="Signal types, by commas.")]
+ContentType = Annotated[str | None, Query(description="`photo`: there are no others.")]
 Matches = dict[str, list[dict[str, Any]]]
-
-
-def bad(detail: str) -> Refused:
-    """Refuse a request, with the status that HMA gives."""
-    return Refused(HTTPStatus.BAD_REQUEST, "invalid-request", detail)
 
 
 @router.get("/status", operation_id="hmaStatus", summary="Whether it is alive", response_class=PlainTextResponse)
@@ -61,15 +63,20 @@ async def live() -> str:
 
 
 @router.get("/h/hash", operation_id="hmaHashUrl", summary="Hash a picture by its address")
-async def hash_url(parts: ThePart, caller: Reader, url: Url = None, types: Types = None) -> dict[str, str]:
+async def hash_url(
+    parts: ThePart, caller: Reader, url: Url = None, content_type: ContentType = None, types: Types = None
+) -> dict[str, str]:
     """Fetch a picture, and return its signals by type."""
-    return await _hash(parts, caller, await _named(None, url), types)
+    if not url:
+        raise bad("Give the address of a picture as url.")
+    return await _hash(parts, caller, photo_address(url, content_type), signal_types(types))
 
 
 @router.post("/h/hash", operation_id="hmaHash", summary="Hash a picture")
 async def hash_form(request: Request, parts: ThePart, caller: Reader, types: Types = None) -> dict[str, str]:
     """Return the signals, by type, of the picture in the form field `photo`."""
-    return await _hash(parts, caller, await _named(request, None), types)
+    wanted = signal_types(types)
+    return await _hash(parts, caller, await read_photo(request), wanted)
 
 
 @router.get("/m/lookup", operation_id="hmaLookUpSignal", summary="Look up a signal, or a picture by its address")
@@ -80,12 +87,13 @@ async def look_up_get(
     signal: str | None = None,
     signal_type: str | None = None,
     banks: str | None = None,
+    content_type: ContentType = None,
     types: Types = None,
 ) -> dict[str, Any]:
     """Return the entries that a signal matches by bank; for a picture, these by type of its signals."""
     tenant = caller.tenant(None)
     if url:
-        signals = await _hash(parts, caller, await _named(None, url), types)
+        signals = await _hash(parts, caller, photo_address(url, content_type), signal_types(types))
         by_type = {name: await _look_up(parts, tenant, name, each, banks) for name, each in signals.items()}
         return by_type if signal_type is None else by_type.get(signal_type, {})
     if not signal or not signal_type:
@@ -95,11 +103,11 @@ async def look_up_get(
 
 @router.post("/m/lookup", operation_id="hmaLookUp", summary="Look up a picture")
 async def look_up_post(
-    request: Request, parts: ThePart, caller: Reader, banks: str | None = None
+    request: Request, parts: ThePart, caller: Reader, banks: str | None = None, types: Types = None
 ) -> dict[str, Matches]:
     """Return the entries that the picture in the form field `photo` matches, by type of signal and by bank."""
-    tenant = caller.tenant(None)
-    signals = await _hash(parts, caller, await _named(request, None), None)
+    tenant, wanted = caller.tenant(None), signal_types(types)
+    signals = await _hash(parts, caller, await read_photo(request), wanted)
     return {name: await _look_up(parts, tenant, name, each, banks) for name, each in signals.items()}
 
 
@@ -135,14 +143,14 @@ async def list_banks(parts: ThePart, caller: Reader) -> list[dict[str, Any]]:
 
 
 @router.post("/c/banks", status_code=201, operation_id="hmaCreateBank", summary="Create a bank")
-async def create_bank(body: dict[str, Any], parts: ThePart, caller: Admin) -> dict[str, Any]:
+async def create_bank(body: BankCreation, parts: ThePart, caller: Admin) -> dict[str, Any]:
     """Create a bank of kind `block`."""
-    banks, name = await read_banks(parts), _name(body.get("name"))
+    banks, name, enabled = await read_banks(parts), check_name(body.name), body.is_on(True)
     key = bank_key(caller, None, name)
     if banks.bank(key) is not None:
         raise Refused(HTTPStatus.FORBIDDEN, "bank-exists", "There is a bank of this name.")
-    await change(parts, caller, BankDefined(bank=name, tenant=key.tenant, kind="block", enabled=_enabled(body, True)))
-    return {"name": name, "matching_enabled_ratio": float(_enabled(body, True))}
+    await change(parts, caller, BankDefined(bank=name, tenant=key.tenant, kind="block", enabled=enabled))
+    return {"name": name, "matching_enabled_ratio": float(enabled)}
 
 
 @router.get("/c/bank/{name}", operation_id="hmaGetBank", summary="What a bank is")
@@ -153,14 +161,14 @@ async def get_bank(name: str, parts: ThePart, caller: Reader) -> dict[str, Any]:
 
 
 @router.put("/c/bank/{name}", operation_id="hmaPutBank", summary="Turn a bank on or off")
-async def put_bank(name: str, body: dict[str, Any], parts: ThePart, caller: Admin) -> dict[str, Any]:
+async def put_bank(name: str, body: BankUpdate, parts: ThePart, caller: Admin) -> dict[str, Any]:
     """Turn a bank on or off; its name stays."""
     key, banks = bank_key(caller, None, name), await read_banks(parts)
     row = _known(banks, key)
-    if body.get("name", name) != name:
-        _name(body["name"])
+    if body.name not in {None, name}:
+        check_name(body.name)
         raise Refused(HTTPStatus.NOT_IMPLEMENTED, "not-supported", "A bank keeps its name here; create another one.")
-    enabled = _enabled(body, row.enabled)
+    enabled = body.is_on(row.enabled)
     defined = BankDefined(bank=name, tenant=key.tenant, enabled=enabled, **row.model_dump(exclude={"at", "enabled"}))
     await change(parts, caller, defined)
     return {"name": name, "matching_enabled_ratio": float(enabled)}
@@ -174,13 +182,15 @@ async def delete_bank(name: str, parts: ThePart, caller: Admin) -> dict[str, str
 
 
 @router.post("/c/bank/{name}/content", operation_id="hmaAddContent", summary="Add a picture to a bank")
-async def add_content(name: str, request: Request, parts: ThePart, caller: Reviewer, url: Url = None) -> dict[str, Any]:
+async def add_content(
+    name: str, request: Request, parts: ThePart, caller: Reviewer, url: Url = None, content_type: ContentType = None
+) -> dict[str, Any]:
     """Add the picture at `url`, or in the form field `photo`, to a bank."""
     key, banks = bank_key(caller, None, name), await read_banks(parts)
     _known(banks, key)
-    named = await _named(None if url else request, url)
+    named = photo_address(url, content_type) if url else await read_photo(request)
     check_address(caller, url, parts.settings.fetch.networks)
-    signals = await _hash(parts, caller, named, None)
+    signals = await _hash(parts, caller, named)
     content_id = _new_id()
     picture = {"url": named.url} if isinstance(named, PictureAddress) else {"data_base64": named.data}
     entry = BankEntry.model_validate({"bank": name, "entry_id": str(content_id), "tenant": key.tenant, **picture})
@@ -226,21 +236,10 @@ async def delete_content(name: str, content_id: int, parts: ThePart, caller: Rev
     return {"deleted": int(entry is not None)}
 
 
-async def _named(request: Request | None, url: str | None) -> PictureFile | PictureAddress:
-    """The picture of a request, or its address. Raises Refused."""
-    if url:
-        return PictureAddress(url=url)
-    if request is None or "multipart/form-data" not in request.headers.get("content-type", ""):
-        raise bad(f"Send the picture as the form field {PHOTO!r}, or its address as url.")
-    async with read_parts(request, 1) as form:
-        part = form.get(PHOTO)
-        if not isinstance(part, UploadFile):
-            raise bad(f"Send the picture as the form field {PHOTO!r}; there are no other content types.")
-        return PictureFile(await part.read(), None)
-
-
-async def _hash(parts: Parts, caller: Caller, named: PictureFile | PictureAddress, types: str | None) -> dict[str, str]:
-    backends, wanted = parts.ready(), None if types is None else types.split(",")
+async def _hash(
+    parts: Parts, caller: Caller, named: PictureFile | PictureAddress, types: Container[str] = SIGNAL_TYPES
+) -> dict[str, str]:
+    backends = parts.ready()
     async with parts.slot():
         file = await parts.picture(named, caller)
         views = await parts.encode(file)
@@ -248,7 +247,7 @@ async def _hash(parts: Parts, caller: Caller, named: PictureFile | PictureAddres
         signals = {"seenit": encode_signal(backends.model, digest, views)}
         if pdq := await asyncio.wrap_future(parts.encoder.hash_pdq(file.data)):
             signals["pdq"] = pdq
-    return {name: signal for name, signal in signals.items() if wanted is None or name in wanted}
+    return {name: signal for name, signal in signals.items() if name in types}
 
 
 async def _look_up(parts: Parts, tenant: str, name: str, signal: str, wanted: str | None) -> Matches:
@@ -266,7 +265,7 @@ async def _look_up(parts: Parts, tenant: str, name: str, signal: str, wanted: st
     hits = await asyncio.to_thread(_hits, banks, request)
     by_bank: Matches = defaultdict(list)
     for hit in hits:
-        if wanted is None or hit.bank in wanted.split(","):
+        if not wanted or hit.bank in wanted.split(","):
             distance = _distance(banks, tenant, request, hit)
             by_bank[hit.bank].append({"bank_content_id": _content_id(hit.entry_id), "distance": distance})
     return by_bank
@@ -305,20 +304,6 @@ def _known(banks: Banks, key: BankKey) -> BankRow:
     if row is None:
         raise Refused(HTTPStatus.NOT_FOUND, "unknown-bank", "There is no such bank.")
     return row
-
-
-def _name(name: object) -> str:
-    if not isinstance(name, str) or not BANK_NAME.match(name) or len(name) > 256:
-        raise bad("The name of a bank has capital letters, digits and underscores, and begins with no digit.")
-    return name
-
-
-def _enabled(body: dict[str, Any], now: bool) -> bool:
-    """Whether a bank is to be on, by `enabled`, or by `enabled_ratio`: of a share of the requests it is on for all."""
-    try:
-        return float(body["enabled_ratio"]) > 0 if "enabled_ratio" in body else bool(body.get("enabled", now))
-    except (TypeError, ValueError, OverflowError):
-        raise bad("enabled_ratio has to be a number, 0 to 1.") from None
 
 
 def _new_id() -> int:

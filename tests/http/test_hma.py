@@ -41,6 +41,29 @@ def test_a_picture_is_hashed(http: httpx.Client) -> None:
     assert http.post("/h/hash", files={"video": ("a.mp4", b"", "video/mp4")}).status_code == 400
     assert http.post("/h/hash").status_code == 400
     assert http.get("/h/hash", params={"url": "https://127.0.0.1/a.jpg"}).status_code == 400
+    assert http.get("/h/hash").status_code == 400
+
+
+def test_types_of_signals_that_are_not_there_are_refused(http: httpx.Client) -> None:
+    for types in (" pdq, ", "pdq,"):
+        assert set(http.post("/h/hash", files=photo(jpeg(PHOTO)), params={"types": types}).json()) == {"pdq"}
+    assert set(http.post("/m/lookup", files=photo(jpeg(PHOTO)), params={"types": "pdq"}).json()) == {"pdq"}
+    for types in ("", ",", "pdq,md5"):
+        for path in ("/h/hash", "/m/lookup"):
+            assert http.post(path, files=photo(jpeg(PHOTO)), params={"types": types}).status_code == 400
+            by_url = {"types": types, "url": "https://example.org/a.jpg"}
+            assert "signal type" in http.get(path, params=by_url).json()["detail"]
+
+
+def test_what_is_said_to_be_no_picture_is_refused(http: httpx.Client, bank: str) -> None:
+    params = {"url": "https://example.org/a.jpg", "content_type": "video"}
+    for reply in (
+        http.get("/h/hash", params=params),
+        http.get("/m/lookup", params=params),
+        http.post(f"/c/bank/{bank}/content", params=params),
+    ):
+        assert reply.status_code == 400
+        assert "content type" in reply.json()["detail"]
 
 
 def test_signals_are_compared(http: httpx.Client) -> None:
@@ -75,17 +98,30 @@ def test_banks_are_created_listed_turned_off_and_deleted(http: httpx.Client, ban
     assert http.get(f"/c/bank/{bank}").json() == on
     assert on in http.get("/c/banks").json()
     assert http.post("/c/banks", json={"name": bank}).status_code == 403
-    for name in ("01_TEST_BANK", "my_test_bank", "", None):
+    for name in ("01_TEST_BANK", "my_test_bank", "", "BANK\n", "B" * 257):
         assert http.post("/c/banks", json={"name": name}).status_code == 400
+    for body in ({}, {"name": None}, {"name": "BANK", "enabled": "perhaps"}):
+        assert http.post("/c/banks", json=body).status_code == 422
     assert http.put(f"/c/bank/{bank}", json={"enabled": False}).json()["matching_enabled_ratio"] == 0
     assert http.get(f"/c/bank/{bank}").json()["matching_enabled_ratio"] == 0
     assert http.put(f"/c/bank/{bank}", json={"enabled_ratio": 1.0}).status_code == 200
-    assert http.put(f"/c/bank/{bank}", json={"enabled_ratio": 10**400}).status_code == 400
+    for ratio in ("much", 10**400):
+        assert http.put(f"/c/bank/{bank}", json={"enabled_ratio": ratio}).status_code == 422
     assert http.put(f"/c/bank/{bank}", json={"name": "1_invalid_name"}).status_code == 400
     for _ in range(2):  # one that is not there as well
         assert http.delete(f"/c/bank/{bank}").status_code == 200
     assert http.get(f"/c/bank/{bank}").status_code == 404
     assert http.put(f"/c/bank/{bank}", json={"enabled": True}).status_code == 404
+
+
+def test_null_is_the_same_as_left_out(http: httpx.Client, bank: str) -> None:
+    unknown = {"enabled": None, "enabled_ratio": None}
+    for enabled in (True, False):
+        assert http.put(f"/c/bank/{bank}", json={"enabled": enabled}).status_code == 200
+        for body in (unknown, {"name": None}, {}):
+            assert http.put(f"/c/bank/{bank}", json=body).json()["matching_enabled_ratio"] == float(enabled)
+    created = http.post("/c/banks", json={"name": f"{bank}_2", **unknown})
+    assert (created.status_code, created.json()["matching_enabled_ratio"]) == (201, 1.0)
 
 
 def test_a_banked_picture_is_found_by_each_way_to_look_up(http: httpx.Client, bank: str) -> None:
@@ -103,6 +139,8 @@ def test_a_banked_picture_is_found_by_each_way_to_look_up(http: httpx.Client, ba
     assert [match["bank_content_id"] for match in by_picture["seenit"][bank]] == [content_id]
     assert bank not in http.post("/m/lookup", files=photo(STRANGER)).json()["seenit"]
     assert http.post("/m/lookup", files=photo(COPY), params={"banks": "ANOTHER"}).json()["seenit"] == {}
+    for banks in ("", f"ANOTHER,{bank}"):  # none is the same as all
+        assert bank in http.post("/m/lookup", files=photo(COPY), params={"banks": banks}).json()["seenit"]
     assert http.get(f"/c/bank/{bank}/content/{content_id}").json()["bank"]["name"] == bank
     assert http.delete(f"/c/bank/{bank}/content/{content_id}").json() == {"deleted": 1}
     assert http.delete(f"/c/bank/{bank}/content/{content_id}").json() == {"deleted": 0}
