@@ -23,7 +23,9 @@ from consumer.http.hma_requests import (
     BankUpdate,
     bad,
     check_name,
+    check_note,
     photo_address,
+    read_content,
     read_photo,
     signal_types,
 )
@@ -34,6 +36,7 @@ from consumer.http.signals import SIGNAL_TYPES, check_pdq, compare_pdq, decode_s
 from consumer.moderation.banks import BankDefined, BankEntry, BankKey, EntryKey
 from consumer.moderation.candidates import BankRequest
 from consumer.moderation.matching import Banks
+from consumer.moderation.shelf import Entry
 from consumer.moderation.store import BankRow
 from consumer.verdicts import BankHit
 from consumer.verification.pair import verify_pair
@@ -42,6 +45,8 @@ router = APIRouter(tags=["hma"])
 
 # Content ids are numbers that JavaScript can hold.
 MAX_CONTENT_ID = 2**53 - 1
+# As the time until which content is disabled; 0 would be for ever.
+ENABLED = 1
 
 Url = Annotated[str | None, Query(max_length=8192)]
 Types = Annotated[str | None, Query(description="Signal types, by commas.")]
@@ -188,12 +193,13 @@ async def add_content(
     """Add the picture at `url`, or in the form field `photo`, to a bank."""
     key, banks = bank_key(caller, None, name), await read_banks(parts)
     _known(banks, key)
-    named = photo_address(url, content_type) if url else await read_photo(request)
+    named, note = await read_content(request, url, content_type)
     check_address(caller, url, parts.settings.fetch.networks)
     signals = await _hash(parts, caller, named)
     content_id = _new_id()
+    fields = {"bank": name, "entry_id": str(content_id), "tenant": key.tenant, "note": note}
     picture = {"url": named.url} if isinstance(named, PictureAddress) else {"data_base64": named.data}
-    entry = BankEntry.model_validate({"bank": name, "entry_id": str(content_id), "tenant": key.tenant, **picture})
+    entry = BankEntry.model_validate({**fields, **picture})
     await change(parts, caller, entry)
     return {"id": content_id, "signals": signals}
 
@@ -209,20 +215,29 @@ async def add_signal(name: str, body: dict[str, Any], parts: ThePart, caller: Re
         pdq = check_pdq(body["pdq"])
     except ValueError as error:
         raise bad(f"pdq: {error}.") from None
-    content_id = _new_id()
-    await change(parts, caller, BankEntry(bank=name, entry_id=str(content_id), tenant=key.tenant, pdq=pdq))
+    content_id, note = _new_id(), check_note(body.get("note"))
+    await change(parts, caller, BankEntry(bank=name, entry_id=str(content_id), tenant=key.tenant, pdq=pdq, note=note))
     return {"id": content_id, "signals": {"pdq": pdq}}
 
 
 @router.get("/c/bank/{name}/content/{content_id}", operation_id="hmaGetContent", summary="An entry of a bank")
-async def get_content(name: str, content_id: int, parts: ThePart, caller: Reader) -> dict[str, Any]:
-    """Describe an entry of a bank."""
+async def get_content(
+    name: str, content_id: int, parts: ThePart, caller: Reader, include_signals: bool = False
+) -> dict[str, Any]:
+    """Describe an entry of a bank; only of one that is a hash it is known which signals it has."""
     key, banks = bank_key(caller, None, name), await read_banks(parts)
     row = _known(banks, key)
     entry = _entry(banks, key, content_id)
     if entry is None:
         raise Refused(HTTPStatus.NOT_FOUND, "unknown-content", "There is no such content in this bank.")
-    return {"id": content_id, "disable_until_ts": 0, "original_media_uri": None, "bank": _bank(name, row)}
+    signals = {"signals": {"pdq": entry.row.pdq}} if include_signals and entry.row.pdq is not None else {}
+    return {
+        "id": content_id,
+        "disable_until_ts": ENABLED,
+        "original_media_uri": None,
+        "bank": _bank(name, row),
+        **signals,
+    }
 
 
 @router.delete("/c/bank/{name}/content/{content_id}", operation_id="hmaDeleteContent", summary="Remove an entry")
@@ -232,7 +247,7 @@ async def delete_content(name: str, content_id: int, parts: ThePart, caller: Rev
     _known(banks, key)
     entry = _entry(banks, key, content_id)
     if entry is not None:
-        await remove(parts, caller, entry)
+        await remove(parts, caller, entry.key)
     return {"deleted": int(entry is not None)}
 
 
@@ -317,5 +332,5 @@ def _content_id(entry_id: str) -> int:
     return int.from_bytes(sha256(entry_id.encode("utf-8", "surrogatepass")).digest()[:6])
 
 
-def _entry(banks: Banks, key: BankKey, content_id: int) -> EntryKey | None:
-    return next((each.key for each in banks.entries(key) if _content_id(each.key.entry_id) == content_id), None)
+def _entry(banks: Banks, key: BankKey, content_id: int) -> Entry | None:
+    return next((each for each in banks.entries(key) if _content_id(each.key.entry_id) == content_id), None)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Container
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from fastapi import Request
 from pydantic import BaseModel, Field
@@ -15,7 +15,7 @@ from consumer.http.signals import SIGNAL_TYPES
 
 PHOTO = "photo"
 BANK_NAME = re.compile("[A-Z_][A-Z0-9_]*")
-MAX_NAME_LENGTH = 256
+MAX_NAME_LENGTH, MAX_NOTE_LENGTH = 256, 255
 
 
 def bad(detail: str) -> Refused:
@@ -43,11 +43,27 @@ class BankCreation(BankUpdate):
     name: str
 
 
+class Content(NamedTuple):
+    """A picture for a bank, or its address, and what is noted of it."""
+
+    picture: PictureFile | PictureAddress
+    note: str | None
+
+
 def check_name(name: str) -> str:
     """Return the name of a bank. Raises Refused."""
     if not BANK_NAME.fullmatch(name) or len(name) > MAX_NAME_LENGTH:
         raise bad("The name of a bank has capital letters, digits and underscores, and begins with no digit.")
     return name
+
+
+def check_note(note: object) -> str | None:
+    """Return what is noted of content, None for nothing. Raises Refused."""
+    if not note:
+        return None
+    if not isinstance(note, str) or len(note) > MAX_NOTE_LENGTH:
+        raise bad(f"A note is a text of at most {MAX_NOTE_LENGTH} characters.")
+    return note
 
 
 def photo_address(url: str, content_type: str | None = None) -> PictureAddress:
@@ -70,10 +86,27 @@ def signal_types(types: str | None) -> Container[str]:
 
 async def read_photo(request: Request) -> PictureFile:
     """Read the picture of a form. Raises Refused."""
+    return (await _read_form(request))[0]
+
+
+async def read_content(request: Request, url: str | None, content_type: str | None) -> Content:
+    """Read the address of a picture, with its note as JSON, or a picture and its note as a form. Raises Refused."""
+    if not url:
+        return Content(*await _read_form(request))
+    body = None
+    if content_type_of(request) == "application/json":
+        try:
+            body = await request.json()
+        except (ValueError, RecursionError):
+            raise bad("The body is not JSON.") from None
+    return Content(photo_address(url, content_type), check_note(body.get("note")) if isinstance(body, dict) else None)
+
+
+async def _read_form(request: Request) -> tuple[PictureFile, str | None]:
     if content_type_of(request) != "multipart/form-data":
         raise bad(f"Send the picture as the form field {PHOTO!r}, or its address as url.")
     async with read_parts(request, 1) as form:
         part = form.get(PHOTO)
         if not isinstance(part, UploadFile):
             raise bad(f"Send the picture as the form field {PHOTO!r}; there are no other content types.")
-        return PictureFile(await part.read(), None)
+        return PictureFile(await part.read(), None), check_note(form.get("note"))

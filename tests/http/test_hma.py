@@ -1,5 +1,6 @@
 """HMA's routes as its clients use them: what they send, and what they rely on in the answers."""
 
+import json
 import uuid
 
 import httpx
@@ -9,6 +10,7 @@ from skimage import data
 
 from tests.http.pictures import PHOTO, jpeg
 from tests.processes import until
+from tests.service_fixtures import Service
 
 COPY = jpeg(PHOTO.resize((300, 300)), 60)
 STRANGER = jpeg(Image.fromarray(data.coffee()))
@@ -141,7 +143,13 @@ def test_a_banked_picture_is_found_by_each_way_to_look_up(http: httpx.Client, ba
     assert http.post("/m/lookup", files=photo(COPY), params={"banks": "ANOTHER"}).json()["seenit"] == {}
     for banks in ("", f"ANOTHER,{bank}"):  # none is the same as all
         assert bank in http.post("/m/lookup", files=photo(COPY), params={"banks": banks}).json()["seenit"]
-    assert http.get(f"/c/bank/{bank}/content/{content_id}").json()["bank"]["name"] == bank
+    described = http.get(f"/c/bank/{bank}/content/{content_id}", params={"include_signals": "true"}).json()
+    assert described == {
+        "id": content_id,
+        "disable_until_ts": 1,  # 0 would be that it is disabled
+        "original_media_uri": None,
+        "bank": {"name": bank, "matching_enabled_ratio": 1.0},
+    }
     assert http.delete(f"/c/bank/{bank}/content/{content_id}").json() == {"deleted": 1}
     assert http.delete(f"/c/bank/{bank}/content/{content_id}").json() == {"deleted": 0}
     assert http.get(f"/c/bank/{bank}/content/{content_id}").status_code == 404
@@ -153,6 +161,9 @@ def test_a_banked_pdq_hash_is_found(http: httpx.Client, bank: str) -> None:
     assert added.status_code == 200, added.text
     found = http.get("/m/lookup", params={"signal": OTHER, "signal_type": "pdq"}).json()
     assert found[bank] == [{"bank_content_id": added.json()["id"], "distance": "9"}]
+    content = f"/c/bank/{bank}/content/{added.json()['id']}"
+    assert http.get(content, params={"include_signals": "true"}).json()["signals"] == {"pdq": ONE}
+    assert "signals" not in http.get(content).json()
     assert http.post(f"/c/bank/{bank}/signal", json={"pdq": "banana"}).status_code == 400
     assert http.post(f"/c/bank/{bank}/signal", json={"md5": ONE}).status_code == 400
 
@@ -160,3 +171,25 @@ def test_a_banked_pdq_hash_is_found(http: httpx.Client, bank: str) -> None:
 @pytest.mark.parametrize("params", [{}, {"signal": ONE}, {"signal": ONE, "signal_type": "md5"}, {"signal_type": "pdq"}])
 def test_half_a_look_up_is_a_bad_request(http: httpx.Client, params: dict[str, str]) -> None:
     assert http.get("/m/lookup", params=params).status_code == 400
+
+
+def test_notes_stand_with_the_entries(http: httpx.Client, uploads: Service, bank: str) -> None:
+    path, note = f"/c/bank/{bank}", f"seen in {bank}"
+    assert http.post(f"{path}/signal", json={"pdq": ONE, "note": f"{note} 1"}).status_code == 200
+    assert http.post(f"{path}/content", files=photo(COPY), data={"note": f"{note} 2"}).status_code == 200
+    messages = uploads.messages(uploads.kafka.banks_topic, 1000, 5)
+    values = {message.key(): message.value() or b"{}" for message in messages}
+    notes = {json.loads(value).get("note") for key, value in values.items() if key.startswith(b'["entry"')}
+    assert notes >= {f"{note} 1", f"{note} 2"}
+
+
+@pytest.mark.parametrize("note", ["x" * 256, 5], ids=["too long", "no text"])
+def test_what_is_no_note_is_a_bad_request(http: httpx.Client, bank: str, note: object) -> None:
+    url = {"url": "https://example.org/a.jpg"}
+    for reply in (
+        http.post(f"/c/bank/{bank}/signal", json={"pdq": ONE, "note": note}),
+        http.post(f"/c/bank/{bank}/content", params=url, json={"note": note}),
+        http.post(f"/c/bank/{bank}/content", files=photo(COPY), data={"note": str(note) * 256}),
+    ):
+        assert reply.status_code == 400
+        assert "note" in reply.json()["detail"]
