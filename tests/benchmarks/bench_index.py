@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from consumer.window.backends import EFFORTS
 from consumer.window.index import Hit, Query, SearchParams, VectorIndex
+from consumer.window.inverted_lists import Effort
 from consumer.window.large_index import LargeIndex
 from consumer.window.records import IndexRow, IndexRows, Position
 from triton_models.training.codebooks import mixtures
@@ -30,8 +31,12 @@ Float32 = NDArray[np.float32]
 # Finds the rows near each query, nearest first; and the time that does not count.
 Search = Callable[[NDArray[np.float16]], tuple[list[list[int]], float]]
 
-BATCH, SEEN, NEAREST, RETENTION_MS = 32, 8, 32, 10**9
+BATCH, SEEN, NEAREST, RETENTION_MS = 32, 8, 16, 10**9
 MODEL = model_of(MODEL_FOLDER / CONFIGS[0])
+# What was not chosen.
+OTHER_EFFORTS = {
+    f"{share} of the lists, best {best}": Effort(share, best) for share, best in ((0.8, 500), (0.4, 500), (0.3, 300))
+}
 PARAMS = SearchParams(MODEL.match_radius_l2, MODEL.threshold_l2, NEAREST)
 
 
@@ -170,7 +175,7 @@ def main() -> None:
     base = float(np.median(measure(product, batches[:8])[0]))
     exact = report("float32 product", product, "1024")
     assert MODEL.codebooks is not None
-    for name, effort in EFFORTS.items():
+    for name, effort in (EFFORTS | OTHER_EFFORTS).items():
         index = LargeIndex(MODEL.codebooks, PARAMS, RETENTION_MS, effort)
         fill(index, rows)
         report(f"large index, {name}", by_window_index(index, rows), f"{index.nbytes / len(rows):.0f}")
