@@ -10,7 +10,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from consumer.events import NAME_LENGTH
 from consumer.http.page.desk import Desk, TheDesk, TheVisitor
-from consumer.http.page.rendering import render, render_text
+from consumer.http.page.rendering import render, render_blocks
 from consumer.http.problems import Refused
 
 router = APIRouter(include_in_schema=False)
@@ -30,19 +30,23 @@ async def now(request: Request, desk: TheDesk, visitor: TheVisitor) -> Response:
 
 @router.get("/now/events")
 async def events(request: Request, desk: TheDesk, visitor: TheVisitor) -> StreamingResponse:
-    """Send what happens, each second. Raises Refused when too many look."""
+    """Send each part of the page that has changed, each second. Raises Refused when too many look."""
     if desk.streams >= MAX_STREAMS:
         raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "Too many look at this page.", retry_after_s=EVERY_S)
 
     async def stream() -> AsyncIterator[str]:
         desk.streams += 1
+        shown: dict[str, str] = {}
         try:
             for _ in range(int(STREAM_S / EVERY_S)):
                 await asyncio.sleep(EVERY_S)
                 if desk.is_closing or await request.is_disconnected():
                     return
-                html = render_text("_now.html", **await _context(desk, visitor.tenant))
-                yield "event: now\n" + "".join(f"data: {line}\n" for line in html.splitlines()) + "\n"
+                parts = render_blocks("_now.html", **await _context(desk, visitor.tenant))
+                for name, html in parts.items():
+                    if shown.get(name) != html:
+                        yield f"event: {name}\n" + "".join(f"data: {line}\n" for line in html.splitlines()) + "\n"
+                shown = parts
         finally:
             desk.streams -= 1
 

@@ -4,6 +4,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from hashlib import sha256
 from importlib.resources import files
 from typing import Any
 from urllib.parse import urlencode
@@ -39,6 +40,11 @@ def _moment(time: datetime) -> str:
     return time.astimezone(UTC).strftime("%H:%M:%S" if time.date() == datetime.now(UTC).date() else "%Y-%m-%d %H:%M")
 
 
+def _element_id(text: str) -> str:
+    """Name an element after any text, so that the name can stand in a selector."""
+    return f"of-{sha256(text.encode()).hexdigest()[:16]}"
+
+
 def _new_environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("consumer.http.page"),
@@ -48,7 +54,7 @@ def _new_environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(t=TEXTS, pages=PAGES)
-    environment.filters.update(fill=_fill, moment=_moment)
+    environment.filters.update(fill=_fill, moment=_moment, element_id=_element_id)
     return environment
 
 
@@ -78,6 +84,7 @@ def render(request: Request, template: str, visitor: Visitor | None, status: int
     return response
 
 
-def render_text(template: str, **context: Any) -> str:
-    """Render a part of a page that is the same for all visitors."""
-    return _templates.get_template(template).render(**context)
+def render_blocks(template: str, **context: Any) -> dict[str, str]:
+    """Render each block of a template by itself, the same for all visitors."""
+    loaded = _templates.get_template(template)
+    return {name: "".join(block(loaded.new_context(context))) for name, block in loaded.blocks.items()}

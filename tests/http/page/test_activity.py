@@ -112,20 +112,43 @@ def test_so_many_are_sent_events_at_once_and_no_more(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(now, "MAX_STREAMS", 2)
     monkeypatch.setattr(now, "EVERY_S", 0.001)
     monkeypatch.setattr(now, "_context", context)
-    monkeypatch.setattr(now, "render_text", lambda *_: "text")
+    monkeypatch.setattr(now, "render_blocks", lambda *_: {"part": "text"})
     desk = cast(Desk, SimpleNamespace(streams=0, is_closing=False))
     request, visitor = cast(Request, SimpleNamespace(is_disconnected=connected)), Mock(tenant="default")
 
     async def look() -> None:
         streams = [(await now.events(request, desk, visitor)).body_iterator for _ in range(2)]
         for stream in streams:
-            assert await anext(aiter(stream)) == "event: now\ndata: text\n\n"
+            assert await anext(aiter(stream)) == "event: part\ndata: text\n\n"
         with pytest.raises(Refused, match="503"):
             await now.events(request, desk, visitor)
         await cast(AsyncGenerator[str], streams[0]).aclose()
         await now.events(request, desk, visitor)
 
     asyncio.run(look())
+
+
+def test_what_has_not_changed_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def context(*_: object) -> dict[str, object]:
+        return {}
+
+    async def connected() -> bool:
+        return False
+
+    rendered = iter(({"a": "1", "b": "2"}, {"a": "1", "b": "3"}, {"a": "1", "b": "3"}, {"a": "4", "b": "3"}))
+    monkeypatch.setattr(now, "EVERY_S", 0.001)
+    monkeypatch.setattr(now, "STREAM_S", 0.004)
+    monkeypatch.setattr(now, "_context", context)
+    monkeypatch.setattr(now, "render_blocks", lambda *_: next(rendered))
+    desk = cast(Desk, SimpleNamespace(streams=0, is_closing=False))
+    request = cast(Request, SimpleNamespace(is_disconnected=connected))
+
+    async def look() -> list[object]:
+        return [each async for each in (await now.events(request, desk, Mock(tenant="default"))).body_iterator]
+
+    assert asyncio.run(look()) == [
+        f"event: {part}\ndata: {text}\n\n" for part, text in (("a", "1"), ("b", "2"), ("b", "3"), ("a", "4"))
+    ]
 
 
 def test_copies_of_copies_are_one_campaign_in_whatever_order_they_come() -> None:

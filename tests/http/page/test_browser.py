@@ -100,15 +100,6 @@ def test_what_is_no_picture_is_refused_with_the_reason(
     expect(page.get_by_role("alert").first).to_contain_text("no picture of a known format")
 
 
-def test_now_is_live(site: Site, page: Page) -> None:
-    page.goto(address(site, "now"))
-    expect(page.get_by_text("Kafka: works")).to_be_visible()
-    site.service.picture("while somebody looks", jpeg(PHOTO))
-    expect(page.get_by_role("link", name="Look at while somebody looks")).to_be_visible()
-    page.get_by_role("link", name="Look at while somebody looks").click()
-    expect(page.get_by_role("heading", name="Is this the same picture?")).to_be_visible()
-
-
 def test_stored_scripts_are_shown_as_text(site: Site, page: Page) -> None:
     for name in ("now", "review?campaign=" + "astronaut.png", "campaigns"):
         page.goto(address(site, name))

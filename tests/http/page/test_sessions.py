@@ -128,7 +128,7 @@ def test_who_looks_at_the_page_does_not_hold_up_the_end_of_the_process(site: Sit
         address = f"http://127.0.0.1:{server.ports[0]}/now/events"
         with httpx.stream("GET", address, timeout=30, trust_env=False) as stream:
             lines = stream.iter_lines()  # the stream ends with it
-            assert next(lines) == "event: now"
+            assert next(lines) == "event: tiles"
             began_s = time.monotonic()
             server.stop(timeout_s=30)
     assert time.monotonic() - began_s < STOP_TIMEOUT_S
