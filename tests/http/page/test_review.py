@@ -214,20 +214,51 @@ def test_captions_cover_nothing_and_pictures_grow(site: Site, browser: Browser, 
         before = page.evaluate(BOXES)[0][2]
         page.keyboard.press("z")
         settle(page, f"{BOXES}[0][2] > {before} * 1.3")
-        earlier, later = page.evaluate(BOXES)
-        assert later[1] >= earlier[1] + earlier[3]  # wide ones stand one below the other
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert all(bottom <= top + 0.5 for bottom, top in tops())
         page.keyboard.press("v")
         assert all(bottom <= top + 0.5 for bottom, top in tops())
 
 
-def test_nothing_moves_when_something_is_said(site: Site, page: Page) -> None:
-    upload_copies(site, page, "steady", 2)
-    before = page.locator(".decisions").bounding_box()
-    page.keyboard.press("t")
-    press(page, "r", "You said that copy 2 is no copy of first.")
-    assert page.locator(".decisions").bounding_box() == before
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844), (640, 400)], ids=["desk", "phone", "zoom 200%"])
+@pytest.mark.parametrize("name", ["coffee.png", "tall"])
+def test_large_pictures_are_seen_whole_at_once(
+    site: Site, browser: Browser, name: str, width: int, height: int
+) -> None:
+    with window(browser, width, height) as page:
+        page.goto(address(site, f"review?campaign={name}"))
+        settle(page, LOADED)
+        for key in "zv":  # beside or above each other, and upon each other
+            page.keyboard.press(key)
+            page.wait_for_timeout(100)
+            for view in page.locator(".view").all():
+                box = view.bounding_box()
+                assert box is not None
+                assert 0 <= box["y"] <= height - box["height"]
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)], ids=["desk", "phone"])
+def test_nothing_moves_when_something_is_said(site: Site, browser: Browser, width: int, height: int) -> None:
+    with window(browser, width, height) as page:
+        tenant = f"steady {width}"
+        first, *copies = (f"a-picture-with-a-name-of-several-words-{number}.jpg" for number in range(3))
+        for number, name in enumerate((first, *copies)):
+            site.upload(tenant, name, jpeg(PHOTO.crop((0, 0, 512 - number, 512)), 80))
+        open_campaign(site, page, tenant, 3)
+        settle(page, LOADED)
+        places = "[...document.querySelectorAll('.decisions, #case')].map((each) => each.getBoundingClientRect().top)"
+        before = page.evaluate(places)
+        page.keyboard.press("t")
+        press(page, "r", f"You said that {copies[1]} is no copy of {first}.")
+        assert page.evaluate(places) == before
+        # Whatever is focused, or stands at the end, can be seen beside what was said.
+        said = page.locator("#said").bounding_box()
+        assert said is not None
+        for control in page.locator("#case :is(a, button, input:not([type=hidden])):visible").all():
+            control.focus()
+            box = control.bounding_box()
+            assert box is not None
+            assert box["y"] + box["height"] <= said["y"] or box["y"] >= said["y"] + said["height"]
 
 
 def test_an_entry_made_by_a_decision_is_listed_by_its_picture(site: Site, page: Page) -> None:

@@ -8,19 +8,16 @@ function lay(figure) {
   const edit = figure.dataset.edit && JSON.parse(figure.dataset.edit);
   const stage = figure.querySelector(".stage");
   const [earlier, later] = figure.querySelectorAll(".sheet");
-  const image = earlier.querySelector("img");
-  if (image && image.naturalWidth) {
-    const aspect = image.naturalWidth / image.naturalHeight;
-    stage.style.setProperty("--aspect", aspect);
-    stage.classList.toggle("wide", aspect > 1.3);
+  later.style.cssText = "";
+  for (const sheet of [later, earlier]) {
+    const image = sheet.querySelector("img");
+    if (!image?.naturalWidth) continue;
+    for (const each of [sheet, stage]) each.style.setProperty("--aspect", image.naturalWidth / image.naturalHeight);
   }
   if (!edit) return;
-  const upload = later.querySelector("img");
   place(earlier.querySelector(".box"), edit.match);
   place(later.querySelector(".box"), edit.upload);
-  if (!upload) return;
-  later.style.cssText = "";
-  if (!figure.classList.contains("laid")) return;
+  if (!later.querySelector("img") || !figure.classList.contains("laid")) return;
   const match = edit.match, box = edit.upload;
   const turned = Math.abs(Math.sin((edit.turn * Math.PI) / 180)) > 0.7;
   let width = (match.right - match.left) / (box.right - box.left);
@@ -98,6 +95,7 @@ document.addEventListener("click", (event) => {
   turn(figure, name, isOn);
   if (KEPT.includes(name)) sessionStorage.setItem(name, isOn ? "on" : "");
   lay(figure);
+  if (figure.matches(".large") && ["laid", "large"].includes(name)) figure.querySelector(".stage").scrollIntoView({ block: "nearest" });
 });
 
 document.addEventListener("change", (event) => {
