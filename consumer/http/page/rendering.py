@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from consumer.http.access import ANYBODY
 from consumer.http.page.sessions import Visitor
 
 HEADERS: Mapping[str, str] = {
@@ -53,7 +54,7 @@ def _new_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(t=TEXTS, pages=PAGES)
+    environment.globals.update(t=TEXTS, pages=PAGES, anybody=ANYBODY.name)
     environment.filters.update(fill=_fill, moment=_moment, element_id=_element_id)
     return environment
 

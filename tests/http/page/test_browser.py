@@ -28,6 +28,7 @@ from tests.http.page.conftest import (
 from tests.http.pictures import PHOTO, jpeg
 
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
+MAY_BE_WRONG = TEXTS["try"]["may_be_wrong"]
 MAX_WEIGHT_BYTES, MAX_PAINT_MS = 150_000, 1000
 
 
@@ -72,7 +73,8 @@ def test_two_versions_are_laid_upon_each_other(site: Site, page: Page, pictures:
     page.set_input_files("[name=first]", pictures("a.jpg", jpeg(PHOTO)))
     page.set_input_files("[name=second]", pictures("b.jpg", jpeg(PHOTO.crop((60, 20, 470, 400)), 60)))
     page.get_by_role("button", name="Compare").click()
-    expect(page.get_by_role("heading", name="A copy: both show the same picture.")).to_be_visible()
+    expect(page.get_by_role("heading", name="Seenit takes these for the same picture.")).to_be_visible()
+    expect(page.get_by_text(MAY_BE_WRONG)).to_be_visible()
     settle(page, LOADED)
     first, second = page.evaluate(BOXES)
     assert first[2] > 100
@@ -83,11 +85,21 @@ def test_two_versions_are_laid_upon_each_other(site: Site, page: Page, pictures:
     assert second == pytest.approx(first, abs=3)  # both boxes lie upon each other, and so do the pictures
 
 
+def test_that_files_are_the_same_is_no_opinion(site: Site, page: Page, pictures: Callable[[str, bytes], str]) -> None:
+    page.goto(address(site, "try"))
+    for name in ("first", "second"):
+        page.set_input_files(f"[name={name}]", pictures(f"{name}.jpg", jpeg(PHOTO)))
+    page.get_by_role("button", name="Compare").click()
+    expect(page.get_by_role("heading", name="The same file, byte for byte.")).to_be_visible()
+    expect(page.get_by_text(MAY_BE_WRONG)).to_have_count(0)
+
+
 def test_one_picture_is_looked_up(site: Site, page: Page, pictures: Callable[[str, bytes], str]) -> None:
     page.goto(address(site, "try"))
     page.set_input_files("[name=first]", pictures("a.jpg", jpeg(PHOTO.crop((20, 20, 480, 490)), 60)))
     page.get_by_role("button", name="Compare").click()
-    expect(page.get_by_role("heading", name="Uploaded before.")).to_be_visible()
+    expect(page.get_by_role("heading", name="Seenit takes this for a picture uploaded before.")).to_be_visible()
+    expect(page.get_by_text(MAY_BE_WRONG)).to_be_visible()
     settle(page, LOADED)
     expect(page.locator("#result h3").first).to_contain_text("astronaut")
 
@@ -114,7 +126,9 @@ def test_stored_scripts_are_shown_as_text(site: Site, page: Page) -> None:
     expect(page.locator("#said")).to_contain_text(f"Added to the bank {HOSTILE_ID}, which blocks.")
     expect(page.locator("#said")).to_contain_text(f"Note: “{HOSTILE_ID}”")
     page.goto(address(site, "campaigns"))
-    expect(page.get_by_text(f"same. Added to the bank {HOSTILE_ID}, which blocks.")).to_be_visible()
+    expect(
+        page.get_by_text(f"same, by somebody not signed in. Added to the bank {HOSTILE_ID}, which blocks.")
+    ).to_be_visible()
     assert page.title().endswith("Seenit")
 
 
@@ -393,7 +407,7 @@ def test_undo_takes_a_decision_back(site: Site, page: Page) -> None:
     open_campaign(site, page, "undone", 7)
     press(page, "c", f"You said that copy 6 is a copy of first. {others}")
     open_campaign(site, page, "undone", 7)
-    expect(page.locator("#said")).to_contain_text("anybody decided at")
+    expect(page.locator("#said")).to_contain_text("UTC by somebody not signed in: same.")
     expect(page.locator(".next strong")).to_have_text("1 of 1 decided")
     press(page, "u", "Taken back: copy 6 is to be decided again.")
     expect(page.get_by_role("button", name="Undo")).to_have_count(0)

@@ -59,7 +59,7 @@ def test_from_the_printed_address_to_a_match_with_its_boxes(
     page.get_by_label("A picture", exact=True).set_input_files(first)
     page.get_by_label("Another version of it").set_input_files(second)
     page.get_by_role("button", name="Compare").click()
-    expect(page.get_by_role("heading", name="A copy: both show the same picture.")).to_be_visible()
+    expect(page.get_by_role("heading", name="Seenit takes these for the same picture.")).to_be_visible()
     settle(page, LOADED)
     page.keyboard.press("v")
     one, other = page.evaluate(BOXES)

@@ -77,7 +77,7 @@ def test_each_copy_is_shown_with_its_own_match_and_decided_alone(site: Site, pag
     ]
     # Each decision is shown with its copy, and taken back with it alone.
     page.goto(f"{address(site, 'review')}?tenant=several&image_id=copy 3")
-    expect(page.locator("#said")).to_contain_text("UTC: same.")
+    expect(page.locator("#said")).to_contain_text("UTC by somebody not signed in: same.")
     press(page, "u", "Taken back: copy 3 is to be decided again.")
     expect(page.locator(".next strong")).to_have_text("0 of 1 decided")
     assert page.evaluate(SHOWN) == ["first", "copy 3"]
