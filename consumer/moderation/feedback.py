@@ -31,7 +31,7 @@ from consumer.kafka.messages import OutgoingMessage, event_message
 from consumer.kafka.publisher import Publisher
 from consumer.moderation.banks import BANK_ENTRY, NOTE_LENGTH, BankEntry, EntryKey, encode_key, removal_message
 from consumer.moderation.decisions import Decision, decision_key, decision_message, withdrawal_message
-from consumer.moderation.pictures import KnownPictures, Pair
+from consumer.moderation.pictures import KnownPictures, Pair, for_bank
 from consumer.notifications import to_time
 from consumer.parse import identity_of, refusal
 from consumer.settings import KafkaSettings
@@ -184,10 +184,10 @@ class FeedbackWorker:
         return withdrawal_message(self._settings.decisions_topic, key)
 
     def _bank_entry(self, feedback: MatchFeedback, pair: Pair, time: datetime) -> OutgoingMessage:
-        """The entry of a bank for a confirmed match: the upload, or its original where the upload is not stored."""
+        """The entry of a bank for a confirmed match."""
         if not self._settings.banks_topic:
             raise Unprocessable("malformed-event", "to_bank: this service has no banks (SEENIT_KAFKA_BANKS_TOPIC)")
-        stored = next((each.image_id for each in (pair.image, pair.match) if each.is_stored), None)
+        stored = for_bank(pair.image, pair.match)
         if stored is None:
             raise Unprocessable("unknown-picture", "to_bank: neither picture is in the window any more")
         bank, tenant = feedback.to_bank or "", feedback.tenant
@@ -197,9 +197,9 @@ class FeedbackWorker:
                 f"to_bank: the bank {cut(bank, 80)!r} is for all tenants, and feedback is one tenant's: name a bank of "
                 f"{cut(tenant, 80)!r}, or let who keeps that bank add the picture to it",
             )
-        key = _entry_key(tenant, bank, stored)
+        key = _entry_key(tenant, bank, stored.image_id)
         note = None if feedback.note is None else cut(feedback.note, NOTE_LENGTH - 1)
-        entry = BankEntry(**key._asdict(), image_id=stored, note=note, source="feedback")
+        entry = BankEntry(**key._asdict(), image_id=stored.image_id, note=note, source="feedback")
         return event_message(
             self._settings.banks_topic, BANK_ENTRY, entry.entry_id, encode_key(key).decode(), time, entry
         )

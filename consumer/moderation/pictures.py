@@ -41,6 +41,11 @@ class Pair(NamedTuple):
         return self.image.is_deleted or self.match.is_deleted
 
 
+def for_bank(image: KnownPicture, match: KnownPicture) -> KnownPicture | None:
+    """The picture that a bank gets of a match: the upload, or its original where the upload is not stored."""
+    return next((each for each in (image, match) if each.is_stored), None)
+
+
 class KnownPictures:
     """Looks pictures up. Raises Unavailable("redis", ...), also while a window is being recovered."""
 

@@ -22,6 +22,7 @@ from consumer.http.page.sessions import Visitor
 from consumer.http.page.standing import Standing, standing_of
 from consumer.http.parts import Parts, ThePart
 from consumer.http.problems import Refused
+from consumer.moderation.pictures import KnownPictures, for_bank
 from consumer.verdicts import BankKind, Verdict
 
 router = APIRouter(include_in_schema=False)
@@ -72,6 +73,7 @@ async def decide(
     decision = Decision(
         "reject" if choice == "reject" else "confirm", visitor.caller.name, datetime.now(UTC), to_bank, note or None
     )
+    added = None if to_bank is None else await asyncio.to_thread(_picture_to_add, parts, visitor.tenant, shown)
     # One picture of a campaign is enough for a bank.
     others = decision._replace(to_bank=None)
     pairs = dict.fromkeys(pair_of(each) for each in ([shown, *decided.copies] if together else [shown]))
@@ -81,8 +83,9 @@ async def decide(
     left = standing_of(decided, desk.decisions).open
     following = (decided.id, left[0].image_id, "") if left and not together else ("", "", decided.id)
     context = await asyncio.to_thread(_context, desk, parts, visitor, *following)
-    context |= {"done": decision, "done_copy": shown, "done_others": len(pairs) - 1, "undoable": (decided, shown)}
-    return _answer(request, visitor, context | {"skipped": False, "bank": bank, "allow_bank": allow_bank})
+    context |= {"done": decision, "done_copy": shown, "done_others": len(pairs) - 1, "added": added}
+    context |= {"undoable": (decided, shown, len(pairs)), "skipped": False, "bank": bank, "allow_bank": allow_bank}
+    return _answer(request, visitor, context)
 
 
 @router.post("/review/undo", dependencies=[Depends(check_form)])
@@ -92,16 +95,14 @@ async def undo(
     """Take back the decision about a copy, with all that was decided together with it, and show it again."""
     topic, decided, shown = _decidable(desk, parts, visitor, campaign, image_id)
     [decision], now = desk.decisions.about(visitor.tenant, [pair_of(shown)]), datetime.now(UTC)
-    # Copies that were decided on too may have been too many to be shown since.
     withdrawn = [
         (pair, Decision("withdraw", visitor.caller.name, now, each.to_bank))
-        for pair, each in ([] if decision is None else desk.decisions.made_with(visitor.tenant, decision))
-        if desk.campaigns.joined(visitor.tenant, pair[0]) is decided
+        for pair, each in ([] if decision is None else _decided_with(desk, decided, decision))
     ]
     await _send(desk, parts, visitor, topic, withdrawn)
     context = await asyncio.to_thread(_context, desk, parts, visitor, campaign, image_id, "")
     if withdrawn:  # and nobody else took it back before
-        context |= {"undone_id": shown.image_id}
+        context |= {"undone": (shown, len(withdrawn))}
     return _answer(request, visitor, context)
 
 
@@ -126,6 +127,21 @@ def _decidable(
     if campaign is None or copy is None:
         raise Refused(HTTPStatus.NOT_FOUND, "unknown-campaign", "This campaign or copy is not known any more.")
     return topic, campaign, copy
+
+
+def _decided_with(desk: Desk, campaign: Campaign, decision: Decision) -> list[tuple[Pair, Decision]]:
+    """All of a campaign that was decided together, also copies that are too many to be shown since."""
+    made = desk.decisions.made_with(campaign.tenant, decision)
+    return [(pair, each) for pair, each in made if desk.campaigns.joined(campaign.tenant, pair[0]) is campaign]
+
+
+def _picture_to_add(parts: Parts, tenant: str, copy: Verdict) -> str:
+    """The image id of the picture that a bank gets of a match. Raises Refused where it can get none, or Unavailable."""
+    pictures = KnownPictures(parts.ready().window)
+    added = for_bank(*(pictures.find(tenant, each) for each in pair_of(copy)))
+    if added is None:
+        raise Refused(HTTPStatus.CONFLICT, "unknown-picture", "Neither picture is in the window any more, to be added.")
+    return added.image_id
 
 
 async def _send(
@@ -161,21 +177,24 @@ def _context(desk: Desk, parts: Parts, visitor: Visitor, campaign_id: str, image
         standing = next((each for each in (*standings[start:], *standings[:start]) if each.open), None)
     decisions = [each.decision.decision for each in standings if each.decision and not each.open]
     banks = _own_banks(desk, visitor)
-    own = [(each.decision.at, each) for each in standings if each.decision and each.decision.by == visitor.caller.name]
-    last = max(own, key=lambda each: each[0])[1] if own else None
-    shown = _shown(desk, standing, image_id)
+    shown = _shown(standing, image_id)
     # What is shown is taken back, or else the visitor's last decision.
-    undoable = (shown["campaign"], shown["decided_copy"]) if shown["decision"] else last and (last.campaign, last.about)
+    made = [(each.campaign, each.about, each.decision) for each in standings if each.decision]
+    own = [each for each in made if each[2].by == visitor.caller.name]
+    last = max(own, key=lambda each: each[2].at, default=None)
+    if shown["decision"]:
+        last = shown["campaign"], shown["decided_copy"], shown["decision"]
     return {
         **shown,
         "decided": len(standings) - len(undecided),
         "total": len(standings),
         "same": decisions.count("confirm"),
         "different": decisions.count("reject"),
-        "undoable": undoable,
+        "undoable": last and (*last[:2], len(_decided_with(desk, last[0], last[2]))),
         "skipped": bool(after),
         "done": None,
-        "undone_id": None,
+        "added": None,
+        "undone": None,
         "key": "",
         "banks": banks,
         "review_banks": [name for name, kind in banks.items() if kind != "allow"],
@@ -187,17 +206,17 @@ def _context(desk: Desk, parts: Parts, visitor: Visitor, campaign_id: str, image
     }
 
 
-def _shown(desk: Desk, standing: Standing | None, image_id: str) -> dict[str, Any]:
+def _shown(standing: Standing | None, image_id: str) -> dict[str, Any]:
     """What is shown of a campaign: the named copy, or that to look at; and the decision about it, if there is one."""
     if standing is None:
-        return {"campaign": None, "decision": None, "decided_copy": None}
+        return {"campaign": None, "decision": None, "decided_copy": None, "made": {}}
     campaign = standing.campaign
     copy = campaign.copy(image_id) or standing.to_show
-    [own] = desk.decisions.about(campaign.tenant, [pair_of(copy)])
+    own = standing.made.get(copy.image_id)
     decision, about = (None, None) if standing.open else (standing.decision, standing.about)
-    if own and own.stands:
+    if own is not None:
         decision, about = own, copy
-    return {"campaign": campaign, "copy": copy, "decision": decision, "decided_copy": about}
+    return {"campaign": campaign, "copy": copy, "decision": decision, "decided_copy": about, "made": standing.made}
 
 
 def _own_banks(desk: Desk, visitor: Visitor) -> dict[str, BankKind]:

@@ -11,13 +11,15 @@ class Standing(NamedTuple):
     """What was decided about a campaign's copies: the latest decision, the copy it is about, and the copies left open.
 
     Copies that came after the latest decision are covered by it; those that were there already are not, nor those
-    whose decision was taken back. A campaign is decided when no copy is open.
+    whose decision was taken back. A campaign is decided when no copy is open. `made` is the
+    decision that stands about each copy, by image id.
     """
 
     campaign: Campaign
     decision: Decision | None
     about: Verdict | None
     open: list[Verdict]
+    made: dict[str, Decision]
 
     @property
     def to_show(self) -> Verdict:
@@ -40,4 +42,5 @@ def standing_of(campaign: Campaign, decisions: DecisionLog) -> Standing:
             return latest is None or copy.decided_at <= latest.at
         return not decision.stands
 
-    return Standing(campaign, latest, about, [each for each in campaign.copies if is_open(each)])
+    left = [each for each in campaign.copies if is_open(each)]
+    return Standing(campaign, latest, about, left, {copy.image_id: each for each, copy in standing})

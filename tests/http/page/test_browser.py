@@ -366,10 +366,10 @@ def test_without_a_bank_the_way_leads_to_a_new_one_and_back(site: Site, page: Pa
         page.keyboard.press("Enter")
         expect(page.locator(f".decisions button[aria-keyshortcuts={key}]")).to_be_enabled()  # at once
         expect(page.locator("#said")).to_have_text(f"The bank is there. Now press {key.upper()}.")
-    which = TEXTS["review"]["which_picture"]
-    press(page, "b", f"You said that copy is a copy of first. Added to the bank mine, which blocks. {which}")
+    added = "The picture added is copy."
+    press(page, "b", f"You said that copy is a copy of first. Added to the bank mine, which blocks. {added}")
     press(page, "u", "Taken back: copy is to be decided again.")
-    press(page, "a", f"You said that copy is a copy of first. Allowed by the bank ours. {which}")
+    press(page, "a", f"You said that copy is a copy of first. Allowed by the bank ours. {added}")
     page.goto(f"{address(site, 'banks')}?tenant=bare&back=https://example.org/")
     assert page.locator("main a[href*=example]").count() == 0
 
@@ -393,7 +393,8 @@ def test_undo_takes_a_decision_back(site: Site, page: Page) -> None:
         "1 of 1 decided · 0 same, 1 different. Nothing is left to decide for now."
     )
     assert page.url.endswith("/review?tenant=undone")  # and not that of a campaign opened before
-    press(page, "u", "Taken back: copy 6 is to be decided again.")
+    expect(page.get_by_role("button", name="Undo: 6 copies")).to_be_visible()
+    press(page, "u", "Taken back: 6 copies are to be decided again.")
     expect(page.locator(".next strong")).to_have_text("0 of 1 decided")
     expect(page.locator(".pair")).to_be_visible()
     events = [json.loads(message.value() or b"") for message in all_messages(site, site.feedback_topic)[before:]]
@@ -408,8 +409,9 @@ def test_undo_takes_a_decision_back(site: Site, page: Page) -> None:
     press(page, "c", f"You said that copy 6 is a copy of first. {others}")
     open_campaign(site, page, "undone", 7)
     expect(page.locator("#said")).to_contain_text("UTC by somebody not signed in: same.")
+    expect(page.get_by_role("button", name="Undo: 6 copies")).to_be_visible()
     expect(page.locator(".next strong")).to_have_text("1 of 1 decided")
-    press(page, "u", "Taken back: copy 6 is to be decided again.")
+    press(page, "u", "Taken back: 6 copies are to be decided again.")
     expect(page.get_by_role("button", name="Undo")).to_have_count(0)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
+from consumer.http.page.rendering import TEXTS
 from consumer.local.pictures import edited, photographs
 from tests.http.page.conftest import (
     BOXES,
@@ -21,8 +22,10 @@ from tests.http.page.conftest import (
     window,
 )
 from tests.http.pictures import PHOTO, jpeg
+from tests.processes import until
 
 CAPTIONS = "[...document.querySelectorAll('.role')].map((role) => role.innerText)"
+SEVERAL_MATCHES = TEXTS["review"]["several_matches"]
 SHOWN = "[...document.querySelectorAll('.pair img')].map((image) => new URL(image.src).searchParams.get('image_id'))"
 
 
@@ -63,6 +66,10 @@ def test_each_copy_is_shown_with_its_own_match_and_decided_alone(site: Site, pag
     press(page, "r", "You said that copy 2 is no copy of first.")
     expect(page.locator(".next")).to_contain_text("0 of 1 decided · this one: 3 copies")
     assert page.evaluate(SHOWN) == ["first", "copy 3"]
+    copies = page.locator(".copies li")
+    expect(copies.filter(has_text="decided: different")).to_have_count(1)
+    expect(copies.filter(has_text="copy 2")).to_contain_text("decided: different")
+    expect(page.get_by_text(SEVERAL_MATCHES)).to_have_count(0)
     expect(page.locator(".next")).to_contain_text("a key decides this copy alone")  # chosen for the session
     page.goto(f"{address(site, 'campaigns')}?tenant=several")
     expect(page.locator("tbody tr")).to_contain_text("2 copies are still to decide.")
@@ -95,8 +102,10 @@ def test_a_copy_that_is_opened_from_now_is_the_one_that_is_shown(site: Site, pag
 def test_enter_in_the_note_decides_nothing_and_the_note_is_shown_later(site: Site, page: Page) -> None:
     upload_copies(site, page, "noted", 1)
     note = page.get_by_label("Note")
-    note.fill("different receipt")
-    note.press("Enter")
+    page.keyboard.press("m")
+    expect(note).to_be_focused()
+    page.keyboard.type("different receipt")
+    page.keyboard.press("Enter")
     expect(note).not_to_be_focused()
     expect(page.locator(".next strong")).to_have_text("0 of 1 decided")
     assert decisions(site, "noted") == []
@@ -161,6 +170,18 @@ def test_what_is_skipped_comes_behind_all_others(site: Site, page: Page) -> None
         shown.append(page.evaluate(SHOWN))
     assert len({upload for _, upload in shown}) == 3
     assert shown[3] == shown[0]
+
+
+def test_it_is_said_where_copies_have_different_earlier_pictures(site: Site, page: Page) -> None:
+    copy = jpeg(PHOTO.crop((0, 0, 500, 512)), 80)
+    for name, data in (("first", jpeg(PHOTO)), ("copy", copy), ("copy again", copy)):
+        site.upload("differ", name, data)
+    open_campaign(site, page, "differ", 3)
+    expect(page.get_by_text(SEVERAL_MATCHES)).to_be_visible()
+    assert page.evaluate(SHOWN) == ["first", "copy"]
+    page.keyboard.press("o")
+    expect(page.locator(".pair")).to_contain_text("Upload copy again")
+    assert page.evaluate(SHOWN) == ["copy", "copy again"]
 
 
 def test_focus_goes_to_what_is_next_however_it_was_decided(site: Site, page: Page) -> None:
@@ -269,10 +290,31 @@ def test_an_entry_made_by_a_decision_is_listed_by_its_picture(site: Site, page: 
     open_campaign(site, page, "kept", 2)
     expect(page.locator("html.js")).to_be_attached()
     page.keyboard.press("b")
-    expect(page.locator("#said")).to_contain_text("Added to the bank stolen")
+    expect(page.locator("#said")).to_contain_text(
+        "Added to the bank stolen, which blocks. The picture added is copy 1."
+    )
     for _ in range(100):
         page.goto(f"{address(site, 'banks/entries')}?tenant=kept&bank=stolen")
         if page.get_by_role("button", name="Remove copy 1").count():
             break
         page.wait_for_timeout(100)
     expect(page.get_by_role("cell", name="copy 1", exact=True)).to_be_visible()
+
+
+def test_the_same_file_adds_the_earlier_picture_to_a_bank_while_that_is_there(site: Site, browser: Browser) -> None:
+    with window(browser, expected="409") as page:
+        for name in ("first", "same file"):
+            site.upload("same", name, jpeg(PHOTO))
+        page.goto(f"{address(site, 'banks')}?tenant=same")
+        page.get_by_label("Name").fill("stolen")
+        page.get_by_role("button", name="Create").click()
+        open_campaign(site, page, "same", 2)
+        said = "You said that same file is a copy of first. Added to the bank stolen, which blocks."
+        press(page, "b", f"{said} The picture added is first.")
+        press(page, "u", "Taken back: same file is to be decided again.")
+        assert site.client.delete("/v1/images/first", params={"tenant": "same"}).status_code == 202
+        gone = {"tenant": "same", "image_id": "first"}
+        until(lambda: site.client.get("/pictures", params=gone).status_code == 404, 60, "it is still there")
+        page.keyboard.press("b")
+        expect(page.get_by_role("alert")).to_have_text("Neither picture is in the window any more, to be added.")
+        assert [each[2] for each in decisions(site, "same")] == ["confirm", "withdraw"]

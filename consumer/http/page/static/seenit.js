@@ -139,7 +139,7 @@ document.addEventListener("keydown", (event) => {
   }
   const target = document.querySelector(`[aria-keyshortcuts="${CSS.escape(event.key.toLowerCase())}"]`);
   if (target && !target.closest("fieldset:disabled")) {
-    target.click();
+    if (target.name === "note") target.focus(); else target.click();
     event.preventDefault();
   }
 });
