@@ -160,6 +160,12 @@ def test_what_is_skipped_comes_behind_all_others(site: Site, page: Page) -> None
     for number, (_, photograph) in enumerate(islice(photographs(), 3)):
         site.upload("skips", f"first {number}", photograph)
         site.upload("skips", f"copy {number}", edited(photograph, "re-compressed", np.random.default_rng(0)))
+
+    def knows_all() -> bool:
+        page.goto(f"{address(site, 'campaigns')}?tenant=skips")
+        return page.locator("tbody tr").count() == 3
+
+    until(knows_all, 60, "the page does not know them all")
     page.goto(f"{address(site, 'review')}?tenant=skips")
     expect(page.locator(".next strong")).to_have_text("0 of 3 decided")
     shown = [page.evaluate(SHOWN)]
