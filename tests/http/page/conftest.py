@@ -176,7 +176,8 @@ def open_campaign(site: Site, page: Page, tenant: str, size: int) -> None:
         row = page.locator("tbody tr")
         if row.count() and row.locator("td").nth(1).inner_text() == str(size):
             row.get_by_role("link").click()
-            page.wait_for_url("**/review*")  # whose script listens to keys by then
+            page.wait_for_url("**/review*")
+            expect(page.locator("html.js #case")).to_be_attached()  # its script listens to keys by then
             return
         page.wait_for_timeout(50)
     pytest.fail("the campaign is not listed")
