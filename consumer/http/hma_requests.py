@@ -61,7 +61,8 @@ def check_note(note: object) -> str | None:
     """Return what is noted of content, None for nothing. Raises Refused."""
     if not note:
         return None
-    if not isinstance(note, str) or len(note) > MAX_NOTE_LENGTH:
+    # JSON can carry halves of surrogate pairs, which are no characters.
+    if not isinstance(note, str) or note.encode(errors="replace").decode() != note or len(note) > MAX_NOTE_LENGTH:
         raise bad(f"A note is a text of at most {MAX_NOTE_LENGTH} characters.")
     return note
 

@@ -193,3 +193,14 @@ def test_what_is_no_note_is_a_bad_request(http: httpx.Client, bank: str, note: o
     ):
         assert reply.status_code == 400
         assert "note" in reply.json()["detail"]
+
+
+def test_half_of_a_character_is_no_note(http: httpx.Client, bank: str) -> None:
+    body, headers = f'{{"pdq": "{ONE}", "note": "\\ud800"}}', {"content-type": "application/json"}
+    url = {"url": "https://example.org/a.jpg"}
+    for reply in (
+        http.post(f"/c/bank/{bank}/signal", content=body, headers=headers),
+        http.post(f"/c/bank/{bank}/content", params=url, content=body, headers=headers),
+    ):
+        assert reply.status_code == 400
+        assert "note" in reply.json()["detail"]
