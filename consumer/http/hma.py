@@ -16,7 +16,7 @@ from fastapi.responses import PlainTextResponse
 
 from consumer.http.addresses import check_address
 from consumer.http.banks import bank_key, change, known_banks, read_banks, remove
-from consumer.http.bodies import PictureAddress, PictureFile
+from consumer.http.bodies import PictureAddress, PictureFile, valid
 from consumer.http.encoding import hash_content
 from consumer.http.hma_requests import (
     BankCreation,
@@ -197,9 +197,8 @@ async def add_content(
     check_address(caller, url, parts.settings.fetch.networks)
     signals = await _hash(parts, caller, named)
     content_id = _new_id()
-    fields = {"bank": name, "entry_id": str(content_id), "tenant": key.tenant, "note": note}
     picture = {"url": named.url} if isinstance(named, PictureAddress) else {"data_base64": named.data}
-    entry = BankEntry.model_validate({**fields, **picture})
+    entry = valid(BankEntry, bank=name, entry_id=str(content_id), tenant=key.tenant, note=note, **picture)
     await change(parts, caller, entry)
     return {"id": content_id, "signals": signals}
 

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Annotated, NamedTuple
 
 from fastapi import Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from starlette.datastructures import UploadFile
 
 from consumer.http.bodies import PictureAddress, PictureFile, content_type_of, read_parts
@@ -16,6 +16,7 @@ from consumer.http.signals import SIGNAL_TYPES
 PHOTO = "photo"
 BANK_NAME = re.compile("[A-Z_][A-Z0-9_]*")
 MAX_NAME_LENGTH, MAX_NOTE_LENGTH = 256, 255
+NOTE = TypeAdapter[str | None](Annotated[str, Field(max_length=MAX_NOTE_LENGTH)] | None)
 
 
 def bad(detail: str) -> Refused:
@@ -59,12 +60,10 @@ def check_name(name: str) -> str:
 
 def check_note(note: object) -> str | None:
     """Return what is noted of content, None for nothing. Raises Refused."""
-    if not note:
-        return None
-    # JSON can carry halves of surrogate pairs, which are no characters.
-    if not isinstance(note, str) or note.encode(errors="replace").decode() != note or len(note) > MAX_NOTE_LENGTH:
-        raise bad(f"A note is a text of at most {MAX_NOTE_LENGTH} characters.")
-    return note
+    try:
+        return NOTE.validate_python(note or None)
+    except ValidationError:
+        raise bad(f"A note is a text of at most {MAX_NOTE_LENGTH} characters.") from None
 
 
 def photo_address(url: str, content_type: str | None = None) -> PictureAddress:

@@ -19,7 +19,7 @@ os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 import numpy as np
 from numpy.typing import NDArray
 
-from consumer.window.backends import EFFORTS
+from consumer.window.backends import EFFORTS, MAX_NEAREST_TO_LOOK_AT
 from consumer.window.index import Hit, Query, SearchParams, VectorIndex
 from consumer.window.inverted_lists import Effort
 from consumer.window.large_index import LargeIndex
@@ -31,7 +31,7 @@ Float32 = NDArray[np.float32]
 # Finds the rows near each query, nearest first; and the time that does not count.
 Search = Callable[[NDArray[np.float16]], tuple[list[list[int]], float]]
 
-BATCH, SEEN, NEAREST, RETENTION_MS = 32, 8, 16, 10**9
+BATCH, SEEN, NEAREST, RETENTION_MS = 32, 8, MAX_NEAREST_TO_LOOK_AT, 10**9
 MODEL = model_of(MODEL_FOLDER / CONFIGS[0])
 # What was not chosen.
 OTHER_EFFORTS = {

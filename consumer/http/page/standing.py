@@ -11,8 +11,8 @@ class Standing(NamedTuple):
     """What was decided about a campaign's copies: the latest decision, the copy it is about, and the copies left open.
 
     Copies that came after the latest decision are covered by it; those that were there already are not, nor those
-    whose decision was taken back. A campaign is decided when no copy is open. `made` is the
-    decision that stands about each copy, by image id.
+    whose decision was taken back. A campaign is decided when no copy is open. `made` is the decision that stands about
+    each copy, by image id.
     """
 
     campaign: Campaign
