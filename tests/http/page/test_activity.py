@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import cast
@@ -102,49 +102,45 @@ def test_parts_that_answer_slowly_are_asked_once_for_all_who_look(monkeypatch: p
     assert asyncio.run(look()) == asked * 5
 
 
-def test_so_many_are_sent_events_at_once_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def _looking(monkeypatch: pytest.MonkeyPatch, render: Callable[..., dict[str, str]]) -> tuple[Request, Desk, Mock]:
+    """Somebody who looks at Now, whose parts are made by `render` every millisecond: what `now.events` takes."""
+
     async def context(*_: object) -> dict[str, object]:
         return {}
 
     async def connected() -> bool:
         return False
 
-    monkeypatch.setattr(now, "MAX_STREAMS", 2)
     monkeypatch.setattr(now, "EVERY_S", 0.001)
     monkeypatch.setattr(now, "_context", context)
-    monkeypatch.setattr(now, "render_blocks", lambda *_: {"part": "text"})
-    desk = cast(Desk, SimpleNamespace(streams=0, is_closing=False))
-    request, visitor = cast(Request, SimpleNamespace(is_disconnected=connected)), Mock(tenant="default")
+    monkeypatch.setattr(now, "render_blocks", render)
+    request, desk = SimpleNamespace(is_disconnected=connected), SimpleNamespace(streams=0, is_closing=False)
+    return cast(Request, request), cast(Desk, desk), Mock(tenant="default")
+
+
+def test_so_many_are_sent_events_at_once_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(now, "MAX_STREAMS", 2)
+    looking = _looking(monkeypatch, lambda *_: {"part": "text"})
 
     async def look() -> None:
-        streams = [(await now.events(request, desk, visitor)).body_iterator for _ in range(2)]
+        streams = [(await now.events(*looking)).body_iterator for _ in range(2)]
         for stream in streams:
             assert await anext(aiter(stream)) == "event: part\ndata: text\n\n"
         with pytest.raises(Refused, match="503"):
-            await now.events(request, desk, visitor)
+            await now.events(*looking)
         await cast(AsyncGenerator[str], streams[0]).aclose()
-        await now.events(request, desk, visitor)
+        await now.events(*looking)
 
     asyncio.run(look())
 
 
 def test_what_has_not_changed_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def context(*_: object) -> dict[str, object]:
-        return {}
-
-    async def connected() -> bool:
-        return False
-
     rendered = iter(({"a": "1", "b": "2"}, {"a": "1", "b": "3"}, {"a": "1", "b": "3"}, {"a": "4", "b": "3"}))
-    monkeypatch.setattr(now, "EVERY_S", 0.001)
     monkeypatch.setattr(now, "STREAM_S", 0.004)
-    monkeypatch.setattr(now, "_context", context)
-    monkeypatch.setattr(now, "render_blocks", lambda *_: next(rendered))
-    desk = cast(Desk, SimpleNamespace(streams=0, is_closing=False))
-    request = cast(Request, SimpleNamespace(is_disconnected=connected))
+    looking = _looking(monkeypatch, lambda *_: next(rendered))
 
     async def look() -> list[object]:
-        return [each async for each in (await now.events(request, desk, Mock(tenant="default"))).body_iterator]
+        return [each async for each in (await now.events(*looking)).body_iterator]
 
     assert asyncio.run(look()) == [
         f"event: {part}\ndata: {text}\n\n" for part, text in (("a", "1"), ("b", "2"), ("b", "3"), ("a", "4"))
