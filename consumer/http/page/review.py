@@ -167,7 +167,7 @@ def _context(desk: Desk, parts: Parts, visitor: Visitor, campaign_id: str, image
     """What the part with one copy shows: the named one, or the next undecided one behind the campaign `after`."""
     tenant, campaigns = visitor.tenant, desk.campaigns
     standings = [standing_of(each, desk.decisions) for each in campaigns.of_tenant(tenant)]
-    undecided = [each for each in standings if each.open]
+    decided = [each for each in standings if not each.open]
     named = campaigns.find(tenant, campaign_id) if campaign_id else campaigns.joined(tenant, image_id)
     ids = [each.campaign.id for each in standings]
     standing = None if named is None else standing_of(named, desk.decisions)
@@ -175,7 +175,7 @@ def _context(desk: Desk, parts: Parts, visitor: Visitor, campaign_id: str, image
         # Whether `after` was decided or skipped: what is skipped comes again behind all others.
         start = ids.index(after) + 1 if after in ids else 0
         standing = next((each for each in (*standings[start:], *standings[:start]) if each.open), None)
-    decisions = [each.decision.decision for each in standings if each.decision and not each.open]
+    decisions = [each.decision.decision for each in decided if each.decision]
     banks = _own_banks(desk, visitor)
     shown = _shown(standing, image_id)
     # What is shown is taken back, or else the visitor's last decision.
@@ -186,7 +186,7 @@ def _context(desk: Desk, parts: Parts, visitor: Visitor, campaign_id: str, image
         last = shown["campaign"], shown["decided_copy"], shown["decision"]
     return {
         **shown,
-        "decided": len(standings) - len(undecided),
+        "decided": len(decided),
         "total": len(standings),
         "same": decisions.count("confirm"),
         "different": decisions.count("reject"),
