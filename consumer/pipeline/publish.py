@@ -63,7 +63,8 @@ class Publish:
             messages = list(self.messages(items, batch.received_at, originals))
             self._publisher.publish(messages, offsets, batch.writes.check)
             batch.writes.commit()
-            self._originals.note([*originals, *_stored(items)])
+            if self._settings.embeddings_topic:
+                self._originals.note([*originals, *_stored(items)])
         self._count(items)
         batch.trace.published(items)
 
