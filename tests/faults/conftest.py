@@ -19,8 +19,9 @@ def world(kafka_jars: None) -> Iterator[World]:
 def flow(world: World, request: pytest.FixtureRequest) -> Iterator[Callable[..., Flow]]:
     flows: list[Flow] = []
 
-    def new(uploads: int) -> Flow:
-        flows.append(Flow(world, 5000 + zlib.crc32(request.node.name.encode()) % 100_000, uploads))
+    def new(uploads: int, *, static: bool = False) -> Flow:
+        number = 5000 + zlib.crc32(request.node.name.encode()) % 100_000
+        flows.append(Flow(world, number, uploads, static=static))
         return flows[-1]
 
     yield new

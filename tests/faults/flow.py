@@ -26,14 +26,15 @@ def patience(seconds: float) -> float:
 class Flow:
     """A consumer with topics of its own, under a steady stream of uploads."""
 
-    def __init__(self, world: World, number: int, uploads: int) -> None:
+    def __init__(self, world: World, number: int, uploads: int, *, static: bool) -> None:
+        """A `static` member, killed and started again, aborts the transaction that it left open."""
         self.world = world
         topics = Topics(f"away-{number}", f"away-{number}-out", f"away-{number}-letters")
         for topic in filter(None, topics):
             world.kafka.create_topic(topic, PARTITIONS, TOPIC_CONFIG)
         self.workload = plan(number, uploads, PARTITIONS, world.store)
         [self.port] = free_ports(1)
-        settings = environment(topics, number, 0, static=False)
+        settings = environment(topics, number, 0, static=static)
         settings |= {"SEENIT_HTTP_PORT": str(self.port), "SEENIT_KAFKA_TRANSACTION_TIMEOUT_MS": TRANSACTION_TIMEOUT_MS}
         self.consumer: Child = world.consumer(0, settings)
         self.checker = Checker(world.kafka.bootstrap_servers, topics, topics.uploads, self.workload, [])
