@@ -57,6 +57,7 @@ class _Parts:
     window: RedisWindow
     moderation: Moderation
     consumer: UploadsConsumer
+    publisher: Publisher
     pipeline: Pipeline
 
 
@@ -95,7 +96,10 @@ class Service:
             moderation = stack.enter_context(Moderation(self._settings, window, encoder, self._metrics))
             if not self._await(moderation.catch_up):
                 return
-            self._parts = parts = self._compose(stack, fetcher, encoder, window, moderation)
+            parts = self._compose(stack, fetcher, encoder, window, moderation)
+            if not (self._await(parts.consumer.check) and self._await(parts.publisher.prepare)):
+                return
+            self._parts = parts
             self._start_threads(parts)
             if self._stop.is_set():
                 parts.pipeline.stop()
@@ -164,7 +168,7 @@ class Service:
             in_flight,
             metrics,
         )
-        return _Parts(encoder, window, moderation, consumer, pipeline)
+        return _Parts(encoder, window, moderation, consumer, publisher, pipeline)
 
     def _start_threads(self, parts: _Parts) -> None:
         """Start what works beside the pipeline, until stopped."""

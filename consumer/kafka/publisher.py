@@ -64,6 +64,19 @@ class Publisher:
         self._commit_unconfirmed = False
         self._delivery_errors: dict[int, KafkaError] = {}
 
+    def prepare(self) -> None:
+        """Have a producer, which gives up the transaction that an earlier one of its name left open.
+
+        Until that ends, brokers keep its offsets back, and with them all records of the group's members that begin: so
+        nothing would come whose publication could end it. Raises Unavailable.
+        """
+        if not self._transactional:
+            return
+        try:
+            self._ready_producer()
+        except KafkaException as exception:
+            raise _unavailable(exception) from None
+
     def publish(
         self,
         messages: Iterable[OutgoingMessage],
@@ -115,8 +128,7 @@ class Publisher:
             raise Unavailable("kafka", "the client gave up while it sent messages; its log has the reason") from None
         except KafkaException as exception:
             self._abort()
-            error = exception.args[0]
-            raise Unavailable("kafka", f"{error.name()}: {error.str()}") from None
+            raise _unavailable(exception) from None
 
     def close(self) -> None:
         """Give up what is not yet published. May be called from any thread."""
@@ -215,6 +227,11 @@ class Publisher:
         except KafkaException as exception:
             # Fenced or out of step: a new producer under the same name aborts whatever this one left open.
             log.warning("cannot abort a transaction: %s", exception.args[0].str())
+
+
+def _unavailable(exception: KafkaException) -> Unavailable:
+    error = exception.args[0]
+    return Unavailable("kafka", f"{error.name()}: {error.str()}")
 
 
 def _shrink_largest(messages: list[OutgoingMessage], errors: Mapping[int, KafkaError]) -> list[OutgoingMessage]:

@@ -94,6 +94,7 @@ class FeedbackWorker:
 
             def step() -> None:
                 nonlocal leased
+                publisher.prepare()
                 leased = leased or consumer.poll(_BATCH, _POLL_S, 0.0)
                 if leased:
                     self._take_in(leased, consumer, publisher)

@@ -98,6 +98,7 @@ class Rematcher:
             stack.callback(publisher.close)
 
             def step() -> None:
+                publisher.prepare()
                 if not self._is_unconfirmed:  # else the same has to be published again: the offsets tell what is
                     self._read_more(consumer)
                 if self._read:

@@ -53,6 +53,7 @@ class Publish:
         with batch.writes.lock, self._consumer.commit_lock:
             items = [item for item in batch.items if self._consumer.holds(item.lease)]
             if not items:
+                self._publisher.prepare()  # others wait for the end of what may have been begun for this batch
                 batch.writes.commit()
                 return
             next_offsets = {item.record.partition: item.record.offset + 1 for item in items}

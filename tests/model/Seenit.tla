@@ -102,7 +102,7 @@ Assign(p) ==
     IN
     /\ proc[p].generation # broker.generation
     /\ \A part \in Partitions : proc[p].leases[part] = 0
-    /\ proc[p].stage \notin {"publish", "produced", "sure", "offered", "failed"} \* these hold the commit lock
+    /\ proc[p].stage \notin {"publish", "dropped", "produced", "sure", "offered", "failed"} \* these hold the commit lock
     \* The coordinator does not tell offsets over which a transaction is open.
     /\ "stable offsets" \in Without \/ \A o \in pending : o.part \notin mine
     /\ Step("Assign", p, [
@@ -294,15 +294,18 @@ NewEpoch(p) ==
 (* @ consumer.pipeline.publish.Publish.run *)
 CheckLease(p) ==
     /\ At(p, "decided")
-    /\ Step("CheckLease", p, IF Holds(p) \/ "lease" \in Without THEN [stage |-> "publish"] ELSE Finished(p))
+    /\ Step("CheckLease", p,
+        IF Holds(p) \/ "lease" \in Without THEN [stage |-> "publish"]
+        \* What was begun for it may be open still, and keeps the offsets from whoever has the partition now.
+        ELSE IF proc[p].producer = None THEN [stage |-> "dropped"] ELSE Finished(p))
     /\ Alone(p)
 
 (* @ consumer.kafka.publisher.Publisher._ready_producer *)
 TakeProducer(p) == \* the coordinator gives the name a new epoch, and aborts what the last one left open
-    /\ At(p, "publish")
+    /\ proc[p].stage \in {"publish", "dropped"}
     /\ proc[p].producer = None
     /\ broker' = NewEpoch(p)
-    /\ Step("TakeProducer", p, [producer |-> "current"])
+    /\ Step("TakeProducer", p, [producer |-> "current"] @@ IF At(p, "dropped") THEN Finished(p) ELSE <<>>)
     /\ Same(p)
 
 (* @ consumer.kafka.publisher.Publisher._are_committed *)

@@ -101,8 +101,8 @@ class Process:
         request = REQUESTS[action]
         if action == "TakeProducer" and self.at != request:
             return  # a new producer is harmless wherever the code goes on with the old one
-        if self.at == "TakeProducer" and action != "TakeProducer":
-            self._let_go("TakeProducer")
+        if action != "TakeProducer":
+            self._take_producer()
         assert self.at == request, f"the model does {action}, the code is at {self.at}"
         self._let_go(action)
 
@@ -111,11 +111,13 @@ class Process:
         self._client.reads = partition
         [(record, lease)] = self._consumer.poll(1, 0, 0)
         assert record.value == image_id.encode()
+        self._take_producer()
         assert self.at == "idle"
         self._work.append((record, lease))
         self._let_go("Poll")
 
     def assign(self, partitions: Sequence[int], broker: PlayedBroker) -> None:
+        self._take_producer()
         assert self._consumer.commit_lock.acquire(timeout=0.1), f"the model does Assign, the code is at {self.at}"
         self._consumer.commit_lock.release()
         self._client.generation = broker.generation
@@ -137,6 +139,11 @@ class Process:
         if self._action == "Crash":
             raise Died
         return self._action
+
+    def _take_producer(self) -> None:
+        """Let it have a new producer where the model goes on with the old one."""
+        if self.at == "TakeProducer":
+            self._let_go("TakeProducer")
 
     def _let_go(self, action: str) -> None:
         self._action = action

@@ -72,6 +72,8 @@ class PlayedPublisher:
     def __init__(self, brokers: Brokers) -> None:
         self._brokers = brokers
 
+    def prepare(self) -> None: ...
+
     def publish(self, messages: Sequence[object], offsets: Sequence[TopicPartition]) -> None:
         if not self._brokers.commits:
             raise SystemExit
