@@ -74,16 +74,18 @@ class Service:
         """Upload a picture as the message itself."""
         self.send(data, image_id.encode(), {"content-type": b"image/jpeg"})
 
-    def await_verdicts(self, done: Callable[[list[Verdict]], bool] | int) -> list[Verdict]:
+    def await_verdicts(
+        self, done: Callable[[list[Verdict]], bool] | int, timeout_s: float = VERDICT_TIMEOUT_S
+    ) -> list[Verdict]:
         """Read on until there are `done` verdicts, or `done` is true of them; return all that were read so far."""
         self._producer.flush()
         enough = done if callable(done) else lambda verdicts: len(verdicts) >= done
-        deadline_s = time.monotonic() + VERDICT_TIMEOUT_S
+        deadline_s = time.monotonic() + timeout_s
         while not enough(self.verdicts):
             arrived = list(self._reader.poll(0.2))
             self.published += arrived
             self.verdicts += [each.verdict for each in arrived]
-            assert time.monotonic() < deadline_s, f"{len(self.verdicts)} verdicts after {VERDICT_TIMEOUT_S:.0f} s"
+            assert time.monotonic() < deadline_s, f"{len(self.verdicts)} verdicts after {timeout_s:.0f} s"
         return self.verdicts
 
     def await_verdict(self, image_id: str) -> Verdict:

@@ -108,7 +108,7 @@ def test_poison_is_set_aside_and_the_rest_goes_on(service: Service, deed: str) -
     for name in names[6:]:
         service.picture(name, noise(random))
     with supervised(service) as running:
-        verdicts = {each.image_id: each for each in service.await_verdicts(len(names) + 1)}
+        verdicts = {each.image_id: each for each in service.await_verdicts(len(names) + 1, TIMEOUT_S)}
         assert verdicts.pop("poison").verdict == "unprocessable"
         assert set(verdicts) == set(names)
         assert all(each.verdict != "unprocessable" for each in verdicts.values())
@@ -127,7 +127,7 @@ def test_poison_is_set_aside_and_the_rest_goes_on(service: Service, deed: str) -
         more = [f"later picture {number}" for number in range(3 * PARTITIONS * IN_FLIGHT)]
         for name in more:
             service.picture(name, noise(random))
-        service.await_verdicts(len(names) + 1 + len(more))
+        service.await_verdicts(len(names) + 1 + len(more), TIMEOUT_S)
         service.picture("last", noise(random))
         assert service.await_verdict("last").verdict != "unprocessable"
         assert sandboxes(service) == []

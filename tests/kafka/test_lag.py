@@ -41,6 +41,9 @@ def settings(kafka_cluster: KafkaCluster) -> KafkaSettings:
     for n in range(3):
         producer.produce(topic, str(n), partition=0)
     assert producer.flush(20) == 0
+    group = Consumer({"bootstrap.servers": kafka_cluster.bootstrap_servers, "group.id": topic})
+    group.committed([TopicPartition(topic, 0)], 30)  # the first question about a group takes fresh brokers a while
+    group.close()
     return KafkaSettings(bootstrap_servers=kafka_cluster.bootstrap_servers, input_topic=topic, group_id=topic)
 
 

@@ -196,8 +196,8 @@ def test_a_late_request_does_not_change_the_next_transaction(line: Line, name: s
 def test_messages_that_were_given_up_are_refused_when_they_come_late(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publisher_module, "BROKER_TIMEOUT_S", 1.5)
-    given_up = [line.requests.hold("Produce") for _ in range(5)]
+    monkeypatch.setattr(publisher_module, "BROKER_TIMEOUT_S", 5.0)
+    given_up = [line.requests.hold("Produce") for _ in range(15)]
     with pytest.raises(Unavailable):
         line.publisher.publish([line.topics.verdict(b"given up")], line.topics.offsets(1))
     line.requests.forget()

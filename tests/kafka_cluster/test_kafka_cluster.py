@@ -27,6 +27,7 @@ def make_producer(cluster: KafkaCluster, transactional_id: str) -> Producer:
             "bootstrap.servers": cluster.bootstrap_servers,
             "transactional.id": transactional_id,
             "socket.timeout.ms": 5000,  # a frozen broker holds a request for as long
+            "reconnect.backoff.max.ms": 1000,
             "log_level": 0,
         }
     )
@@ -165,7 +166,7 @@ def make_secured_producer(cluster: KafkaCluster, **changes: str) -> Producer:
         "sasl.mechanism": "SCRAM-SHA-512",
         "sasl.username": "seenit",
         "sasl.password": USERS["seenit"],
-        "message.timeout.ms": 4000,
+        "message.timeout.ms": 15_000,
         "log_level": 0,
         **{name.replace("_", "."): value for name, value in changes.items()},
     }

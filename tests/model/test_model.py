@@ -11,7 +11,8 @@ from tests.model.instances import DEEP, MUTANTS, ONE_UPLOAD, QUICK, Instance
 
 MODEL = (Path(__file__).parent / "Seenit.tla").read_text()
 # Longer than the largest of these takes on a machine that does other work as well: seconds.
-TIMEOUT_S = 110
+TIMEOUT_S = 300
+pytestmark = pytest.mark.timeout(TIMEOUT_S + 30)
 # Fewer, and a world has become too small to say much.
 LEAST_STATES = 2000
 

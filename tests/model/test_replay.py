@@ -17,7 +17,8 @@ from tests.stack_fixtures import serving
 
 __all__ = ["quick"]
 
-WALKS, LONGEST_WALK, TIMEOUT_S = 50, 90, 60
+WALKS, LONGEST_WALK, TIMEOUT_S = 50, 90, 150
+pytestmark = pytest.mark.timeout(2 * TIMEOUT_S)
 
 
 @pytest.fixture(scope="module")
