@@ -16,7 +16,7 @@ from consumer.errors import Unavailable
 from consumer.kafka.messages import OutgoingMessage
 from consumer.settings import KafkaSettings, WindowSettings
 from consumer.window import originals as originals_module
-from consumer.window import recovery, replicas, store
+from consumer.window import recovery, replicas
 from consumer.window.changelog import tombstone_message, upsert_message
 from consumer.window.loss_guard import RECOVERY_PENDING
 from consumer.window.originals import Originals
@@ -25,7 +25,7 @@ from consumer.window.recovery import RecoveryProgress, recover_window
 from consumer.window.redo_log import BatchWrites, RedoLog, Write
 from consumer.window.window import RedisWindow
 from tests.kafka_cluster import KafkaCluster
-from tests.window.examples import MODEL, PREFIX, UPLOADED_AT, keys, look_up, near, upload
+from tests.window.examples import MODEL, PREFIX, UPLOADED_AT, keys, look_up, near, pass_s, upload
 
 PARTITIONS = 3
 
@@ -255,15 +255,17 @@ def test_only_the_newest_places_are_remembered(redis: Redis, topic: Topic, monke
 
 
 def test_a_copy_stored_again_reaches_the_topic(redis: Redis, topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "GRACE_SHARE", 0.05)
-    process = Process(redis, topic, retention_s=2.0)
+    process = Process(redis, topic, retention_s=3600)
     process.append(upload("original", 1, patches=b"p"))
-    time.sleep(0.3)  # older than the grace: what is uploaded again is stored again
-    assert process.find_exact(upload("copy", 1)).image_id == "original"
+    pass_s(redis, 200)  # older than the grace: what is uploaded again is stored again
+    match = process.find_exact(upload("copy", 1))
+    assert match.image_id == "original"
     process.publish()
-    time.sleep(1.9)  # the original's time is over
     redis.flushall()
-    topic.recover(open_window(redis, retention_s=2.0))
+    window = open_window(redis, retention_s=3600)
+    # The original's time is over, and the copy's is not.
+    monkeypatch.setattr(window.store, "oldest_ms", lambda: match.own_record.position.ms)
+    topic.recover(window)
     [record] = contents(redis, "t")
     assert (record.image_id, record.patches) == (b"copy", b"p")
 

@@ -29,6 +29,7 @@ from tests.window.examples import (
     keys,
     look_up,
     near,
+    pass_s,
     upload,
     vector,
 )
@@ -461,37 +462,42 @@ def test_a_late_process_reads_the_living_records_page_by_page(process: Open, mon
 
 class TestExpiry:
     def test_what_left_the_window_does_not_match_whether_trimmed_or_not(
-        self, process: Open, backend: Backend, monkeypatch: pytest.MonkeyPatch
+        self, process: Open, backend: Backend, redis: Redis, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(store, "GRACE_SHARE", 100)
-        window = process(retention_s=1.2)
+        window = process(retention_s=3600)
         window.append([upload("a", 1), upload("x", 2)])
-        time.sleep(1.3)
+        pass_s(redis, 3700)
         [b, y] = window.append([upload("b", 1, 1), upload("y", 2)])
         assert (b.near, y.near, y.exact) == ((), (), None)
         [c] = window.append([upload("c", 1, 2)])
         assert near(c) == ["b"]
         assert [window.stats().rows] == held(backend, 5)
 
-    def test_a_repeat_in_the_grace_gives_the_same_answer(self, process: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_repeat_in_the_grace_gives_the_same_answer(
+        self, process: Open, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(store, "GRACE_SHARE", 1)
-        window = process(retention_s=2.0)
+        window = process(retention_s=3600)
         window.append([upload("a", 1)])
-        time.sleep(1.2)
+        pass_s(redis, 2200)
         first = window.append([upload("b", 1, 1)])
         assert near(first[0]) == ["a"]
-        time.sleep(0.9)
+        pass_s(redis, 1600)
         assert near(window.append([upload("c", 1, 2)])[0]) == ["b"]
-        assert window.append([upload("b", 1, 1)]) == process(retention_s=2.0).append([upload("b", 1, 1)]) == first
+        assert window.append([upload("b", 1, 1)]) == process(retention_s=3600).append([upload("b", 1, 1)]) == first
 
     @pytest.mark.usefixtures("replicas_only")
-    def test_records_maps_and_replicas_are_trimmed_together(self, process: Open, redis: Redis) -> None:
-        one, other = process(retention_s=1.5), process(retention_s=1.5)
+    def test_records_maps_and_replicas_are_trimmed_together(
+        self, process: Open, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(replicas, "STALE_S", -1.0)
+        one, other = process(retention_s=3600), process(retention_s=3600)
         one.append([upload(str(n), n, patches=b"p") for n in range(50)])
-        time.sleep(0.8)
+        pass_s(redis, 2000)
         other.append([upload("x", 100)])
         assert other.stats().rows == redis.hlen(keys()["rows"]) == 51
-        time.sleep(0.9)
+        pass_s(redis, 2000)
         other.append([upload("y", 101)])
         assert redis.hlen(keys()["rows"]) == redis.hlen(keys()["ids"]) == redis.hlen(keys()["digests"]) == 2
         assert redis.xlen(keys()["log"]) == 2
@@ -512,10 +518,10 @@ class TestExpiry:
         assert left == [*(400 - 65 * n for n in range(1, 7)), 1, 1]
 
     def test_windows_of_idle_tenants_vanish(self, process: Open, backend: Backend, redis: Redis) -> None:
-        window = process(retention_s=0.8)
+        window = process(retention_s=2.0)
         window.append([upload("a", 1)])
         assert len(redis.keys("*")) == (5 if backend == "replica" else 9)
-        time.sleep(1.0)
+        time.sleep(2.5)
         assert redis.keys("*") == []
         [result] = window.append([upload("b", 1, 1)])
         assert result.near == ()
@@ -523,11 +529,11 @@ class TestExpiry:
 
     @pytest.mark.parametrize("by_append", [False, True])
     def test_a_file_that_keeps_coming_stays_known(self, process: Open, redis: Redis, by_append: bool) -> None:
-        window = process(retention_s=1.6)
+        window = process(retention_s=1600)
         window.append([upload("a", 1)])
         matched_ids = []
         for n in range(12):
-            time.sleep(0.2)
+            pass_s(redis, 200)
             copy = upload(f"copy-{n}", 1)
             match = window.append([copy])[0].exact if by_append else look_up(window, copy)
             assert match is not None
@@ -539,23 +545,23 @@ class TestExpiry:
         [result] = window.append([upload("z", 1, 1)])
         assert "copy-11" in near(result)
 
-    def test_a_repeat_of_the_first_does_not_match_the_copies_stored_since(self, process: Open) -> None:
-        window = process(retention_s=2.4)
+    def test_a_repeat_of_the_first_does_not_match_the_copies_stored_since(self, process: Open, redis: Redis) -> None:
+        window = process()
         [first] = window.append([upload("a", 1)])
-        time.sleep(0.15)
+        pass_s(redis, 4000)
         [copy] = window.append([upload("b", 1)])
         assert copy.position is not None
         assert look_up(window, upload("a", 1)) is None
         assert window.append([upload("a", 1)]) == [first]
         assert window.append([upload("b", 1)]) == [copy]
 
-    def test_the_same_upload_after_its_time_is_a_new_one(self, process: Open) -> None:
-        window = process(retention_s=1.5)
+    def test_the_same_upload_after_its_time_is_a_new_one(self, process: Open, redis: Redis) -> None:
+        window = process(retention_s=3600)
         records = [upload(str(n), n) for n in range(200)]
         first = window.append(records)
-        time.sleep(0.8)
+        pass_s(redis, 2000)
         window.append([upload("x", 500)])
-        time.sleep(0.9)
+        pass_s(redis, 2000)
         # More have had their time than a script lets go.
         [again] = window.append([records[199]])
         assert again.position is not None
@@ -698,10 +704,10 @@ def test_patches_come_in_one_round_trip(process: Open) -> None:
     assert window.read_patches(positions_asked[:1]) == [None]
 
 
-def test_an_exact_copy_stored_again_has_the_patches_too(process: Open) -> None:
-    window = process(retention_s=2.4)
+def test_an_exact_copy_stored_again_has_the_patches_too(process: Open, redis: Redis) -> None:
+    window = process()
     window.append([upload("a", 1, patches=b"local")])
-    time.sleep(0.15)
+    pass_s(redis, 4000)
     look_up(window, upload("b", 1))
     [_, second] = window.append([upload("z", 1, 1)])[0].near
     assert second.image_id == "b"

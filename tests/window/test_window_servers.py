@@ -30,7 +30,7 @@ from consumer.window.window import RedisWindow
 from tests.moderation.examples import duplicate
 from tests.redis_servers import KINDS, client_of, redis_like
 from tests.stack_fixtures import serving
-from tests.window.examples import MODEL, NAMES, PREFIX, look_up, near, upload
+from tests.window.examples import MODEL, NAMES, PREFIX, look_up, near, pass_s, upload
 from tests.window.servers import Backend
 
 # The rights of a user that are needed to run the window, without those that only a recovery needs.
@@ -134,7 +134,7 @@ def as_user(redis: Redis, pattern: str, *rights: str, backend: Backend = "replic
     redis.execute_command("ACL", "SETUSER", "seenit", "reset", "on", ">secret", f"~{pattern}", *RIGHTS, *rights)
     port = redis.connection_pool.connection_kwargs["port"]
     with Redis(port=port, username="seenit", password="secret") as user:
-        yield RedisWindow(user, MODEL, WindowSettings(retention_s=2.4, backend=backend), PREFIX)
+        yield RedisWindow(user, MODEL, WindowSettings(backend=backend), PREFIX)
 
 
 def use_all(window: RedisWindow, redis: Redis) -> None:
@@ -149,9 +149,9 @@ def use_all(window: RedisWindow, redis: Redis) -> None:
     [joined] = campaigns.join([duplicate(upload("b", 1, 1), result, [result.position])])
     assert joined.campaign is not None
     assert window.delete("t", "b").records == 1
-    time.sleep(0.15)
+    pass_s(redis, 4_000)  # more than the grace: the copy is stored
     assert look_up(window, upload("c", 1)) is not None
-    time.sleep(2.4)
+    pass_s(redis, 100_000)  # more than the retention and the grace: all is trimmed
     window.append([upload("d", 2)])
 
 
