@@ -64,6 +64,23 @@ class Topics:
         consumer.close()
         return messages
 
+    def await_markers(self, topic: str) -> None:
+        """Wait until every transaction of a topic ends on it: brokers answer a commit before they write its marker."""
+        consumers = []
+        for isolation in ("read_uncommitted", "read_committed"):
+            options = {"bootstrap.servers": self.settings.bootstrap_servers, "group.id": uuid.uuid4().hex}
+            consumers.append(Consumer({**options, "isolation.level": isolation}))
+        partitions = consumers[0].list_topics(topic, WAIT_S).topics[topic].partitions
+
+        def is_ended(partition: int) -> bool:
+            place = TopicPartition(topic, partition)
+            all_of_it, committed = (each.get_watermark_offsets(place, WAIT_S)[1] for each in consumers)
+            return all_of_it == committed
+
+        wait_for(lambda: all(map(is_ended, partitions)))
+        for consumer in consumers:
+            consumer.close()
+
     def committed(self) -> dict[int, int]:
         """Read the group's committed offsets, by partition."""
         client = Consumer({"bootstrap.servers": self.settings.bootstrap_servers, "group.id": self.settings.group_id})

@@ -123,12 +123,17 @@ class World:
 
     def in_banks(self) -> list[Message]:
         """What was put into banks of this tenant, and taken out of them."""
-        messages = self.desk.topics.messages(self.desk.settings.banks_topic)
+        messages = self.ended_messages(self.desk.settings.banks_topic)
         return [each for each in messages if json.loads(each.key() or b"")[1] == self.tenant]
+
+    def ended_messages(self, topic: str) -> list[Message]:
+        """The committed messages of a topic, once no transaction on it is open."""
+        self.desk.topics.await_markers(topic)
+        return self.desk.topics.messages(topic)
 
     def refusals(self) -> list[tuple[str, str]]:
         """Reason and detail of each dead letter."""
-        letters = self.desk.topics.messages(self.desk.settings.dead_letter_topic)
+        letters = self.ended_messages(self.desk.settings.dead_letter_topic)
         headers = [dict(message.headers() or ()) for message in letters]
         return [(each["seenit-reason"].decode(), each["seenit-detail"].decode()) for each in headers]
 

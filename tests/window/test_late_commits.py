@@ -96,6 +96,7 @@ class World:
 
     def verdicts(self) -> dict[str, tuple[str, str | None]]:
         """The verdict on each upload, and the match that it names."""
+        self.topics.await_markers(self.topics.settings.output_topic)
         verdicts = [json.loads(value) for value in self.topics.read(self.topics.settings.output_topic)]
         assert len({each["image_id"] for each in verdicts}) == len(verdicts)
         return {each["image_id"]: (each["verdict"], each["match"] and each["match"]["image_id"]) for each in verdicts}
