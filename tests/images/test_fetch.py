@@ -1,6 +1,7 @@
 """URLs, schemes, hosts, buckets and folders that are refused before any server is asked; the messages of errors."""
 
 import contextlib
+import gc
 import ipaddress
 import os
 import socket
@@ -48,6 +49,7 @@ class TestPublicAddresses:
     def test_not_public(self, address: str) -> None:
         assert not is_public(ipaddress.ip_address(address))
 
+    @settings(deadline=None)
     @given(st.ip_addresses())
     def test_no_private_address_passes(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
         special = (
@@ -229,12 +231,13 @@ class TestFiles:
     def test_no_descriptor_is_left_open(self, folder: Path) -> None:
         settings = FetchSettings(folders=(folder,))
         with Fetcher(settings) as fetcher:
+            gc.collect()  # so that what earlier tests left open is not closed meanwhile; a thread of theirs may do that
             before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
             for _ in range(20):
                 for path in ("a b ä%25.jpg", "no", "inner", "inner/no", "a b ä%25.jpg/x"):
                     with contextlib.suppress(Unprocessable):
                         fetcher.fetch(f"file://{folder}/{path}")
-            assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+            assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
 
 
 class TestWhatErrorsSay:
