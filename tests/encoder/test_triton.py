@@ -147,7 +147,7 @@ def test_a_frozen_server_meets_the_deadline(own_triton: TritonServer) -> None:
 
 
 def test_a_connection_that_was_forgotten_on_the_way_is_replaced(triton: str) -> None:
-    with Forwarder(triton) as forwarder, TritonEncoder(TritonSettings(url=forwarder.address, timeout_s=1)) as encoder:
+    with Forwarder(triton) as forwarder, TritonEncoder(TritonSettings(url=forwarder.address, timeout_s=5)) as encoder:
         encoder.check()
         forwarder.forget()
         with pytest.raises(Unavailable, match="DEADLINE_EXCEEDED"):
@@ -194,7 +194,7 @@ def test_a_model_replaced_under_a_running_service_is_noticed(binaries: Binaries,
 
 # Models that break their contract, by name: code that computes the outputs, `replies`, from unit vectors, `unit`.
 ODD = {
-    "slow": "time.sleep(0.4); replies = [unit]",
+    "slow": "time.sleep(2); replies = [unit]",
     "long_vectors": "replies = [2 * unit]",
     "nothing": "replies = [np.full_like(unit, np.nan)]",
     "narrow": "replies = [unit[:, :-1]]",
@@ -276,9 +276,9 @@ def test_requests_in_flight_are_bounded(odd_triton: str) -> None:
         pixels = noise(1, encoder.info.size)
         began = time.monotonic()
         futures = [encoder.submit(pixels), encoder.submit(pixels)]
-        assert time.monotonic() - began < 0.3
+        assert time.monotonic() - began < 1.5
         futures.append(encoder.submit(pixels))  # waits for one of the two
-        assert time.monotonic() - began > 0.3
+        assert time.monotonic() - began > 1.5
         assert futures[0].done() or futures[1].done()
         assert not wait(futures, timeout=20).not_done
 

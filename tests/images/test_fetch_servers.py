@@ -23,7 +23,7 @@ from consumer.settings import FetchSettings
 from tests.web import Server, answer, serve
 
 LOOPBACK = (IPv4Network("127.0.0.1/32"), IPv6Network("::1/128"))
-HTTP = FetchSettings(schemes=("http", "https"), networks=LOOPBACK, timeout_s=3, max_bytes=100_000)
+HTTP = FetchSettings(schemes=("http", "https"), networks=LOOPBACK, timeout_s=20, max_bytes=100_000)
 BODY = bytes(range(256)) * 300
 ODD_KEYS = ["dir1/dir2///after.jpg", "/lead.jpg", "a/./b.jpg", "tab\tx.jpg", "folder/"]
 
@@ -93,14 +93,14 @@ class TestWeb:
 
     def test_many_threads(self, fetcher: Fetcher) -> None:
         def handle(path: str, connection: socket.socket) -> bool:
-            time.sleep(0.01)
+            time.sleep(0.05)
             return answer(connection, path.encode() * 500)
 
         with serve(handle) as server, ThreadPoolExecutor(16) as pool:
             paths = [f"/{i}" for i in range(200)]
             began = time.monotonic()
             assert list(pool.map(lambda p: fetcher.fetch(server.url(p)), paths)) == [p.encode() * 500 for p in paths]
-            assert time.monotonic() - began < 200 * 0.01
+            assert time.monotonic() - began < 200 * 0.05
             assert server.connections <= 20
 
     def test_ipv6(self, fetcher: Fetcher) -> None:
@@ -198,8 +198,9 @@ class TestWeb:
         with serve(handle) as server:
             assert refused(fetcher, server.url()).reason == "unreachable"
 
-    def test_a_name_without_address(self, fetcher: Fetcher) -> None:
-        assert refused(fetcher, "http://no-such-host.invalid/a.jpg").reason == "unreachable"
+    def test_a_name_without_address(self) -> None:
+        with Fetcher(HTTP.model_copy(update={"timeout_s": 3})) as fetcher:  # who is asked for names may not answer
+            assert refused(fetcher, "http://no-such-host.invalid/a.jpg").reason == "unreachable"
 
     def test_content_encodings_are_refused(self, fetcher: Fetcher) -> None:
         with serve(
@@ -470,7 +471,7 @@ class TestStoreFaults:
         with serve(lambda _, connection: answer(connection, body, status)) as server:
             return self.fetch_from(server, key=key)
 
-    def fetch_from(self, server: Server, timeout_s: float = 2, key: str = "a.jpg") -> Exception:
+    def fetch_from(self, server: Server, timeout_s: float = 20, key: str = "a.jpg") -> Exception:
         with (
             Fetcher(FetchSettings(s3_endpoint=server.url(""), timeout_s=timeout_s)) as fetcher,
             pytest.raises((Unprocessable, Unavailable)) as caught,
@@ -499,7 +500,7 @@ class TestStoreFaults:
                 with serve(handle) as server:
                     began = time.monotonic()
                     assert isinstance(self.fetch_from(server, timeout_s=0.5, key=key), Unavailable)
-                    assert time.monotonic() - began < 2.5
+                    assert time.monotonic() - began < 8  # in which the slow one does not come to its end
 
     def test_the_announced_size_is_checked_before_the_body_is_read(self) -> None:
         def huge(_: str, connection: socket.socket) -> bool:

@@ -19,6 +19,7 @@ from consumer.local.pictures import EDITS, edited, photographs
 from consumer.moderation.banks import BankDefined, BankEntry, BankKey, EntryKey, change_message, removal_message
 from consumer.settings import KafkaSettings
 from consumer.verdicts import ImageRematched, Verdict
+from tests.pictures import noise
 from tests.processes import until
 from tests.service_fixtures import PARTITIONS, Service, new_service
 
@@ -165,18 +166,23 @@ def test_copies_of_an_entry_are_told_and_a_look_alike_is_not(moderated: Moderate
 
 
 def test_an_entry_counts_within_a_second(moderated: Moderated) -> None:
-    """From the entry on its way to its topic until a verdict has it; of five, since a busy machine holds some up."""
+    """From the entry on its way to its topic until a verdict has it; of five, since a busy machine holds some up.
+
+    A machine that is slow throughout may take five times what it takes for an upload.
+    """
     moderated.change(BankDefined(bank="quick", kind="block"))
     moderated.change(BankEntry(bank="quick", entry_id="first", data_base64=PHOTOGRAPHS["gravel.png"]))
     moderated.await_banks(PHOTOGRAPHS["gravel.png"], "quick")  # the children that decode are there
-    took_s = []
+    took_s, upload_s = [], []
     for name in ("rocket.jpg", "retina.jpg", "grass.png", "page.png", "text.png"):
         copy = edited(PHOTOGRAPHS[name], "re-compressed", RANDOM)
+        sent_s = time.time()
+        upload_s.append(moderated.verdict(noise(RANDOM)).decided_at.timestamp() - sent_s)
         sent_s = time.time()
         moderated.change(BankEntry(bank="quick", entry_id=name, data_base64=PHOTOGRAPHS[name]))
         verdict = moderated.await_banks(copy, "quick", pause_s=0.0)
         took_s.append(verdict.decided_at.timestamp() - sent_s)
-    assert min(took_s) < 1, f"entries took {took_s} seconds"
+    assert min(took_s) < max(1, 5 * min(upload_s)), f"entries took {took_s} seconds, and uploads {upload_s}"
 
 
 def test_an_exact_copy_of_a_copy_is_told_too_also_by_a_process_that_knows_neither(moderated: Moderated) -> None:
@@ -259,11 +265,14 @@ def test_an_entry_of_an_upload_outlives_the_window_and_all_that_redis_has(
     deletion = event("image.deleted", image_id="sky")
     moderated.service.send(deletion, None, {"content-type": b"application/cloudevents+json"})
     moderated.await_banks(copy)
-    messages = moderated.service.messages(moderated.topic, 10_000, 2.0)
-    left = {message.key(): message.value() for message in messages}  # as Kafka compacts them
-    of_sky = [key for key in left if b'"skies", "s"' in (key or b"")]
-    assert len(of_sky) == 2  # the entry, and what was kept of it
-    assert [left[key] for key in of_sky] == [None, None]
+
+    def left() -> list[bytes | None]:
+        """The last values of the entry and of what was kept of it, as Kafka compacts them."""
+        messages = moderated.service.messages(moderated.topic, 10_000, 2.0)
+        latest = {message.key(): message.value() for message in messages}
+        return [value for key, value in latest.items() if b'"skies", "s"' in (key or b"")]
+
+    until(lambda: left() == [None, None], PATIENCE_S, "the topic still has the entry, or what was kept of it")
 
 
 def test_pictures_are_found_by_the_hash_of_an_exchange_alone(moderated: Moderated) -> None:

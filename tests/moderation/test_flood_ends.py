@@ -55,11 +55,11 @@ def flood(redis: Redis) -> Process:
 
 
 def events(kafka: KafkaSettings) -> list[dict[str, Any]]:
-    """All that is committed on the topic."""
+    """All that is committed on the topic, which is one event at least."""
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": uuid.uuid4().hex})
     consumer.assign([TopicPartition(kafka.rematches_topic, partition, 0) for partition in range(2)])
     messages, quiet_s = [], time.monotonic()
-    while time.monotonic() - quiet_s < 5:
+    while time.monotonic() - quiet_s < (5 if messages else 30):
         got = [each for each in consumer.consume(100, 0.5) if each.error() is None]
         messages += got
         if got:

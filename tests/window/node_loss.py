@@ -146,10 +146,10 @@ class Worker(threading.Thread):
         return answers
 
 
-def open_window(nodes: Sequence[Node]) -> RedisWindow:
-    """Open a window as a process of its own would."""
+def open_window(nodes: Sequence[Node], timeout_s: float = 2.0) -> RedisWindow:
+    """Open a window as a process of its own would; no command takes longer than `timeout_s`."""
     address = SecretStr(f"redis://127.0.0.1:{nodes[0].server.ports[0]}")
-    redis = connect(RedisSettings(url=address, cluster=True, timeout_s=2.0))
+    redis = connect(RedisSettings(url=address, cluster=True, timeout_s=timeout_s))
     settings = WindowSettings(retention_s=RETENTION_S, backend="redis-vectors")
     return RedisWindow(redis, MODEL, settings, PREFIX)
 

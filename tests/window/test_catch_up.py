@@ -122,6 +122,7 @@ def test_it_says_how_far_it_is(redis: Redis, monkeypatch: pytest.MonkeyPatch, ca
     caplog.set_level(logging.INFO, "consumer.window.catch_up")
     open_window(redis).append([upload(str(number), number) for number in range(COUNT)])
     told: list[tuple[dict[str, str], int]] = []
+    monkeypatch.setattr(catch_up, "TELL_AFTER_S", 60.0)
     late = open_window(redis, lambda *_: told.append((late.problems, late.unread_rows())))
     late.append([upload("w", 2, 1)])
     assert len(told) > 3

@@ -353,6 +353,7 @@ def test_what_is_deleted_while_a_large_window_is_searched_is_not_found(redis: Re
     assert answers == {("near", "a"), ("unique", None)}
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("page_entries", [1, 2])
 def test_a_replica_that_is_read_page_by_page_is_searched_only_once_it_is_complete(
     redis: Redis, monkeypatch: pytest.MonkeyPatch, page_entries: int

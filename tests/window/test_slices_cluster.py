@@ -24,8 +24,8 @@ def _many_slices(nodes: list[Node]) -> Iterator[None]:
 
 
 def test_slices_of_all_tenants_spread_over_the_nodes(nodes: list[Node]) -> None:
-    one: RedisWindow = open_window(nodes)
-    other: RedisWindow = open_window(nodes)
+    one: RedisWindow = open_window(nodes, timeout_s=20)
+    other: RedisWindow = open_window(nodes, timeout_s=20)
     one.append([upload(f"{n}", n, tenant=name) for name in NAMES for n in range(3)])
     copies = other.append([upload(f"copy-{n}", n, 1, name) for name in NAMES for n in range(3)])
     assert [near(result) for result in copies] == [[f"{n}"] for _ in NAMES for n in range(3)]
