@@ -177,7 +177,7 @@ def test_notes_stand_with_the_entries(http: httpx.Client, uploads: Service, bank
     path, note = f"/c/bank/{bank}", f"seen in {bank}"
     assert http.post(f"{path}/signal", json={"pdq": ONE, "note": f"{note} 1"}).status_code == 200
     assert http.post(f"{path}/content", files=photo(COPY), data={"note": f"{note} 2"}).status_code == 200
-    messages = uploads.messages(uploads.kafka.banks_topic, 1000, 5)
+    messages = uploads.all_messages(uploads.kafka.banks_topic)
     values = {message.key(): message.value() or b"{}" for message in messages}
     notes = {json.loads(value).get("note") for key, value in values.items() if key.startswith(b'["entry"')}
     assert notes >= {f"{note} 1", f"{note} 2"}

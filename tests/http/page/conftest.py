@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Producer
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -159,14 +159,6 @@ def settle(page: Page, expression: str) -> None:
 def address(site: Site, name: str) -> str:
     """The address of a page."""
     return f"{site.address}/{'' if name == 'now' else name}"
-
-
-def all_messages(site: Site, topic: str) -> list[Message]:
-    """The messages that stand on a topic of one partition."""
-    consumer = Consumer({"bootstrap.servers": site.service.kafka.bootstrap_servers, "group.id": "look"})
-    _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0))
-    consumer.close()
-    return site.service.messages(topic, end)
 
 
 def open_campaign(site: Site, page: Page, tenant: str, size: int) -> None:

@@ -19,7 +19,6 @@ from tests.http.page.conftest import (
     LOADED,
     Site,
     address,
-    all_messages,
     open_campaign,
     press,
     settle,
@@ -231,7 +230,7 @@ def test_twenty_campaigns_are_decided_by_keyboard(site: Site, page: Page) -> Non
     expect(page.locator(CALM)).to_be_attached()
     page.keyboard.press("c")  # the latest decision counts
     expect(page.locator("#said")).to_contain_text("is a copy")
-    messages = all_messages(site, site.feedback_topic)
+    messages = site.service.all_messages(site.feedback_topic)
     events = [json.loads(message.value() or b"") for message in messages]
     last = [each for each in events if each["match_id"] == decided[-1] or each["image_id"] == decided[-1]]
     assert [each["decision"] for each in last] == ["reject", "withdraw", "confirm"]
@@ -341,11 +340,11 @@ def test_a_blurred_picture_is_shown_by_touch(site: Site, page: Page) -> None:
 
 def test_keys_of_a_text_field_decide_nothing(site: Site, page: Page) -> None:
     page.goto(address(site, "review?campaign=astronaut.png"))
-    before = len(all_messages(site, site.feedback_topic))
+    before = len(site.service.all_messages(site.feedback_topic))
     page.get_by_label("Note").press_sequentially("crbaun")
     assert page.get_by_label("Note").input_value() == "crbaun"
     assert page.locator("body").get_attribute("data-busy") is None
-    assert len(all_messages(site, site.feedback_topic)) == before
+    assert len(site.service.all_messages(site.feedback_topic)) == before
 
 
 def test_without_a_bank_the_way_leads_to_a_new_one_and_back(site: Site, page: Page) -> None:
@@ -385,7 +384,7 @@ def test_undo_takes_a_decision_back(site: Site, page: Page) -> None:
     expect(page.locator(".copies .thumbnail")).to_have_count(4)
     page.get_by_text("2 more").click()
     expect(page.locator(".copies").get_by_text("copy 1", exact=True)).to_be_visible()
-    before = len(all_messages(site, site.feedback_topic))
+    before = len(site.service.all_messages(site.feedback_topic))
     others = "So for 5 other copies, each and its earlier picture."
     press(page, "r", f"You said that copy 6 is no copy of first. {others}")
     expect(page.get_by_role("heading", level=1)).to_have_text("All decided")
@@ -397,7 +396,7 @@ def test_undo_takes_a_decision_back(site: Site, page: Page) -> None:
     press(page, "u", "Taken back: 6 copies are to be decided again.")
     expect(page.locator(".next strong")).to_have_text("0 of 1 decided")
     expect(page.locator(".pair")).to_be_visible()
-    events = [json.loads(message.value() or b"") for message in all_messages(site, site.feedback_topic)[before:]]
+    events = [json.loads(message.value() or b"") for message in site.service.all_messages(site.feedback_topic)[before:]]
     pairs = {(f"copy {number}", "first") for number in range(1, 7)}
     for decision, made in (("reject", events[:6]), ("withdraw", events[6:])):
         assert {(each["image_id"], each["match_id"]) for each in made} == pairs
@@ -435,7 +434,8 @@ def test_a_bank_is_created_and_pictures_are_added_and_removed(
         page.get_by_role("button", name="Remove a.jpg").click()
         expect(row).to_have_count(0)
         name = ["default", "known <b>fakes</b>"]
-        messages = [each for each in all_messages(site, site.banks_topic) if name[1] in (each.key() or b"").decode()]
+        messages = site.service.all_messages(site.banks_topic)
+        messages = [each for each in messages if name[1] in (each.key() or b"").decode()]
         keys = [json.loads(message.key() or b"") for message in messages]
         assert keys == [
             ["bank", *name],

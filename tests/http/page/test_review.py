@@ -15,7 +15,6 @@ from tests.http.page.conftest import (
     LOADED,
     Site,
     address,
-    all_messages,
     open_campaign,
     press,
     settle,
@@ -39,7 +38,7 @@ def upload_copies(site: Site, page: Page, tenant: str, count: int) -> None:
 
 def decisions(site: Site, tenant: str) -> list[tuple[str, str, str]]:
     """What was sent about a tenant's pictures: each upload, its match and the decision."""
-    events = [json.loads(message.value() or b"") for message in all_messages(site, site.feedback_topic)]
+    events = [json.loads(message.value() or b"") for message in site.service.all_messages(site.feedback_topic)]
     return [(each["image_id"], each["match_id"], each["decision"]) for each in events if each["tenant"] == tenant]
 
 
