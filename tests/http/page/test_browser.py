@@ -422,6 +422,7 @@ def test_a_bank_is_created_and_pictures_are_added_and_removed(
         page.get_by_label("Name").fill("known <b>fakes</b>")
         page.get_by_role("button", name="Create").click()
         page.get_by_role("link", name="known <b>fakes</b>").click()
+        expect(page.locator("html.js [data-import]")).to_be_attached()  # its scripts listen by then
         page.set_input_files(
             "[type=file]",
             [pictures("a.jpg", jpeg(PHOTO)), pictures("b.jpg", b"no picture"), pictures("c.jpg", jpeg(PHOTO, 70))],

@@ -56,6 +56,7 @@ def test_from_the_printed_address_to_a_match_with_its_boxes(
     assert printed is not None
     page.goto(printed[1])
     page.get_by_role("link", name="Try", exact=True).click()
+    expect(page.locator("html.js #try")).to_be_attached()  # its scripts listen by then
     page.get_by_label("A picture", exact=True).set_input_files(first)
     page.get_by_label("Another version of it").set_input_files(second)
     page.get_by_role("button", name="Compare").click()

@@ -94,7 +94,7 @@ def test_a_copy_that_is_opened_from_now_is_the_one_that_is_shown(site: Site, pag
     upload_copies(site, page, "opened", 3)
     page.goto(f"{address(site, 'now')}?tenant=opened")
     page.get_by_role("link", name="Look at copy 1").click()
-    expect(page.locator("html.js")).to_be_attached()
+    expect(page.locator("html.js #case")).to_be_attached()
     assert page.evaluate(SHOWN) == ["first", "copy 1"]
 
 
@@ -114,6 +114,11 @@ def test_enter_in_the_note_decides_nothing_and_the_note_is_shown_later(site: Sit
 
 
 def test_a_second_tap_decides_nothing(site: Site, page: Page) -> None:
+    # The moment in which nothing is decided lasts until the test ends it, however long its taps take.
+    page.add_init_script(
+        "{ const real = setTimeout;"
+        "window.setTimeout = (f, ms, ...more) => ms === 400 ? void (window.endMoment = f) : real(f, ms, ...more); }"
+    )
     upload_copies(site, page, "tapped", 3)
     page.keyboard.press("t")
     for first, second in (("c", "c"), ("u", "u")):
@@ -121,6 +126,7 @@ def test_a_second_tap_decides_nothing(site: Site, page: Page) -> None:
         page.wait_for_selector("[data-fresh]", state="attached")
         page.keyboard.press(second)
         page.locator(f".decisions [aria-keyshortcuts={first}]" if first == "c" else "[aria-keyshortcuts=c]").click()
+        page.evaluate("endMoment()")
         expect(page.locator(CALM)).to_be_attached()
     assert decisions(site, "tapped") == [("copy 3", "first", "confirm"), ("copy 3", "first", "withdraw")]
 
@@ -207,10 +213,13 @@ def test_a_list_of_banks_gives_the_keys_back(site: Site, page: Page) -> None:
         page.get_by_role("button", name="Create").click()
     open_campaign(site, page, "listed", 2)
     banks = page.get_by_label("Bank to put it into")
+    is_open = "document.querySelector('#case select').matches(':open')"
     banks.focus()
-    for key in ("Space", "ArrowDown", "Enter"):  # opens the list, and chooses from it
-        page.keyboard.press(key)
-        page.wait_for_timeout(200)
+    page.keyboard.press("Space")
+    settle(page, is_open)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    settle(page, f"!{is_open}")
     expect(banks).to_have_value("two")
     expect(banks).not_to_be_focused()
     banks.focus()
@@ -317,6 +326,7 @@ def test_the_same_file_adds_the_earlier_picture_to_a_bank_while_that_is_there(si
         said = "You said that same file is a copy of first. Added to the bank stolen, which blocks."
         press(page, "b", f"{said} The picture added is first.")
         press(page, "u", "Taken back: same file is to be decided again.")
+        settle(page, LOADED)  # neither is asked for when it is gone
         assert site.client.delete("/v1/images/first", params={"tenant": "same"}).status_code == 202
         gone = {"tenant": "same", "image_id": "first"}
         until(lambda: site.client.get("/pictures", params=gone).status_code == 404, 60, "it is still there")
