@@ -275,9 +275,7 @@ def allow(cluster: KafkaCluster, kind: ResourceType, name: str, *rights: str, pr
         AclBinding(kind, name, pattern, f"User:{USER}", "*", AclOperation[right], AclPermissionType.ALLOW)
         for right in rights
     ]
-    admin = cluster.admin()
-    for future in admin.create_acls(rules).values():
-        future.result(10)
+    cluster.apply_rules(rules)
 
 
 # The commands

@@ -439,7 +439,7 @@ def grant(cluster: KafkaCluster, rules: list[Manifest], user: str) -> None:
         "Describe": AclOperation.DESCRIBE,
         "DescribeConfigs": AclOperation.DESCRIBE_CONFIGS,
     }
-    bindings = [
+    cluster.apply_rules(
         AclBinding(
             kinds[rule["resource"]["type"]],
             rule["resource"]["name"],
@@ -451,7 +451,4 @@ def grant(cluster: KafkaCluster, rules: list[Manifest], user: str) -> None:
         )
         for rule in rules
         for operation in rule["operations"]
-    ]
-    admin = cluster.admin()
-    for future in admin.create_acls(bindings).values():
-        future.result(10)
+    )

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,16 @@ from types import TracebackType
 from typing import Self
 
 from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    OffsetSpec,
+    ResourcePatternType,
+    ResourceType,
+)
 from confluent_kafka.cimpl import NewTopic
 
 from tests.kafka_cluster import jars
@@ -26,6 +35,9 @@ JAVA_FLAGS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-D
 HEAP = "256m"
 START_TIMEOUT_S = 60.0
 MESSAGE_MAX_BYTES = 16 << 20
+ALL_RULES = AclBindingFilter(
+    ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY
+)
 
 
 @dataclass(frozen=True)
@@ -181,6 +193,13 @@ class KafkaCluster:
         admin = self.admin()  # a name of its own keeps it until its futures are done
         for future in admin.delete_topics(list(names), operation_timeout=30).values():
             future.result(30)
+
+    def apply_rules(self, rules: Iterable[AclBinding]) -> None:
+        """Put access rules into force, and wait until the broker has them, which hears of them after its controller."""
+        admin, wanted = self.admin(), list(rules)
+        for future in admin.create_acls(wanted).values():
+            future.result(30)
+        until(lambda: set(wanted) <= set(admin.describe_acls(ALL_RULES).result(30)), START_TIMEOUT_S, "no such rules")
 
     def leader(self, topic: str, partition: int = 0) -> int | None:
         """Tell which broker leads the partition, by its number; None while none does."""

@@ -189,9 +189,7 @@ def test_the_secured_listener_lets_in_who_was_granted(kafka_secured: KafkaCluste
         ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, "User:seenit", "*",
         AclOperation.WRITE, AclPermissionType.ALLOW,
     )  # fmt: skip
-    admin = kafka_secured.admin()  # its futures end with it
-    for future in admin.create_acls([grant]).values():
-        future.result(WAIT_S)
+    kafka_secured.apply_rules([grant])
     assert send(make_secured_producer(kafka_secured), topic) is None
     stranger = send(
         make_secured_producer(kafka_secured, sasl_username="stranger", sasl_password=USERS["stranger"]), topic
