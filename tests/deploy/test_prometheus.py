@@ -24,6 +24,9 @@ from tests.service_fixtures import Service, new_service
 from tests.stack_fixtures import serving
 
 LOAD_S = 12.0
+# What a consumer looks up now and then has to be observed once all else is there.
+OBSERVED = ("seenit_bank_entries", "seenit_campaign_uploads_per_hour", "seenit_consumer_lag_messages")
+OBSERVED_WITHIN_S = 60.0
 # Metrics that Triton does not have without a GPU.
 NEEDS_GPU = ("nv_gpu_utilization",)
 
@@ -86,15 +89,17 @@ def prometheus(
             with (
                 serving(http),
                 serving(server(write_config(folder, {**ports, "seenit-http": http.ports[1:]}), folder)) as running,
-                httpx.Client(base_url=f"http://127.0.0.1:{running.ports[0]}/api/v1", trust_env=False) as client,
+                httpx.Client(
+                    base_url=f"http://127.0.0.1:{running.ports[0]}/api/v1", trust_env=False, timeout=30.0
+                ) as client,
             ):
-                work(service, f"http://127.0.0.1:{http.ports[0]}")
+                work(service, f"http://127.0.0.1:{http.ports[0]}", client)
                 yield client
             consumer.stop()
 
 
-def work(service: Service, http_url: str) -> None:
-    """Upload and look up a little of everything, spread over some scrapes."""
+def work(service: Service, http_url: str, prometheus: httpx.Client) -> None:
+    """Upload and look up a little of everything, spread over some scrapes, until all is observed."""
     photograph = next(data for name, data in photographs() if name == "chelsea.png")
     rng = np.random.default_rng(0)
     for change in (BankDefined(bank="b", kind="review"), BankEntry(bank="b", entry_id="e", data_base64=photograph)):
@@ -102,13 +107,20 @@ def work(service: Service, http_url: str) -> None:
     service.picture("first", photograph)
     began_s = time.monotonic()
     count = 1
-    while time.monotonic() - began_s < LOAD_S:
+    while time.monotonic() - began_s < LOAD_S or not all(ask(prometheus, name) for name in OBSERVED):
+        assert time.monotonic() - began_s < OBSERVED_WITHIN_S
         service.picture(f"near-{count}", edited(photograph, "lighting", rng))
         service.picture(f"exact-{count}", photograph)
         service.send(b"not an image", f"junk-{count}".encode(), {"content-type": b"image/jpeg"})
         count += 3
         service.await_verdicts(count)
-        httpx.post(f"{http_url}/v1/lookup", content=photograph, headers={"content-type": "image/png"}, trust_env=False)
+        httpx.post(
+            f"{http_url}/v1/lookup",
+            content=photograph,
+            headers={"content-type": "image/png"},
+            trust_env=False,
+            timeout=30.0,
+        )
         time.sleep(0.5)
 
 
