@@ -4,7 +4,7 @@ import random
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.decide import Decision, decide, least_as_good
@@ -72,6 +72,7 @@ def test_of_originals_that_are_about_as_good_the_earliest_is_named() -> None:
     assert decision.others == (candidates[3], candidates[2], candidates[0])
 
 
+@settings(deadline=None)
 @given(candidate_lists, st.floats(0, 2), st.integers(0, 10))
 def test_a_decision_rests_on_what_is_within_the_threshold(
     candidates: list[NearMatch], threshold_l2: float, others: int
@@ -82,6 +83,7 @@ def test_a_decision_rests_on_what_is_within_the_threshold(
     assert decision.match is None or all(decision.match.position <= one.position for one in within)
 
 
+@settings(deadline=None)
 @given(candidate_lists, serial_scores, st.integers(0, 10))
 def test_a_decision_rests_on_what_is_verified(
     candidates: list[NearMatch], scores: Mapping[int, float], others: int
@@ -107,6 +109,7 @@ def check_matches(decision: Decision, matches: set[NearMatch], others: int) -> N
     assert not others or not left_out or distances[-1] <= min(left_out)
 
 
+@settings(deadline=None)
 @given(candidate_lists, serial_scores, st.randoms())
 def test_the_order_candidates_come_in_does_not_matter(
     candidates: list[NearMatch], scores: Mapping[int, float], chance: random.Random

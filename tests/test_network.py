@@ -110,7 +110,7 @@ def test_delay_is_of_each_direction_and_does_not_add_up(link: Link, connect: Con
     answer = b""
     while len(answer) < 15:
         answer += client.recv(4096)
-    assert 0.4 <= time.monotonic() - began_s < 2.0  # 3.2 if it added up
+    assert 0.4 <= time.monotonic() - began_s < 3.0  # 3.2 if it added up
 
 
 def test_trickle_makes_the_sender_wait(link: Link, connect: Connect, echo: Echo) -> None:

@@ -62,7 +62,7 @@ def test_anything_else_is_refused_in_a_sentence(kind: Kind, text: str) -> None:
 
 
 @given(st.text())
-@settings(max_examples=50)
+@settings(deadline=None, max_examples=50)
 def test_no_text_ends_in_another_error(text: str) -> None:
     with suppress(Misconfigured):
         assert RATE.least <= RATE.parse(text, "--rate") <= RATE.most

@@ -260,7 +260,7 @@ def test_a_receiver_that_is_away_holds_up_nothing(service: Service, listening: b
         until(lambda: "traces are lost" in consumer.log.read_text(), 20, "no warning in the log")
         began_s = time.monotonic()
         consumer.stop(timeout_s=30)
-        assert time.monotonic() - began_s < 8
+        assert time.monotonic() - began_s < 15
     lines = [json.loads(line) for line in consumer.log.read_text().splitlines() if line.startswith('{"time"')]
     problems = [line for line in lines if line["level"] not in ("info", "debug")]
     assert [line["logger"] for line in problems] == ["consumer.telemetry.otel"]
