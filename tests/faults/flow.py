@@ -34,12 +34,13 @@ class Flow:
             world.kafka.create_topic(topic, PARTITIONS, TOPIC_CONFIG)
         self.workload = plan(number, uploads, PARTITIONS, world.store)
         [self.port] = free_ports(1)
-        settings = environment(topics, number, 0, static=static)
-        settings |= {"SEENIT_HTTP_PORT": str(self.port), "SEENIT_KAFKA_TRANSACTION_TIMEOUT_MS": TRANSACTION_TIMEOUT_MS}
-        self.consumer: Child = world.consumer(0, settings)
+        self.settings = environment(topics, number, 0, static=static) | {
+            "SEENIT_HTTP_PORT": str(self.port),
+            "SEENIT_KAFKA_TRANSACTION_TIMEOUT_MS": TRANSACTION_TIMEOUT_MS,
+        }
+        self.consumer: Child = world.consumer(0, self.settings)
         self.checker = Checker(world.kafka.bootstrap_servers, topics, topics.uploads, self.workload, [])
         self.uploader = Uploader(self.workload, world.kafka.bootstrap_servers, topics.destinations(), RATE)
-        self.prefix = settings["SEENIT_REDIS_KEY_PREFIX"]
 
     def probe(self, path: str) -> tuple[int, dict[str, str]]:
         """Ask the service's HTTP server; return the status, 0 if there is no answer, and the problems it names."""
@@ -83,5 +84,5 @@ class Flow:
         self.until_ready()
         assert self.consumer.stop() == 0
         with self.world.redis_client() as window:
-            report = self.checker.check(window, self.prefix)
+            report = self.checker.check(window, self.settings["SEENIT_REDIS_KEY_PREFIX"])
         assert report.violations == [], report.violations[:20]
