@@ -190,10 +190,10 @@ class UploadsConsumer:
 
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         with self.commit_lock:
+            self._generation = self._client.consumer_group_metadata()
             for partition in partitions:
                 self._last_lease_number += 1
                 self._lease_numbers[partition.partition] = self._last_lease_number
-            self._generation = self._client.consumer_group_metadata()
         self._on_rebalance("assigned")
         log.info("assigned partitions %s", sorted(p.partition for p in partitions))
 
