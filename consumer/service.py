@@ -1,14 +1,12 @@
 """The composition root: everything put together from the settings, for as long as it is not told to stop."""
 
 import logging
-import signal
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from types import FrameType
 
 from consumer.encoder.contract import ModelInfo
 from consumer.encoder.triton import TritonEncoder
@@ -113,16 +111,6 @@ class Service:
         self._stop.set()
         if self._parts is not None:
             self._parts.pipeline.stop()
-
-    def stop_on_signals(self) -> None:
-        """Let SIGTERM and SIGINT call `stop`."""
-
-        def handle(number: int, _: FrameType | None) -> None:
-            log.info("%s: stopping", signal.Signals(number).name)
-            self.stop()
-
-        signal.signal(signal.SIGTERM, handle)
-        signal.signal(signal.SIGINT, handle)
 
     def _open_window(self, model: ModelInfo) -> RedisWindow:
         assert self._redis is not None  # noqa: S101 (narrows the type)

@@ -1,9 +1,14 @@
 """`seenit run`: the service."""
 
+import logging
+import signal
 import sys
+from types import FrameType
 
 from consumer.cli.process import EXIT_TIMEOUT_S, begin, exit_within
 from consumer.service import Service
+
+log = logging.getLogger(__name__)
 
 
 def run() -> None:
@@ -13,8 +18,17 @@ def run() -> None:
     """
     settings = begin()
     service = Service(settings)
-    service.stop_on_signals()
+    _stop_on_signals(service)
     try:
         service.run()
     finally:
         exit_within(EXIT_TIMEOUT_S, 0 if sys.exception() is None else 1)
+
+
+def _stop_on_signals(service: Service) -> None:
+    def handle(number: int, _: FrameType | None) -> None:
+        log.info("%s: stopping", signal.Signals(number).name)
+        service.stop()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
