@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -20,6 +20,7 @@ from consumer.kafka.messages import OutgoingMessage
 from consumer.local.process import Server, answers, wait_until_ready
 from consumer.settings import KafkaSettings
 from consumer.verdicts import Verdict
+from tests.topics import read_topic
 
 PARTITIONS = 2
 VERDICT_TIMEOUT_S = 60.0
@@ -97,40 +98,21 @@ class Service:
         """Return the first `count` dead letters."""
         return self.messages(self.kafka.dead_letter_topic, count)
 
-    def messages(self, topic: str, count: int, wait_s: float = VERDICT_TIMEOUT_S) -> list[Message]:
-        """Return the first `count` messages of a topic as they stand there, or fewer after `wait_s`."""
+    def messages(self, topic: str, count: int) -> list[Message]:
+        """Return the first `count` messages of a topic as they stand there, or fewer after VERDICT_TIMEOUT_S."""
         consumer = Consumer({"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": uuid.uuid4().hex})
         partitions = consumer.list_topics(topic, VERDICT_TIMEOUT_S).topics[topic].partitions
         consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
         messages: list[Message] = []
-        deadline_s = time.monotonic() + wait_s
+        deadline_s = time.monotonic() + VERDICT_TIMEOUT_S
         while len(messages) < count and time.monotonic() < deadline_s:
             messages += [message for message in consumer.consume(count, 0.2) if message.error() is None]
         consumer.close()
         return messages
 
     def all_messages(self, topic: str) -> list[Message]:
-        """Return all that stands on a topic by now, in the order of each partition.
-
-        Fetches tell where a partition ends. Tansu's answer to who asks is too low where a batch of several is the last.
-        """
-        client = {"group.id": uuid.uuid4().hex, "enable.partition.eof": True, "fetch.wait.max.ms": 10}
-        consumer = Consumer({"bootstrap.servers": self.kafka.bootstrap_servers, **client})
-        partitions = consumer.list_topics(topic, VERDICT_TIMEOUT_S).topics[topic].partitions
-        consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
-        unread: set[int | None] = set(partitions)
-        messages: list[Message] = []
-        deadline_s = time.monotonic() + VERDICT_TIMEOUT_S
-        while unread:
-            assert time.monotonic() < deadline_s, f"{topic} is not read to its end after {VERDICT_TIMEOUT_S:.0f} s"
-            for message in consumer.consume(1000, 0.05):
-                error = message.error()
-                if error is None:
-                    messages.append(message)
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    unread.discard(message.partition())
-        consumer.close()
-        return messages
+        """Return all that stands on a topic by now, in the order of each partition."""
+        return read_topic(self.kafka.bootstrap_servers, topic)
 
     def _open_reader(self) -> VerdictsReader:
         """Open a reader; try again while the leader of a new topic does not know of it yet."""

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from consumer.errors import Unavailable
 from consumer.kafka.consumer import UploadsConsumer
@@ -14,6 +14,7 @@ from consumer.kafka.leases import Lease
 from consumer.kafka.messages import OutgoingMessage
 from consumer.settings import KafkaSettings
 from tests.kafka_cluster import KafkaCluster
+from tests.topics import read_topic
 
 WAIT_S = 30.0
 PARTITIONS = 2
@@ -39,30 +40,7 @@ class Topics:
 
     def messages(self, topic: str, isolation: str = "read_committed") -> list[Message]:
         """Read every message of a topic at this isolation level."""
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self.settings.bootstrap_servers,
-                "group.id": uuid.uuid4().hex,
-                "isolation.level": isolation,
-                "enable.partition.eof": True,
-                "fetch.wait.max.ms": 10,  # an end is told by a fetch that brings nothing
-            }
-        )
-        partitions = len(consumer.list_topics(topic, WAIT_S).topics[topic].partitions)
-        consumer.assign([TopicPartition(topic, partition, 0) for partition in range(partitions)])
-        messages: list[Message] = []
-        ended: set[int | None] = set()
-        deadline_s = time.monotonic() + WAIT_S
-        while len(ended) < partitions:
-            assert time.monotonic() < deadline_s, f"{topic} cannot be read to its end"
-            for message in consumer.consume(1000, 0.05):
-                error = message.error()
-                if error is None:
-                    messages.append(message)
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    ended.add(message.partition())
-        consumer.close()
-        return messages
+        return read_topic(self.settings.bootstrap_servers, topic, isolation)
 
     def await_markers(self, topic: str) -> None:
         """Wait until every transaction of a topic ends on it: brokers answer a commit before they write its marker."""

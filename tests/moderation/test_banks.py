@@ -268,7 +268,7 @@ def test_an_entry_of_an_upload_outlives_the_window_and_all_that_redis_has(
 
     def left() -> list[bytes | None]:
         """The last values of the entry and of what was kept of it, as Kafka compacts them."""
-        messages = moderated.service.messages(moderated.topic, 10_000, 2.0)
+        messages = moderated.service.all_messages(moderated.topic)
         latest = {message.key(): message.value() for message in messages}
         return [value for key, value in latest.items() if b'"skies", "s"' in (key or b"")]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Message
 
 from consumer.errors import Misconfigured
 from consumer.local.binaries import Binaries
@@ -22,7 +22,7 @@ from tests.kafka_cluster import KafkaCluster
 from tests.pictures import noise
 from tests.processes import until
 from tests.redis_servers import client_of, redis_like
-from tests.service_fixtures import PARTITIONS, Service, new_service
+from tests.service_fixtures import Service, new_service
 from tests.stack_fixtures import serving
 
 pytestmark = pytest.mark.timeout(300)
@@ -85,26 +85,7 @@ def delete(service: Service, image_id: str) -> None:
 
 def published(service: Service) -> list[Message]:
     """The committed messages of the embeddings topic."""
-    topic = service.environment["SEENIT_KAFKA_EMBEDDINGS_TOPIC"]
-    consumer = Consumer(
-        {
-            "bootstrap.servers": service.kafka.bootstrap_servers,
-            "group.id": uuid.uuid4().hex,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-        }
-    )
-    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
-    messages, ended = [], set()
-    while len(ended) < PARTITIONS:
-        for message in consumer.consume(500, 0.2):
-            error = message.error()
-            if error is None:
-                messages.append(message)
-            elif error.code() == KafkaError._PARTITION_EOF:
-                ended.add(message.partition())
-    consumer.close()
-    return messages
+    return service.all_messages(service.environment["SEENIT_KAFKA_EMBEDDINGS_TOPIC"])
 
 
 def flush(server: Server) -> None:
