@@ -1,14 +1,14 @@
 """A consumer is killed between the offsets and the end of its transaction: it goes on when it is back."""
 
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
-from tests.faults.flow import RATE, TRANSACTION_TIMEOUT_MS, Flow
+from tests.faults.flow import RATE, Flow
+from tests.kafka.group import leave_transaction_open
 from tests.torture.world import World
-
-KAFKA_TIMEOUT_S = 30.0
 
 
 @pytest.mark.timeout(240)
@@ -17,22 +17,13 @@ def test_killed_in_its_commit(world: World, flow: Callable[..., Flow]) -> None:
     running = flow(uploads=RATE * 90, static=True)
     running.start()
     running.consumer.kill()
-    leave_transaction_open(world.kafka.bootstrap_servers, running.settings)
+    servers, group = world.kafka.bootstrap_servers, running.settings["SEENIT_KAFKA_GROUP_ID"]
+    name = f"{group}-{running.settings['SEENIT_KAFKA_INSTANCE_ID']}"
+    with closing(Consumer({"bootstrap.servers": servers, "group.id": group})) as outsider:
+        offset = TopicPartition(running.settings["SEENIT_KAFKA_INPUT_TOPIC"], 0, 1)
+        leave_transaction_open(servers, name, offset, outsider.consumer_group_metadata())
     running.consumer.start()
     running.until_ready()
     running.goes_on("it waits for the end of its own transaction")
     running.uploader.stop()
     running.finish()
-
-
-def leave_transaction_open(servers: str, settings: dict[str, str]) -> None:
-    """Do what the consumer does between two commits, under its name, up to the moment before the second one."""
-    group, name = settings["SEENIT_KAFKA_GROUP_ID"], settings["SEENIT_KAFKA_INSTANCE_ID"]
-    options = {"transactional.id": f"{group}-{name}", "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS}
-    producer = Producer({"bootstrap.servers": servers, **options})
-    producer.init_transactions(KAFKA_TIMEOUT_S)
-    producer.begin_transaction()
-    outsider = Consumer({"bootstrap.servers": servers, "group.id": group})
-    offsets = [TopicPartition(settings["SEENIT_KAFKA_INPUT_TOPIC"], 0, 1)]
-    producer.send_offsets_to_transaction(offsets, outsider.consumer_group_metadata(), KAFKA_TIMEOUT_S)
-    outsider.close()

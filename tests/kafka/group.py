@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
@@ -95,6 +96,19 @@ def new_topics(cluster: KafkaCluster) -> Topics:
     for topic in (settings.input_topic, settings.output_topic, settings.dead_letter_topic):
         cluster.create_topic(topic, PARTITIONS)
     return Topics(cluster, settings)
+
+
+def leave_transaction_open(servers: str, name: str, offset: TopicPartition, generation: Any) -> Producer:
+    """Begin a transaction under a name with an offset of a group, and end it no sooner than after three minutes.
+
+    The producer is returned for what else the transaction shall hold.
+    """
+    options = {"transactional.id": name, "transaction.timeout.ms": 180_000}
+    producer = Producer({"bootstrap.servers": servers, **options})
+    producer.init_transactions(WAIT_S)
+    producer.begin_transaction()
+    producer.send_offsets_to_transaction([offset], generation, WAIT_S)
+    return producer
 
 
 @dataclass

@@ -18,7 +18,7 @@ from consumer.kafka.dead_letters import dead_letter
 from consumer.kafka.leases import Leased
 from consumer.kafka.messages import OutgoingMessage
 from consumer.kafka.publisher import Publisher
-from tests.kafka.group import PARTITIONS, WAIT_S, Member, Topics, new_topics, wait_for
+from tests.kafka.group import PARTITIONS, WAIT_S, Member, Topics, leave_transaction_open, new_topics, wait_for
 from tests.kafka_cluster import KafkaCluster
 
 
@@ -213,17 +213,11 @@ def test_a_process_killed_in_its_commit_goes_on_when_it_is_back(topics: Topics, 
     topics.upload(b"one")
     killed = join(instance_id="same")
     wait_for(lambda: killed.received)
-    producer = Producer(
-        {
-            "bootstrap.servers": named.bootstrap_servers,
-            "transactional.id": f"{named.group_id}-same",
-            "transaction.timeout.ms": named.transaction_timeout_ms,
-        }
+    producer = leave_transaction_open(
+        named.bootstrap_servers, f"{named.group_id}-same", topics.offset(1), killed.consumer.generation
     )
-    producer.init_transactions(WAIT_S)
-    producer.begin_transaction()
     producer.produce(named.output_topic, b"never seen")
-    producer.send_offsets_to_transaction(topics.offsets(1), killed.consumer.generation, WAIT_S)
+    assert producer.flush(WAIT_S) == 0
     killed.stop()
     back = join(instance_id="same")
     wait_for(lambda: back.partitions)
